@@ -1,0 +1,215 @@
+// Package tree describes a file tree as data: names, metadata and content digests, without the
+// contents themselves (only files of up to InlineMax bytes carry their bytes).
+//
+// It is what layers are read into, what composition works on, what an image is written from and
+// read back to. It is pure: it touches no file system, and it doesn't judge what it holds; names
+// and modes from outside are checked by whoever reads them in.
+package tree
+
+import (
+	"iter"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/powernode/powernode-agent/internal/fsverity"
+)
+
+// InlineMax is the size in bytes up to which a regular file's content lies in the image instead
+// of the object store. It is composefs's LCFS_BUILD_INLINE_FILE_SIZE_LIMIT and part of the format:
+// another value gives other digests.
+const InlineMax = 64
+
+// NameMax is the longest name of a directory entry in bytes (Linux NAME_MAX).
+const NameMax = 255
+
+// Kind is the type of an inode.
+type Kind uint8
+
+// The inode types. The zero value is none of them.
+const (
+	Directory Kind = iota + 1
+	Regular
+	Symlink
+	CharDevice
+	BlockDevice
+	FIFO
+	Socket
+)
+
+// Time is a moment as an inode holds it: seconds since the epoch, which may be negative, and
+// nanoseconds from 0 to 999,999,999 that count forward from there.
+type Time struct {
+	Sec  int64
+	Nsec uint32
+}
+
+// Xattr is one extended attribute. Name holds the full name with its namespace ("user.x").
+type Xattr struct {
+	Name  string
+	Value []byte
+}
+
+// Node is one inode. Two names that hold the same *Node are hard links to one file.
+type Node struct {
+	Kind Kind
+	// Mode is the permission bits with set-user-ID, set-group-ID and sticky: at most 07777.
+	Mode     uint16
+	UID, GID uint32
+	Mtime    Time
+	// Xattrs are sorted by name, without duplicates.
+	Xattrs []Xattr
+	// Rdev is the device number of a CharDevice or BlockDevice in Linux's 32-bit encoding
+	// (minor's low byte, 12 bits of major, the rest of minor), as stat(2) gives it.
+	Rdev uint32
+	// Nlink overrides the link count in an image; 0, the usual value, has it counted.
+	Nlink uint32
+
+	// Size is a Regular's size in bytes.
+	Size uint64
+	// Inline is a Regular's content where it lies in the image; its length is Size.
+	Inline []byte
+	// Digest is the fs-verity digest of a Regular's content where that lies in the object store.
+	Digest fsverity.Digest
+	// Payload is the content's path below the object store where it isn't Digest.ObjectPath().
+	// Only composefs dumps from outside need it.
+	Payload string
+
+	// Target is where a Symlink points.
+	Target string
+
+	children map[string]*Node
+}
+
+// NewDir returns an empty directory with mode perm, owned by root, at the epoch.
+func NewDir(perm uint16) *Node { return &Node{Kind: Directory, Mode: perm} }
+
+// PayloadPath returns where a Regular's content lies below the object store; "" for a file
+// whose content is inline, empty or absent.
+func (n *Node) PayloadPath() string {
+	switch {
+	case n.Payload != "":
+		return n.Payload
+	case n.Digest.IsZero():
+		return ""
+	default:
+		return n.Digest.ObjectPath()
+	}
+}
+
+// Child returns the directory's entry of that name, or nil.
+func (n *Node) Child(name string) *Node { return n.children[name] }
+
+// SetChild adds or replaces an entry. n must be a Directory.
+func (n *Node) SetChild(name string, child *Node) {
+	if n.children == nil {
+		n.children = make(map[string]*Node)
+	}
+	n.children[name] = child
+}
+
+// RemoveChild removes an entry if it is there.
+func (n *Node) RemoveChild(name string) { delete(n.children, name) }
+
+// Len returns the number of entries.
+func (n *Node) Len() int { return len(n.children) }
+
+// Names returns the names of the entries in byte order.
+func (n *Node) Names() []string {
+	names := make([]string, 0, len(n.children))
+	for name := range n.children {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// Entries yields the entries in byte order of their names. The directory may be changed
+// meanwhile; entries removed before their turn are passed over.
+func (n *Node) Entries() iter.Seq2[string, *Node] {
+	return func(yield func(string, *Node) bool) {
+		for _, name := range n.Names() {
+			child := n.children[name]
+			if child != nil && !yield(name, child) {
+				return
+			}
+		}
+	}
+}
+
+// Xattr returns the value of the attribute of that name.
+func (n *Node) Xattr(name string) ([]byte, bool) {
+	i, ok := slices.BinarySearchFunc(n.Xattrs, name, func(x Xattr, name string) int {
+		return strings.Compare(x.Name, name)
+	})
+	if !ok {
+		return nil, false
+	}
+	return n.Xattrs[i].Value, true
+}
+
+// SetXattr adds or replaces an attribute, keeping the order.
+func (n *Node) SetXattr(name string, value []byte) {
+	i, ok := slices.BinarySearchFunc(n.Xattrs, name, func(x Xattr, name string) int {
+		return strings.Compare(x.Name, name)
+	})
+	if ok {
+		n.Xattrs[i].Value = value
+		return
+	}
+	n.Xattrs = slices.Insert(n.Xattrs, i, Xattr{name, value})
+}
+
+// Lookup returns the node at a slash-separated path below n, or nil. It follows no symlink;
+// "", "." and "/" name n itself.
+func (n *Node) Lookup(path string) *Node {
+	for part := range strings.SplitSeq(path, "/") {
+		if part == "" || part == "." {
+			continue
+		}
+		if n = n.Child(part); n == nil {
+			return nil
+		}
+	}
+	return n
+}
+
+// Walk yields every name below and including n, parents before children, entries in byte order,
+// with its path relative to n without a leading slash; n's own path is "". A file with several
+// hard links is yielded once for each.
+func (n *Node) Walk() iter.Seq2[string, *Node] {
+	return func(yield func(string, *Node) bool) { walk("", n, yield) }
+}
+
+func walk(path string, n *Node, yield func(string, *Node) bool) bool {
+	if !yield(path, n) {
+		return false
+	}
+	if path != "" {
+		path += "/"
+	}
+	for name, child := range n.Entries() {
+		if !walk(path+name, child, yield) {
+			return false
+		}
+	}
+	return true
+}
+
+// Clone returns a deep copy in which hard links stay hard links. Byte slices are shared: nodes
+// treat them as immutable.
+func (n *Node) Clone() *Node { return clone(n, make(map[*Node]*Node)) }
+
+func clone(n *Node, seen map[*Node]*Node) *Node {
+	if c, ok := seen[n]; ok {
+		return c
+	}
+	c := *n
+	c.Xattrs = slices.Clone(n.Xattrs)
+	c.children = maps.Clone(n.children)
+	seen[n] = &c
+	for name, child := range c.children {
+		c.children[name] = clone(child, seen)
+	}
+	return &c
+}
