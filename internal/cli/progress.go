@@ -1,0 +1,105 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/vbauerster/mpb/v8"
+	"github.com/vbauerster/mpb/v8/decor"
+	"golang.org/x/term"
+)
+
+// Progress shows how far work of more than a second is: bars on a terminal, and plain lines, one
+// when a part begins and one when it ends, everywhere else.
+type Progress struct {
+	w     io.Writer
+	bars  *mpb.Progress
+	quiet bool
+	mu    sync.Mutex
+}
+
+// Part is one piece of work within a Progress.
+type Part struct {
+	progress *Progress
+	name     string
+	total    int64
+	begun    time.Time
+	bar      *mpb.Bar
+
+	mu   sync.Mutex
+	done int64
+}
+
+// NewProgress returns a Progress on the App's standard error. Close ends it.
+func (a *App) NewProgress() *Progress {
+	p := &Progress{w: a.Err, quiet: a.Quiet}
+	file, ok := a.Err.(*os.File)
+	if ok && !a.Quiet && term.IsTerminal(int(file.Fd())) && a.Getenv("TERM") != "dumb" {
+		p.bars = mpb.New(mpb.WithOutput(file), mpb.WithWidth(40))
+	}
+	return p
+}
+
+// Start begins a part of total bytes; total 0 means that the size isn't known.
+func (p *Progress) Start(name string, total int64) *Part {
+	part := &Part{progress: p, name: name, total: total, begun: time.Now()}
+	switch {
+	case p.quiet:
+	case p.bars != nil:
+		part.bar = p.bars.AddBar(total,
+			mpb.PrependDecorators(decor.Name(name, decor.WCSyncSpaceR)),
+			mpb.AppendDecorators(decor.CountersKibiByte("% .1f / % .1f")))
+	default:
+		p.line("%s ...", name)
+	}
+	return part
+}
+
+// Add says that n more bytes are done.
+func (part *Part) Add(n int64) {
+	part.mu.Lock()
+	part.done += n
+	part.mu.Unlock()
+	if part.bar != nil {
+		part.bar.IncrInt64(n)
+	}
+}
+
+// Done ends the part; err, if any, is not printed here.
+func (part *Part) Done(err error) {
+	part.mu.Lock()
+	done := part.done
+	part.mu.Unlock()
+	took := time.Since(part.begun).Round(10 * time.Millisecond)
+	switch {
+	case part.progress.quiet:
+	case part.bar != nil:
+		if err != nil {
+			part.bar.Abort(false)
+		} else {
+			part.bar.SetTotal(done, true)
+		}
+	case err != nil:
+		part.progress.line("%s: failed after %s", part.name, took)
+	case done > 0:
+		part.progress.line("%s: %s in %s", part.name, Bytes(uint64(done)), took)
+	default:
+		part.progress.line("%s: %s", part.name, took)
+	}
+}
+
+// Close waits until every bar is drawn.
+func (p *Progress) Close() {
+	if p.bars != nil {
+		p.bars.Wait()
+	}
+}
+
+func (p *Progress) line(format string, args ...any) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	fmt.Fprintf(p.w, format+"\n", args...)
+}
