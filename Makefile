@@ -1,0 +1,56 @@
+# The commands of daily work. Each does its own set-up on a Debian 12 or 13 with only git and make.
+#
+#   make build   static programs for amd64 and arm64, into dist/
+#   make test    every test, with the race detector, against the real tools
+#   make lint    gofumpt, go vet, golangci-lint
+#   make demo    the main job from end to end, as root; KEEP=1 leaves it running
+#   make bench   the side-by-side measurements of bench/
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+export PATH := $(CURDIR)/.cache/tools/bin:$(PATH):/usr/local/go/bin
+
+PROGRAMS := powernode-agent powernode-platform powernode
+ARCHES   := amd64 arm64
+MODULE   := github.com/powernode/powernode-agent
+VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+COMMIT   := $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
+DATE     := $(shell TZ=UTC git log -1 --format=%cd --date=format-local:%Y-%m-%dT%H:%M:%SZ 2>/dev/null || echo unknown)
+LDFLAGS  := -s -w -X $(MODULE)/internal/version.version=$(VERSION) \
+            -X $(MODULE)/internal/version.commit=$(COMMIT) -X $(MODULE)/internal/version.date=$(DATE)
+GOBUILD   = CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)'
+
+.PHONY: build native test lint demo bench clean base tools $(ARCHES)
+
+build: $(ARCHES)
+
+$(ARCHES): base
+	@for p in $(PROGRAMS); do echo "build dist/linux-$@/$$p"; \
+	  GOOS=linux GOARCH=$@ $(GOBUILD) -o dist/linux-$@/$$p ./cmd/$$p; done
+
+native: base
+	@$(MAKE) --no-print-directory $$(go env GOHOSTARCH)
+
+test: base tools
+	POWERNODE_REQUIRE_TOOLS=1 go test -race -timeout 15m ./...
+
+lint: base
+	@scripts/setup lint
+	@test -z "$$(gofumpt -l cmd internal bench test)" || { gofumpt -d cmd internal bench test; exit 1; }
+	go vet ./...
+	golangci-lint run ./...
+
+demo: native tools
+	@scripts/demo $(if $(KEEP),--keep)
+
+bench: native tools
+	@for b in bench/*.sh; do echo "== $$b"; bash $$b; done
+
+clean:
+	rm -rf dist
+
+base:
+	@scripts/setup base
+
+tools:
+	@scripts/setup tools
