@@ -14,6 +14,7 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -118,14 +119,15 @@ type errorDoc struct {
 	ExitCode int    `json:"exit_code"`
 }
 
-// Printable returns s with control characters and invalid UTF-8 escaped.
+// Printable returns s on one line, with everything that doesn't print (control characters, escape
+// sequences, changes of writing direction) escaped.
 func Printable(s string) string {
 	var b strings.Builder
 	for _, r := range s {
 		switch {
 		case r == '\n':
 			b.WriteString("; ")
-		case r < ' ' || r == 0x7f || (r >= 0x80 && r < 0xa0):
+		case !unicode.IsPrint(r):
 			fmt.Fprintf(&b, "\\x%02x", r)
 		default:
 			b.WriteRune(r)
