@@ -18,8 +18,8 @@ const module = "github.com/powernode/powernode-agent/"
 // layers are the floors of the house, lowest first. A package may import packages of lower floors
 // only, or of its own floor where sameFloor names the pair.
 var layers = [][]string{
-	{"internal/fault", "internal/nodeapi", "internal/operatorapi"},
-	{"internal/version", "internal/fsverity", "internal/durable", "internal/module"},
+	{"internal/fault", "internal/nodeapi", "internal/operatorapi", "internal/secret"},
+	{"internal/version", "internal/fsverity", "internal/durable", "internal/module", "internal/nodehttp"},
 	{"internal/tree"},
 	{"internal/mount", "internal/erofs"},
 	{"internal/composefs"},
@@ -46,7 +46,7 @@ var outside = map[string][]string{
 }
 
 // standardOnly are the packages that import nothing but the standard library and each other.
-var standardOnly = []string{"internal/fault", "internal/nodeapi", "internal/operatorapi"}
+var standardOnly = []string{"internal/fault", "internal/nodeapi", "internal/operatorapi", "internal/secret"}
 
 type goPackage struct {
 	ImportPath   string

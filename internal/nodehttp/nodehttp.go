@@ -1,0 +1,139 @@
+// Package nodehttp is how a node talks HTTPS to its platform: one call at a time, to one
+// platform, trusting one pinned CA. Package enroll uses it before there is a certificate, package
+// nodeclient after.
+//
+// It promises that nothing leaves the machine before the peer has proven, over TLS 1.3, that the
+// pinned CA vouches for it under the platform's name; that no proxy is used unless one was given,
+// no redirect is followed, and no answer is read beyond nodeapi.MaxResponse bytes; that a call
+// ends in bounded time; and that every failure is one sentence with a kind and a remedy, in which
+// no secret of the call appears. It trusts the pinned CA and the clock it is given.
+package nodehttp
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"net"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/powernode/powernode-agent/internal/fault"
+)
+
+// Material is everything that a connection to the platform stands on. It isn't changed once it
+// is in use; a rotated certificate comes in a new Material.
+type Material struct {
+	// PlatformURL is the platform's URL as ParsePlatformURL returns it.
+	PlatformURL string
+	// CAs are the only trust anchors; the system's are never used. Not empty.
+	CAs []*x509.Certificate
+	// Certificate is the node's own, with its key; nil before the node is enrolled.
+	Certificate *tls.Certificate
+}
+
+// TLSConfig returns a client configuration for m: TLS 1.3 or later, m's CAs only, m's
+// certificate whatever issuers the server lists. now is the clock that the peer's validity is
+// judged by; nil is the machine's.
+func (m *Material) TLSConfig(now func() time.Time) *tls.Config {
+	pool := x509.NewCertPool()
+	for _, ca := range m.CAs {
+		pool.AddCert(ca)
+	}
+	cfg := &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: pool, Time: now}
+	if m.Certificate != nil {
+		cfg.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			return m.Certificate, nil
+		}
+	}
+	return cfg
+}
+
+// Options are the settings of a Conn. The zero value is usable.
+type Options struct {
+	// Proxy is an HTTP proxy to go through (CONNECT). nil means none: the environment's proxy
+	// variables are never consulted.
+	Proxy *url.URL
+	// Now is the clock that certificates are judged by; nil is the machine's.
+	Now func() time.Time
+	// Timeout bounds a whole call, 0 means 30 s. Stall bounds the time in which not one byte of
+	// the answer arrives, 0 means 15 s.
+	Timeout, Stall time.Duration
+	// UserAgent names the program to the platform; "" means "powernode-agent".
+	UserAgent string
+}
+
+// Conn is a client of one platform with one Material. It keeps idle connections; Close drops them.
+// It may be used by several goroutines.
+type Conn struct {
+	material  *Material
+	base      string
+	options   Options
+	transport *http.Transport
+	client    *http.Client
+}
+
+// New returns a Conn. It sends nothing. A Material without CAs is refused, as is any URL but an
+// https one.
+func New(m *Material, o Options) (*Conn, error) {
+	base, err := ParsePlatformURL(m.PlatformURL)
+	if err != nil {
+		return nil, err
+	}
+	if len(m.CAs) == 0 {
+		return nil, fault.New(fault.Refuse, fault.Input, "give the node the CA certificate of the platform",
+			"connect to %s: there is no CA certificate to trust", base)
+	}
+	if o.Timeout == 0 {
+		o.Timeout = 30 * time.Second
+	}
+	if o.Stall == 0 {
+		o.Stall = 15 * time.Second
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.UserAgent == "" {
+		o.UserAgent = "powernode-agent"
+	}
+	c := &Conn{material: m, base: base, options: o}
+	c.transport = &http.Transport{
+		DialContext:     (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
+		TLSClientConfig: m.TLSConfig(o.Now),
+		// A proxy's own TLS, if it has any, is judged by the same pinned CA.
+		TLSHandshakeTimeout:    10 * time.Second,
+		MaxResponseHeaderBytes: 64 << 10,
+		MaxIdleConnsPerHost:    2,
+		IdleConnTimeout:        90 * time.Second,
+		// Answers are small, and a compressed one could hide its size.
+		DisableCompression: true,
+	}
+	if o.Proxy != nil {
+		c.transport.Proxy = http.ProxyURL(o.Proxy)
+	}
+	c.client = &http.Client{
+		Transport: c.transport,
+		// A redirect would carry the token, or the certificate's authority, to another address.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	return c, nil
+}
+
+// Close drops the idle connections, and those in use as soon as they become idle.
+func (c *Conn) Close() { c.transport.CloseIdleConnections() }
+
+// URL returns the platform's URL.
+func (c *Conn) URL() string { return c.base }
+
+// deadline derives the context of one call. It ends when the call has lasted for the whole
+// timeout, or when alive isn't called for the stall time; context.Cause tells which.
+func (c *Conn) deadline(ctx context.Context) (call context.Context, alive, cancel func()) {
+	ctx, stopTimeout := context.WithTimeoutCause(ctx, c.options.Timeout, errTimeout)
+	ctx, stop := context.WithCancelCause(ctx)
+	timer := time.AfterFunc(c.options.Stall, func() { stop(errStalled) })
+	return ctx, func() { timer.Reset(c.options.Stall) }, func() {
+		timer.Stop()
+		stop(nil)
+		stopTimeout()
+	}
+}
