@@ -1,0 +1,115 @@
+package mount
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/powernode/powernode-agent/internal/fsverity"
+	"github.com/powernode/powernode-agent/internal/mount/mounttest"
+	"github.com/powernode/powernode-agent/internal/oracle"
+)
+
+func TestMain(m *testing.M) { os.Exit(mounttest.Main(m)) }
+
+// big is content that is too long to lie in an image.
+var big = strings.Repeat("powernode ", 1000)
+
+// sealed is a root image and its objects in one directory, made by the reference implementation.
+type sealed struct {
+	dir    string
+	image  string
+	digest fsverity.Digest
+}
+
+// seal makes an image of files, by path; a path that ends in a slash is a directory.
+func seal(t testing.TB, dir string, files map[string]string) sealed {
+	t.Helper()
+	source := t.TempDir()
+	for name, content := range files {
+		path := filepath.Join(source, name)
+		must(t, os.MkdirAll(filepath.Dir(path), 0o755))
+		if strings.HasSuffix(name, "/") {
+			must(t, os.MkdirAll(path, 0o755))
+			continue
+		}
+		must(t, os.WriteFile(path, []byte(content), 0o755))
+	}
+	s := sealed{dir: dir, image: filepath.Join(dir, "root.erofs")}
+	must(t, os.MkdirAll(filepath.Join(dir, "objects"), 0o755))
+	out, err := exec.Command(oracle.Path(t, "mkcomposefs"), "--min-version=1", "--print-digest",
+		"--digest-store="+filepath.Join(dir, "objects"), source, s.image).CombinedOutput()
+	if err != nil {
+		t.Fatalf("mkcomposefs: %v: %s", err, out)
+	}
+	s.digest, err = fsverity.ParseDigest(strings.TrimSpace(string(out)))
+	must(t, err)
+	return s
+}
+
+// spec opens everything that a read-only union needs.
+func (s sealed) spec(t testing.TB) UnionSpec {
+	t.Helper()
+	return UnionSpec{
+		Image: open(t, s.image), Digest: s.digest, Objects: open(t, filepath.Join(s.dir, "objects")), Level: Checked,
+	}
+}
+
+// writable adds an upper in dir.
+func (s sealed) writable(t testing.TB, dir string) UnionSpec {
+	t.Helper()
+	spec := s.spec(t)
+	must(t, os.MkdirAll(filepath.Join(dir, "upper"), 0o755))
+	must(t, os.MkdirAll(filepath.Join(dir, "work"), 0o755))
+	spec.Upper, spec.Work = open(t, filepath.Join(dir, "upper")), open(t, filepath.Join(dir, "work"))
+	return spec
+}
+
+func open(t testing.TB, path string) *os.File {
+	t.Helper()
+	f, err := os.Open(path)
+	must(t, err)
+	t.Cleanup(func() { f.Close() })
+	return f
+}
+
+// tmpfs mounts a tmpfs of its own, on which EROFS can't read images from files.
+func tmpfs(t testing.TB) string {
+	t.Helper()
+	m, err := New("tmpfs", 0, String("mode", "755"))
+	must(t, err)
+	return attached(t, m)
+}
+
+// attached attaches m somewhere until the end of the test.
+func attached(t testing.TB, m *Mount) string {
+	t.Helper()
+	defer m.Close()
+	dir := t.TempDir()
+	must(t, m.Attach(dir))
+	t.Cleanup(func() {
+		f, err := openPath(dir)
+		must(t, err)
+		defer f.Close()
+		if _, isRoot, err := identify(f); err == nil && isRoot {
+			must(t, detach(f))
+		}
+	})
+	return dir
+}
+
+func read(t testing.TB, path ...string) string {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(path...))
+	must(t, err)
+	return string(b)
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
