@@ -1,0 +1,65 @@
+package db
+
+import (
+	"context"
+	"database/sql"
+	"time"
+)
+
+// The kinds of events.
+const (
+	EventCreated       = "node.created"
+	EventTokenCreated  = "token.created"
+	EventEnrolled      = "node.enrolled"
+	EventEnrollRefused = "enroll.refused"
+	EventRunning       = "node.running"
+	EventBooted        = "node.booted"
+	EventAssigned      = "module.assigned"
+	EventUnassigned    = "module.unassigned"
+	EventRegistered    = "module.registered"
+	EventAccessRefused = "access.refused"
+)
+
+// keepEvents is how many of the latest events are kept.
+const keepEvents = 10_000
+
+// Event is something that happened, for the operator to see.
+type Event struct {
+	ID     int64
+	At     time.Time
+	Kind   string
+	NodeID string // "" where no node is concerned
+	Text   string
+}
+
+// RecordEvent keeps an event.
+func (d *DB) RecordEvent(ctx context.Context, kind, nodeID, text string) error {
+	return d.update(ctx, func(tx *sql.Tx) error { return d.event(ctx, tx, kind, nodeID, text) })
+}
+
+// event keeps an event within a transaction and drops those that are too old.
+func (d *DB) event(ctx context.Context, tx *sql.Tx, kind, nodeID, text string) error {
+	result, err := tx.ExecContext(ctx, "INSERT INTO events (at, kind, node_id, text) VALUES (?, ?, ?, ?)", millis(d.now()), kind, nodeID, text)
+	if err != nil {
+		return err
+	}
+	id, err := result.LastInsertId()
+	if err != nil {
+		return err
+	}
+	_, err = tx.ExecContext(ctx, "DELETE FROM events WHERE id <= ?", id-keepEvents)
+	return err
+}
+
+// Events returns the latest events, newest first: of one node, or of all where nodeID is "".
+func (d *DB) Events(ctx context.Context, nodeID string, limit int) ([]Event, error) {
+	rows, err := d.read.QueryContext(ctx,
+		"SELECT id, at, kind, node_id, text FROM events WHERE ?1 = '' OR node_id = ?1 ORDER BY id DESC LIMIT ?2", nodeID, limit)
+	list, err := collect(rows, err, func(rows *sql.Rows, e *Event) error {
+		var at int64
+		err := rows.Scan(&e.ID, &at, &e.Kind, &e.NodeID, &e.Text)
+		e.At = moment(at)
+		return err
+	})
+	return list, explain(err)
+}
