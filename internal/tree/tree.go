@@ -44,6 +44,17 @@ type Time struct {
 	Nsec uint32
 }
 
+// Explicit says which fields of a Node are meant even where they hold their zero value, which
+// otherwise stands for "the usual". Only composefs dumps from outside need it.
+type Explicit uint8
+
+// The fields that can be explicit.
+const (
+	ExplicitNlink   Explicit = 1 << iota // a link count of 0
+	ExplicitPayload                      // no payload, although there is a digest
+	ExplicitDigest                       // a digest of 32 zero bytes
+)
+
 // Xattr is one extended attribute. Name holds the full name with its namespace ("user.x").
 type Xattr struct {
 	Name  string
@@ -52,7 +63,8 @@ type Xattr struct {
 
 // Node is one inode. Two names that hold the same *Node are hard links to one file.
 type Node struct {
-	Kind Kind
+	Kind     Kind
+	Explicit Explicit
 	// Mode is the permission bits with set-user-ID, set-group-ID and sticky: at most 07777.
 	Mode     uint16
 	UID, GID uint32
@@ -65,7 +77,8 @@ type Node struct {
 	// Nlink overrides the link count in an image; 0, the usual value, has it counted.
 	Nlink uint32
 
-	// Size is a Regular's size in bytes.
+	// Size is a Regular's size in bytes. A device, FIFO or socket has none; composefs dumps from
+	// outside may give one all the same.
 	Size uint64
 	// Inline is a Regular's content where it lies in the image; its length is Size.
 	Inline []byte
@@ -79,6 +92,7 @@ type Node struct {
 	Target string
 
 	children map[string]*Node
+	links    map[string]struct{}
 }
 
 // NewDir returns an empty directory with mode perm, owned by root, at the epoch.
@@ -90,7 +104,7 @@ func (n *Node) PayloadPath() string {
 	switch {
 	case n.Payload != "":
 		return n.Payload
-	case n.Digest.IsZero():
+	case n.Digest.IsZero(), n.Explicit&ExplicitPayload != 0:
 		return ""
 	default:
 		return n.Digest.ObjectPath()
@@ -106,10 +120,33 @@ func (n *Node) SetChild(name string, child *Node) {
 		n.children = make(map[string]*Node)
 	}
 	n.children[name] = child
+	delete(n.links, name)
+}
+
+// SetLink adds or replaces an entry as SetChild does, and marks it as one of the further names of
+// a file whose first name is elsewhere. Without marks the first name is the one that Walk yields
+// first; an image lays the file's inode down in the place of its first name, so that marks change
+// an image's bytes, though nothing that can be seen in the mounted tree. Only trees read from
+// foreign dumps and images need them.
+func (n *Node) SetLink(name string, child *Node) {
+	n.SetChild(name, child)
+	if n.links == nil {
+		n.links = make(map[string]struct{})
+	}
+	n.links[name] = struct{}{}
+}
+
+// IsLink reports whether SetLink put the entry there.
+func (n *Node) IsLink(name string) bool {
+	_, ok := n.links[name]
+	return ok
 }
 
 // RemoveChild removes an entry if it is there.
-func (n *Node) RemoveChild(name string) { delete(n.children, name) }
+func (n *Node) RemoveChild(name string) {
+	delete(n.children, name)
+	delete(n.links, name)
+}
 
 // Len returns the number of entries.
 func (n *Node) Len() int { return len(n.children) }
@@ -207,6 +244,7 @@ func clone(n *Node, seen map[*Node]*Node) *Node {
 	c := *n
 	c.Xattrs = slices.Clone(n.Xattrs)
 	c.children = maps.Clone(n.children)
+	c.links = maps.Clone(n.links)
 	seen[n] = &c
 	for name, child := range c.children {
 		c.children[name] = clone(child, seen)
