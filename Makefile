@@ -4,6 +4,7 @@
 #   make test    every test, with the race detector, against the real tools
 #   make lint    gofumpt, go vet, golangci-lint
 #   make demo    the main job from end to end, as root; KEEP=1 leaves it running
+#   make man     man pages and shell completions, into dist/share
 #   make bench   the side-by-side measurements of bench/
 
 SHELL := /bin/bash
@@ -12,6 +13,7 @@ export PATH := $(CURDIR)/.cache/tools/bin:$(PATH):/usr/local/go/bin
 
 PROGRAMS := powernode-agent powernode-platform powernode
 ARCHES   := amd64 arm64
+SOURCES  := $(wildcard cmd internal bench test packaging)
 MODULE   := github.com/powernode/powernode-agent
 VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 COMMIT   := $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
@@ -20,7 +22,7 @@ LDFLAGS  := -s -w -X $(MODULE)/internal/version.version=$(VERSION) \
             -X $(MODULE)/internal/version.commit=$(COMMIT) -X $(MODULE)/internal/version.date=$(DATE)
 GOBUILD   = CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)'
 
-.PHONY: build native test lint demo bench clean base tools $(ARCHES)
+.PHONY: build native test lint demo man bench clean base tools $(ARCHES)
 
 build: $(ARCHES)
 
@@ -36,12 +38,15 @@ test: base tools
 
 lint: base
 	@scripts/setup lint
-	@test -z "$$(gofumpt -l cmd internal bench test)" || { gofumpt -d cmd internal bench test; exit 1; }
+	@test -z "$$(gofumpt -l $(SOURCES))" || { gofumpt -d $(SOURCES); exit 1; }
 	go vet ./...
 	golangci-lint run ./...
 
 demo: native tools
 	@scripts/demo $(if $(KEEP),--keep)
+
+man: base
+	go run ./packaging/man dist/share
 
 bench: native tools
 	@for b in bench/*.sh; do echo "== $$b"; bash $$b; done

@@ -100,7 +100,7 @@ func floor(path string) (int, string) {
 // exempt are the packages that test and development code lives in.
 func exempt(path string) bool {
 	rel := strings.TrimPrefix(path, module)
-	return rel == "internal/arch" || rel == "internal/oracle" || strings.HasPrefix(rel, "test/") || strings.HasPrefix(rel, "bench/")
+	return rel == "internal/arch" || rel == "internal/oracle" || strings.HasPrefix(rel, "test/") || strings.HasPrefix(rel, "bench/") || strings.HasPrefix(rel, "packaging/")
 }
 
 func TestImportsPointDown(t *testing.T) {
