@@ -1,0 +1,188 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"math"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/powernode/powernode-agent/internal/durable"
+	"github.com/powernode/powernode-agent/internal/fault"
+	"github.com/powernode/powernode-agent/internal/fsverity"
+)
+
+// Generation is one state of the node's operating system: immutable once it was put.
+type Generation struct {
+	Number     uint64             `json:"number"` // from 1; given by PutGeneration
+	Created    time.Time          `json:"created"`
+	Modules    []GenerationModule `json:"modules"`
+	RootDigest fsverity.Digest    `json:"root_digest"`
+	Cause      string             `json:"cause"` // what made it: "boot", "attach nginx", …
+	Level      string             `json:"level"` // integrity level when it was composed
+}
+
+// GenerationModule is a module's place in a generation.
+type GenerationModule struct {
+	ID                string          `json:"id"` // the platform's, if it assigned the module
+	Name              string          `json:"name"`
+	Version           string          `json:"version"`
+	ManifestDigest    string          `json:"manifest_digest"`
+	Seal              fsverity.Digest `json:"seal"`
+	EffectivePriority int             `json:"effective_priority"`
+}
+
+const generationLock = "lock"
+
+// PutGeneration stores the root image, checks that its digest is g.RootDigest, puts everything on
+// the disk and writes the generation's record under the next number, which it returns. image may
+// be nil if the root image is in the store as an object already. Every module of g must be in the
+// store. g.Number is ignored.
+func (s *Store) PutGeneration(g Generation, image io.Reader) (uint64, error) {
+	if err := s.writable(); err != nil {
+		return 0, err
+	}
+	number, err := s.putGeneration(g, image)
+	if err != nil {
+		return 0, fmt.Errorf("store generation with root %s: %w", g.RootDigest, err)
+	}
+	return number, nil
+}
+
+func (s *Store) putGeneration(g Generation, image io.Reader) (uint64, error) {
+	if g.RootDigest.IsZero() {
+		return 0, fault.New(fault.Refuse, fault.Verify, "", "it has no root digest")
+	}
+	if err := s.putImage(g.RootDigest, image); err != nil {
+		return 0, err
+	}
+	s.linking.Lock()
+	err := s.share()
+	s.linking.Unlock()
+	if err != nil {
+		return 0, err
+	}
+	if !s.HasObject(g.RootDigest) {
+		return 0, s.objectError("find image", g.RootDigest, fs.ErrNotExist)
+	}
+	for _, m := range g.Modules {
+		if !s.HasModule(m.ManifestDigest) {
+			return 0, fault.New(fault.Refuse, fault.General, "pull it first", "module %s %s (%s) isn't in the store", m.Name, m.Version, m.ManifestDigest)
+		}
+	}
+	if err := s.Sync(); err != nil {
+		return 0, err
+	}
+	if s.Verity() == nil {
+		if err := s.EnableVerity(context.Background(), []fsverity.Digest{g.RootDigest}); err != nil {
+			return 0, err
+		}
+	}
+	lock, err := s.lockGenerations()
+	if err != nil {
+		return 0, err
+	}
+	defer lock.Unlock()
+	if g.Number, err = s.nextNumber(); err != nil {
+		return 0, err
+	}
+	data, err := sealRecord(g)
+	if err != nil {
+		return 0, err
+	}
+	return g.Number, s.generations.WriteNew(generationFile(g.Number), data, recordPerm, "generation")
+}
+
+// lockGenerations keeps other handles from giving out numbers and moving pointers.
+func (s *Store) lockGenerations() (*durable.Lock, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), lockPatience)
+	defer cancel()
+	return s.generations.Lock(ctx, generationLock, durable.Exclusive)
+}
+
+func (s *Store) nextNumber() (uint64, error) {
+	numbers, err := s.numbers()
+	if err != nil || len(numbers) == 0 {
+		return 1, err
+	}
+	last := numbers[len(numbers)-1]
+	if last == math.MaxUint64 {
+		return 0, damaged(s.generations.Path()+"/"+generationFile(last), errors.New("no number comes after it"))
+	}
+	return last + 1, nil
+}
+
+// numbers returns the numbers of all records, damaged ones too, in order.
+func (s *Store) numbers() ([]uint64, error) {
+	names, err := s.generations.Names()
+	if err != nil {
+		return nil, err
+	}
+	var numbers []uint64
+	for _, name := range names {
+		if n, ok := parseGenerationFile(name); ok {
+			numbers = append(numbers, n)
+		}
+	}
+	slices.Sort(numbers)
+	return numbers, nil
+}
+
+func generationFile(n uint64) string { return strconv.FormatUint(n, 10) + ".json" }
+
+func parseGenerationFile(name string) (uint64, bool) {
+	digits, ok := strings.CutSuffix(name, ".json")
+	if !ok {
+		return 0, false
+	}
+	n, err := strconv.ParseUint(digits, 10, 64)
+	return n, err == nil && n > 0 && generationFile(n) == name
+}
+
+// Generation returns the record with that number. One that isn't here gives an error that wraps
+// fs.ErrNotExist.
+func (s *Store) Generation(n uint64) (Generation, error) {
+	var g Generation
+	err := readRecord(s.generations, generationFile(n), &g)
+	if errors.Is(err, fs.ErrNotExist) {
+		return Generation{}, fault.New(fault.Refuse, fault.General, "choose one that is listed", "generation %d isn't in the store: %w", n, err)
+	}
+	if err == nil && (g.Number != n || g.RootDigest.IsZero()) {
+		err = damaged(s.generations.Path()+"/"+generationFile(n), fmt.Errorf("it is the record of generation %d with root %q", g.Number, g.RootDigest))
+	}
+	if err != nil {
+		return Generation{}, err
+	}
+	return g, nil
+}
+
+// Generations returns all generations in order. Damaged ones are left out and make err: the list
+// is good also when err isn't nil.
+func (s *Store) Generations() ([]Generation, error) {
+	numbers, err := s.numbers()
+	if err != nil {
+		return nil, err
+	}
+	var (
+		generations []Generation
+		errs        []error
+	)
+	for _, n := range numbers {
+		g, err := s.Generation(n)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		generations = append(generations, g)
+	}
+	return generations, errors.Join(errs...)
+}
+
+// OpenRootImage opens the root image with that digest.
+func (s *Store) OpenRootImage(root fsverity.Digest) (*os.File, error) { return s.OpenObject(root) }

@@ -1,0 +1,231 @@
+package store
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/powernode/powernode-agent/internal/durable"
+	"github.com/powernode/powernode-agent/internal/fault"
+	"github.com/powernode/powernode-agent/internal/fsverity"
+)
+
+const (
+	// objectPerm leaves objects readable to root alone: a module's files of mode 0600 are
+	// secrets, and the kernel opens objects with the rights of whoever mounted them.
+	objectPerm = 0o400
+	// bufferMax is the size up to which an object is held in memory until it is complete, so
+	// that one that is here already is never written.
+	bufferMax = 1 << 20
+)
+
+// buffer is the reusable part of an ObjectWriter.
+type buffer struct {
+	hasher fsverity.Hasher
+	data   []byte
+}
+
+// ObjectWriter takes the bytes of one object. Nothing can be seen of it before Commit. It is not
+// safe for concurrent use.
+type ObjectWriter struct {
+	s    *Store
+	buf  *buffer          // nil once committed or aborted
+	dual *fsverity.Hasher // instead of buf's where the plain SHA-256 is wanted
+	file *os.File         // nil while the bytes are in buf
+	size uint64
+	err  error // the first error of Write
+}
+
+// NewObject begins an object of about sizeHint bytes; a hint of 0 or less means that the size
+// isn't known. The writer must be ended by Commit or Abort.
+func (s *Store) NewObject(sizeHint int64) (*ObjectWriter, error) {
+	if err := s.writable(); err != nil {
+		return nil, err
+	}
+	buf := s.buffers.Get().(*buffer)
+	buf.hasher.Reset()
+	buf.data = buf.data[:0]
+	w := &ObjectWriter{s: s, buf: buf}
+	if sizeHint > bufferMax {
+		if err := w.spill(); err != nil {
+			w.Abort()
+			return nil, fmt.Errorf("begin an object of %d bytes: %w", sizeHint, err)
+		}
+	} else if int64(cap(buf.data)) < sizeHint {
+		buf.data = make([]byte, 0, sizeHint)
+	}
+	return w, nil
+}
+
+// NewDualObject is NewObject for a writer whose SHA256 is wanted too.
+func (s *Store) NewDualObject(sizeHint int64) (*ObjectWriter, error) {
+	w, err := s.NewObject(sizeHint)
+	if err == nil {
+		w.dual = fsverity.NewDualHasher()
+	}
+	return w, err
+}
+
+// Write adds p to the object.
+func (w *ObjectWriter) Write(p []byte) (int, error) {
+	if w.buf == nil {
+		return 0, os.ErrClosed
+	}
+	if w.err != nil {
+		return 0, w.err
+	}
+	if w.file == nil && len(w.buf.data)+len(p) > bufferMax {
+		if w.err = w.spill(); w.err != nil {
+			return 0, w.err
+		}
+	}
+	w.hasher().Write(p)
+	w.size += uint64(len(p))
+	if w.file == nil {
+		w.buf.data = append(w.buf.data, p...)
+		return len(p), nil
+	}
+	if w.err = w.s.objects.WriteAll(w.file, p, "object"); w.err != nil {
+		return 0, w.err
+	}
+	return len(p), nil
+}
+
+func (w *ObjectWriter) hasher() *fsverity.Hasher {
+	if w.dual != nil {
+		return w.dual
+	}
+	return &w.buf.hasher
+}
+
+// spill moves what was written so far to an unnamed file.
+func (w *ObjectWriter) spill() error {
+	f, err := w.s.objects.Temp(objectPerm, "object")
+	if err != nil {
+		return err
+	}
+	w.file = f
+	return w.s.objects.WriteAll(f, w.buf.data, "object")
+}
+
+// Size returns the number of bytes written so far.
+func (w *ObjectWriter) Size() uint64 { return w.size }
+
+// SHA256 returns the plain SHA-256 of the bytes written so far. The writer must be from
+// NewDualObject.
+func (w *ObjectWriter) SHA256() [sha256.Size]byte { return w.dual.SHA256() }
+
+// Commit gives the object its name and returns its digest, and whether it is new; one that is
+// here already is kept. The object is on the disk for good only after Sync, PutModule or
+// PutGeneration. Commit ends the writer, also when it fails; nothing is left of the object then.
+func (w *ObjectWriter) Commit() (fsverity.Digest, bool, error) {
+	return w.commit(fsverity.Digest{})
+}
+
+// commit is Commit, which refuses any digest but want where that isn't zero.
+func (w *ObjectWriter) commit(want fsverity.Digest) (fsverity.Digest, bool, error) {
+	if w.buf == nil {
+		return fsverity.Digest{}, false, os.ErrClosed
+	}
+	defer w.Abort()
+	if w.err != nil {
+		return fsverity.Digest{}, false, w.err
+	}
+	d := w.hasher().Sum()
+	if !want.IsZero() && d != want {
+		return d, false, fault.New(fault.Refuse, fault.Verify, "build and sign the module again, or pull it from where it is unchanged",
+			"the image has digest %s, not %s as it should", d, want)
+	}
+	fresh, err := w.install(d)
+	if err != nil {
+		return fsverity.Digest{}, false, fmt.Errorf("store object %s: %w", d, err)
+	}
+	return d, fresh, nil
+}
+
+func (w *ObjectWriter) install(d fsverity.Digest) (bool, error) {
+	if found, err := w.s.keep(d, w.size); found || err != nil {
+		return false, err
+	}
+	if w.file == nil {
+		if err := w.spill(); err != nil {
+			return false, err
+		}
+	}
+	return w.s.link(w.file, d)
+}
+
+// keep reports whether the object is here with the right size. One of another size is what a
+// power cut left of it, or damage; it is removed.
+func (s *Store) keep(d fsverity.Digest, size uint64) (bool, error) {
+	var st unix.Stat_t
+	err := unix.Fstatat(int(s.objects.File().Fd()), d.ObjectPath(), &st, unix.AT_SYMLINK_NOFOLLOW)
+	switch {
+	case errors.Is(err, unix.ENOENT):
+		return false, nil
+	case err != nil:
+		return false, err
+	case st.Mode&unix.S_IFMT == unix.S_IFREG && uint64(st.Size) == size:
+		return true, nil
+	}
+	return false, s.RemoveObject(d)
+}
+
+// link names an object's file and reports whether it did: another writer may have been first.
+func (s *Store) link(f *os.File, d fsverity.Digest) (bool, error) {
+	s.linking.RLock()
+	for s.marker == "" {
+		s.linking.RUnlock()
+		s.linking.Lock()
+		err := s.begin()
+		s.linking.Unlock()
+		if err != nil {
+			return false, err
+		}
+		s.linking.RLock()
+	}
+	err := s.linkObject(f, d)
+	if err == nil {
+		s.freshMu.Lock()
+		s.fresh = append(s.fresh, d)
+		s.freshMu.Unlock()
+	}
+	s.linking.RUnlock()
+	if errors.Is(err, unix.EEXIST) {
+		return false, nil
+	}
+	if err != nil {
+		return false, s.objects.Diagnose(err)
+	}
+	return true, nil
+}
+
+func (s *Store) linkObject(f *os.File, d fsverity.Digest) error {
+	path := d.ObjectPath()
+	link := func() error { return durable.LinkUnnamed(f, s.objects.File(), path) }
+	err := s.objects.Step("object:link", link)
+	if errors.Is(err, unix.ENOENT) {
+		err = s.objects.Step("object:mkdir", func() error {
+			return unix.Mkdirat(int(s.objects.File().Fd()), path[:2], dirPerm)
+		})
+		if err == nil || errors.Is(err, unix.EEXIST) {
+			err = s.objects.Step("object:link", link)
+		}
+	}
+	return err
+}
+
+// Abort drops the object. It does nothing after Commit, so it may be deferred.
+func (w *ObjectWriter) Abort() {
+	if w.file != nil {
+		w.file.Close()
+		w.file = nil
+	}
+	if w.buf != nil {
+		w.s.buffers.Put(w.buf)
+		w.buf = nil
+	}
+}

@@ -1,0 +1,120 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"strconv"
+
+	"github.com/powernode/powernode-agent/internal/fault"
+)
+
+// PointerName is the name of a pointer to a generation.
+type PointerName string
+
+// The pointers.
+const (
+	Current  PointerName = "current"  // runs, and is booted unless one is staged
+	Previous PointerName = "previous" // ran before, and is the way back
+	Staged   PointerName = "staged"   // is to be tried at the next boot
+)
+
+const pointerLimit = 32
+
+// Pointer returns the number of the generation that a pointer names, or 0 if it names none.
+func (s *Store) Pointer(name PointerName) (uint64, error) {
+	if err := checkPointer(name); err != nil {
+		return 0, err
+	}
+	data, err := s.generations.ReadFile(string(name), pointerLimit)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	var n uint64
+	if err == nil {
+		n, err = parsePointer(data)
+	}
+	return n, damaged(s.generations.Path()+"/"+string(name), err)
+}
+
+// SetPointer makes a pointer name generation n, which must be here and readable, or none where n
+// is 0. Readers see the old value or the new one, also after a crash.
+func (s *Store) SetPointer(name PointerName, n uint64) error {
+	if err := errors.Join(s.writable(), checkPointer(name)); err != nil {
+		return err
+	}
+	lock, err := s.lockGenerations()
+	if err != nil {
+		return err
+	}
+	defer lock.Unlock()
+	return s.setPointer(name, n)
+}
+
+func (s *Store) setPointer(name PointerName, n uint64) error {
+	if n == 0 {
+		err := s.generations.Remove(string(name), "pointer-"+string(name))
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		return err
+	}
+	if _, err := s.Generation(n); err != nil {
+		return fmt.Errorf("make generation %d %s: %w", n, name, err)
+	}
+	return s.generations.WriteFile(string(name), formatPointer(n), recordPerm, "pointer-"+string(name))
+}
+
+// Promote makes generation n current and what was current previous, and takes n off staged. A
+// crash on the way leaves current as it was, or as it is to be.
+func (s *Store) Promote(n uint64) error {
+	if err := s.writable(); err != nil {
+		return err
+	}
+	lock, err := s.lockGenerations()
+	if err != nil {
+		return err
+	}
+	defer lock.Unlock()
+	current, err := s.Pointer(Current)
+	if err != nil {
+		return err
+	}
+	// Before current, so that the way back is never lost.
+	if current != 0 && current != n {
+		if err := s.setPointer(Previous, current); err != nil {
+			return err
+		}
+	}
+	if err := s.setPointer(Current, n); err != nil {
+		return err
+	}
+	staged, err := s.Pointer(Staged)
+	if err != nil || staged != n {
+		return err
+	}
+	return s.setPointer(Staged, 0)
+}
+
+func checkPointer(name PointerName) error {
+	switch name {
+	case Current, Previous, Staged:
+		return nil
+	}
+	return fault.New(fault.Refuse, fault.Input, "name current, previous or staged", "no pointer is called %.40q", string(name))
+}
+
+func formatPointer(n uint64) []byte { return strconv.AppendUint(nil, n, 10) }
+
+// parsePointer reads a number from 1 in decimal, without a sign or leading zeros. A line end may
+// follow, for those who edit by hand.
+func parsePointer(data []byte) (uint64, error) {
+	if l := len(data); l > 0 && data[l-1] == '\n' {
+		data = data[:l-1]
+	}
+	n, err := strconv.ParseUint(string(data), 10, 64)
+	if err != nil || n == 0 || string(formatPointer(n)) != string(data) {
+		return 0, fmt.Errorf("%.40q is no generation number", data)
+	}
+	return n, nil
+}

@@ -1,0 +1,138 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"sync/atomic"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/powernode/powernode-agent/internal/fault"
+	"github.com/powernode/powernode-agent/internal/fsverity"
+)
+
+// Verified counts what VerifyObjects found in order.
+type Verified struct {
+	Enforced int64 // objects whose digest the kernel enforces on every read
+	Hashed   int64 // objects without fs-verity, whose bytes were hashed
+	Bytes    int64 // bytes hashed
+}
+
+// VerifyObject checks that an object holds the bytes of its digest: by asking the kernel where
+// fs-verity is enabled on it, else by hashing it. An error of kind Broken names the digest.
+func (s *Store) VerifyObject(d fsverity.Digest) error {
+	_, err := s.verifyObject(d)
+	return err
+}
+
+func (s *Store) verifyObject(d fsverity.Digest) (hashed int64, err error) {
+	f, err := s.OpenObject(d)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	hashed = -1
+	got, err := s.measure(f)
+	if err != nil {
+		var size uint64
+		got, size, err = fsverity.SumFile(f)
+		hashed = int64(size)
+	}
+	if err != nil {
+		return 0, s.objectError("verify", d, err)
+	}
+	if got != d {
+		return 0, fault.New(fault.Broken, fault.Verify, "remove it and pull the module that needs it again",
+			"object %s is damaged: %s holds the bytes of %s", d, f.Name(), got)
+	}
+	return hashed, nil
+}
+
+// measure asks the kernel for f's digest, where the store's filesystem has fs-verity at all.
+func (s *Store) measure(f *os.File) (fsverity.Digest, error) {
+	if err := s.Verity(); err != nil {
+		return fsverity.Digest{}, err
+	}
+	return fsverity.Measure(f)
+}
+
+// VerifyObjects is VerifyObject for many objects, on all cores. It stops at the first that is
+// missing or damaged, or when ctx ends.
+func (s *Store) VerifyObjects(ctx context.Context, digests []fsverity.Digest) (Verified, error) {
+	var enforced, hashed, bytes atomic.Int64
+	err := s.forEach(ctx, digests, func(d fsverity.Digest) error {
+		n, err := s.verifyObject(d)
+		switch {
+		case err != nil:
+			return err
+		case n < 0:
+			enforced.Add(1)
+		default:
+			hashed.Add(1)
+			bytes.Add(n)
+		}
+		return nil
+	})
+	return Verified{enforced.Load(), hashed.Load(), bytes.Load()}, err
+}
+
+// EnableVerity enables fs-verity on the objects that lack it, and checks the digest that the
+// kernel computed. Where kernel or filesystem have no fs-verity the error says so (see Verity).
+func (s *Store) EnableVerity(ctx context.Context, digests []fsverity.Digest) error {
+	if err := s.writable(); err != nil {
+		return err
+	}
+	if err := s.Verity(); err != nil {
+		return err
+	}
+	return s.forEach(ctx, digests, s.enableVerity)
+}
+
+func (s *Store) enableVerity(d fsverity.Digest) error {
+	f, err := s.OpenObject(d)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	got, err := fsverity.Measure(f)
+	if errors.Is(err, fsverity.ErrNotEnabled) {
+		err = s.objects.Step("object:verity", func() error { return fsverity.Enable(f) })
+		if err == nil || errors.Is(err, fsverity.ErrAlreadyEnabled) {
+			got, err = fsverity.Measure(f)
+		}
+	}
+	if err != nil {
+		return s.objectError("enable fs-verity on", d, err)
+	}
+	if got != d {
+		return fault.New(fault.Broken, fault.Verify, "remove it and pull the module that needs it again",
+			"object %s is damaged: the kernel measures %s", d, got)
+	}
+	return nil
+}
+
+// forEach calls do for every digest, from as many goroutines as there are cores.
+func (s *Store) forEach(ctx context.Context, digests []fsverity.Digest, do func(fsverity.Digest) error) error {
+	group, ctx := errgroup.WithContext(ctx)
+	var next atomic.Int64
+	for range min(runtime.GOMAXPROCS(0), len(digests)) {
+		group.Go(func() error {
+			for {
+				i := next.Add(1) - 1
+				if i >= int64(len(digests)) {
+					return nil
+				}
+				if err := context.Cause(ctx); err != nil {
+					return fmt.Errorf("after %d of %d objects: %w", i, len(digests), err)
+				}
+				if err := do(digests[i]); err != nil {
+					return err
+				}
+			}
+		})
+	}
+	return group.Wait()
+}
