@@ -22,7 +22,7 @@ var layers = [][]string{
 	{"internal/version", "internal/fsverity", "internal/durable", "internal/module", "internal/nodehttp"},
 	{"internal/tree"},
 	{"internal/mount", "internal/erofs"},
-	{"internal/composefs"},
+	{"internal/composefs", "internal/switchroot"},
 	{"internal/compose", "internal/store", "internal/identity", "internal/signature", "internal/signing", "internal/nodeclient"},
 	{"internal/ociimage", "internal/enroll"},
 	{"internal/assemble", "internal/modulebuild"},
