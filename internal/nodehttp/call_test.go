@@ -114,8 +114,10 @@ func TestDoAnswers(t *testing.T) {
 			_, _ = io.WriteString(w, `{"success":true,`)
 			abort(w)
 		}, expect{fault.Retry, "broke before the answer was complete", "safe to repeat"}},
-		{"no answer", func(w http.ResponseWriter, _ *http.Request) { panic(http.ErrAbortHandler) },
-			expect{fault.Retry, "broke before the answer was complete", "safe to repeat"}},
+		{
+			"no answer", func(w http.ResponseWriter, _ *http.Request) { panic(http.ErrAbortHandler) },
+			expect{fault.Retry, "broke before the answer was complete", "safe to repeat"},
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			srv := ca.Serve(ca.Web(), c.handler, nil)

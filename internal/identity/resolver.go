@@ -1,0 +1,175 @@
+package identity
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/powernode/powernode-agent/internal/fault"
+)
+
+// Places says where the sources look; an empty field is the usual place.
+type Places struct {
+	// IdentityFile is a file that a person named: it is then the only source.
+	IdentityFile string
+	Cmdline      string
+	FWCfg        string
+	// Files are the identity.cfg files, in order; nil are /boot, /etc and /persist/etc.
+	Files []string
+}
+
+// Sources returns the sources in their order: the kernel command line, QEMU's fw_cfg, the
+// identity.cfg files.
+func (p Places) Sources() []Source {
+	if p.IdentityFile != "" {
+		return []Source{File{p.IdentityFile}}
+	}
+	sources := []Source{Cmdline{p.Cmdline}, FWCfg{p.FWCfg}}
+	files := p.Files
+	if files == nil {
+		files = []string{"/boot/identity.cfg", "/etc/identity.cfg", "/persist/etc/identity.cfg"}
+	}
+	for _, f := range files {
+		sources = append(sources, File{f})
+	}
+	return sources
+}
+
+// Status says what became of asking a source.
+type Status string
+
+// The statuses.
+const (
+	StatusFound   Status = "found"   // it said something
+	StatusAbsent  Status = "absent"  // there is no such place, or it says nothing
+	StatusInvalid Status = "invalid" // what it says is damaged or unreadable
+	StatusSkipped Status = "skipped" // the identity was complete before
+)
+
+// Report is what became of asking one source.
+type Report struct {
+	Source string `json:"source"`
+	Status Status `json:"status"`
+	// Where is the file or device that was read; "" where nothing was.
+	Where string `json:"where,omitempty"`
+	// Fields are the fields that it gave, whether or not an earlier source gave them too:
+	// "instance_id", "bootstrap_token", "platform_url", "ca".
+	Fields []string `json:"fields,omitempty"`
+	// Reason says why it gave nothing, or why something that it gave was passed over.
+	Reason   string        `json:"reason,omitempty"`
+	Warnings []string      `json:"warnings,omitempty"`
+	Took     time.Duration `json:"took_ns"`
+	hint     string
+}
+
+// Resolver asks sources in order until the identity is complete.
+type Resolver struct {
+	Sources []Source
+	// Timeout bounds the whole; 0 is 10 s. A source that ignores its context is left behind.
+	Timeout time.Duration
+	// All asks every source, also when nothing is missing any more, for a person who wants to see
+	// what each would say.
+	All bool
+}
+
+// Resolve returns what the sources say together: of each field, the first that is said. A token
+// counts only from a source that names the chosen instance or none, since it would be another
+// instance's. The error, if any, says what is missing for enrolling and what each source answered;
+// the identity found so far, and one report for each source in order, are returned with it.
+func (r Resolver) Resolve(ctx context.Context) (Identity, []Report, error) {
+	if r.Timeout == 0 {
+		r.Timeout = 10 * time.Second
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, r.Timeout, fmt.Errorf("no answer within %s", r.Timeout))
+	defer cancel()
+	var id Identity
+	reports := make([]Report, 0, len(r.Sources))
+	for _, s := range r.Sources {
+		if len(id.missing()) == 0 && id.InstanceID != "" && !r.All {
+			reports = append(reports, Report{Source: s.Name(), Status: StatusSkipped, Reason: "nothing was missing any more"})
+			continue
+		}
+		found, report := ask(ctx, s)
+		if report.Status == StatusFound {
+			report.Reason = id.add(s.Name(), found)
+		}
+		reports = append(reports, report)
+	}
+	missing := id.missing()
+	if len(missing) == 0 {
+		return id, reports, nil
+	}
+	hint := "write ID, KEY, SERVER and CA_PEM_FILE into /boot/identity.cfg, or name such a file with --identity-file"
+	var why strings.Builder
+	for i, rep := range reports {
+		if rep.Status == StatusInvalid {
+			hint = "correct what " + rep.Source + " says"
+			if rep.hint != "" {
+				hint += ": " + rep.hint
+			}
+		}
+		if i > 0 {
+			why.WriteString("; ")
+		}
+		switch reason := rep.Reason; {
+		case reason != "":
+			fmt.Fprintf(&why, "%s: %s", rep.Source, reason)
+		default:
+			fmt.Fprintf(&why, "%s: gives %s", rep.Source, strings.Join(rep.Fields, ", "))
+		}
+	}
+	return id, reports, fault.New(fault.Refuse, fault.Input, hint,
+		"find out who this node is: no %s (%s)", strings.Join(missing, ", no "), why.String())
+}
+
+// ask runs one source and doesn't wait for it beyond ctx.
+func ask(ctx context.Context, s Source) (Found, Report) {
+	type answer struct {
+		found Found
+		err   error
+	}
+	start := time.Now()
+	ch := make(chan answer, 1)
+	go func() {
+		found, err := s.Find(ctx)
+		ch <- answer{found, err}
+	}()
+	var a answer
+	select {
+	case a = <-ch:
+	case <-ctx.Done():
+		a.err = context.Cause(ctx)
+	}
+	rep := Report{Source: s.Name(), Status: StatusFound, Where: a.found.Where, Fields: a.found.fields(), Warnings: a.found.Warnings, Took: time.Since(start)}
+	switch {
+	case a.err == nil:
+	case errors.Is(a.err, ErrNotFound):
+		rep.Status, rep.Reason = StatusAbsent, a.err.Error()
+	default:
+		rep.Status, rep.Reason, rep.hint = StatusInvalid, a.err.Error(), fault.HintOf(a.err)
+	}
+	return a.found, rep
+}
+
+// add takes from found what id lacks. Where a token was passed over it returns why.
+func (id *Identity) add(source string, found Found) (reason string) {
+	if id.InstanceID == "" && found.InstanceID != "" {
+		id.InstanceID, id.From.InstanceID = found.InstanceID, source
+	}
+	switch {
+	case found.Token.IsZero() || !id.Token.IsZero():
+	case found.InstanceID != "" && found.InstanceID != id.InstanceID:
+		reason = fmt.Sprintf("its token is passed over: it is for instance %s, and %s names %s", found.InstanceID, id.From.InstanceID, id.InstanceID)
+	default:
+		id.Token, id.From.Token = found.Token, source
+	}
+	if id.PlatformURL == "" && found.PlatformURL != "" {
+		id.PlatformURL, id.From.PlatformURL = found.PlatformURL, source
+	}
+	if len(id.CAPEM) == 0 && len(found.CAPEM) > 0 {
+		id.CAPEM, id.From.CA = found.CAPEM, source
+	}
+	return reason
+}

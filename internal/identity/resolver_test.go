@@ -1,0 +1,193 @@
+package identity
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/powernode/powernode-agent/internal/fault"
+	"github.com/powernode/powernode-agent/internal/secret"
+)
+
+// place is a source that says what it is told to, after a while.
+type place struct {
+	name  string
+	found Found
+	err   error
+	after time.Duration
+	deaf  bool // ignores its context
+	asked int
+}
+
+func (p *place) Name() string { return p.name }
+
+func (p *place) Find(ctx context.Context) (Found, error) {
+	p.asked++
+	done := ctx.Done()
+	if p.deaf {
+		done = nil
+	}
+	select {
+	case <-time.After(p.after):
+		return p.found, p.err
+	case <-done:
+		return Found{}, context.Cause(ctx)
+	}
+}
+
+func TestResolve(t *testing.T) {
+	const otherID = "11111111-2222-3333-4444-555555555555"
+	tok := secret.New(token)
+	full := Found{InstanceID: uuid, Token: tok, PlatformURL: "https://a", CAPEM: []byte("ca")}
+	without := func(alter func(*Found)) Found { f := full; alter(&f); return f }
+	none := func(n string) *place { return &place{name: n, err: NotFound("there is no such file")} }
+	for _, c := range []struct {
+		name     string
+		sources  []*place
+		all      bool
+		from     Provenance
+		statuses string
+		reason   string // of the last source
+		err      string
+		hint     string
+	}{
+		{
+			name: "first says all", sources: []*place{{name: "a", found: full}, {name: "b", found: full}},
+			from: Provenance{"a", "a", "a", "a"}, statuses: "found skipped",
+		},
+		{
+			name: "all are asked", all: true, sources: []*place{{name: "a", found: full}, {name: "b", found: full}, none("c")},
+			from: Provenance{"a", "a", "a", "a"}, statuses: "found found absent",
+		},
+		{
+			name: "field by field", sources: []*place{
+				none("a"),
+				{name: "b", found: Found{PlatformURL: "https://b"}},
+				{name: "c", err: errors.New("line 3 is damaged")},
+				{name: "d", found: full},
+			},
+			from: Provenance{"d", "d", "b", "d"}, statuses: "absent found invalid found",
+		},
+		{
+			name: "no instance is no want", sources: []*place{{name: "a", found: without(func(f *Found) { f.InstanceID = "" })}, none("b")},
+			from: Provenance{"", "a", "a", "a"}, statuses: "found absent",
+		},
+		{
+			name: "another instance's token", sources: []*place{
+				{name: "a", found: Found{InstanceID: uuid}}, {name: "b", found: without(func(f *Found) { f.InstanceID = otherID })},
+			},
+			from: Provenance{"a", "", "b", "b"}, statuses: "found found", reason: "its token is passed over: it is for instance " + otherID,
+			err: "no bootstrap token (a: gives instance_id; b: its token is passed over", hint: "/boot/identity.cfg",
+		},
+		{
+			name: "a nameless token", sources: []*place{{name: "a", found: Found{InstanceID: uuid}}, {name: "b", found: without(func(f *Found) { f.InstanceID = "" })}},
+			from: Provenance{"a", "b", "b", "b"}, statuses: "found found",
+		},
+		{
+			name: "nobody", sources: []*place{none("a"), none("b")}, statuses: "absent absent",
+			err: "find out who this node is: no platform URL, no CA certificate, no bootstrap token (a: there is no such file; b: there is no such file)", hint: "--identity-file",
+			reason: "there is no such file",
+		},
+		{
+			name: "no source", err: "no platform URL", hint: "--identity-file",
+		},
+		{
+			name: "a damaged one", sources: []*place{{name: "a", err: fault.New(fault.Refuse, fault.Input, "give it as https", "SERVER: http")}, none("b")}, statuses: "invalid absent",
+			err: "(a: SERVER: http; b: ", hint: "correct what a says: give it as https", reason: "there is no such file",
+		},
+		{
+			name: "slow and deaf ones", sources: []*place{
+				{name: "a", after: 2 * time.Second, found: Found{PlatformURL: "https://a"}}, {name: "b", after: time.Hour, deaf: true, found: full}, {name: "c", after: time.Second, found: full},
+			},
+			from: Provenance{PlatformURL: "a"}, statuses: "found invalid invalid",
+			err: "b: no answer within 10s", hint: "correct what c says", reason: "no answer within 10s",
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var sources []Source
+				for _, p := range c.sources {
+					sources = append(sources, p)
+				}
+				start := time.Now()
+				id, reports, err := Resolver{Sources: sources, All: c.all}.Resolve(t.Context())
+				if took := time.Since(start); took > 10*time.Second {
+					t.Errorf("took %v", took)
+				}
+				if d := cmp.Diff(c.from, id.From); d != "" {
+					t.Error(d)
+				}
+				var statuses []string
+				for i, r := range reports {
+					statuses = append(statuses, string(r.Status))
+					if asked := r.Status != StatusSkipped; (c.sources[i].asked == 1) != asked && r.Reason != "no answer within 10s" {
+						t.Errorf("%s was asked %d times", r.Source, c.sources[i].asked)
+					}
+				}
+				if got := strings.Join(statuses, " "); got != c.statuses {
+					t.Errorf("statuses %q, want %q", got, c.statuses)
+				}
+				if n := len(reports); c.reason != "" && !strings.HasPrefix(reports[n-1].Reason, c.reason) {
+					t.Errorf("reason %q, want %q", reports[n-1].Reason, c.reason)
+				}
+				switch {
+				case c.err == "" && err != nil:
+					t.Error(err)
+				case c.err != "" && (err == nil || !strings.Contains(err.Error(), c.err) || !strings.Contains(fault.HintOf(err), c.hint) || fault.KindOf(err) != fault.Refuse):
+					t.Errorf("got %v (hint %q), want %q, %q", err, fault.HintOf(err), c.err, c.hint)
+				}
+				time.Sleep(2 * time.Hour) // let the deaf one end
+			})
+		})
+	}
+}
+
+func TestPlaces(t *testing.T) {
+	names := func(p Places) string {
+		var n []string
+		for _, s := range p.Sources() {
+			n = append(n, s.Name())
+		}
+		return strings.Join(n, " ")
+	}
+	if got, want := names(Places{}), "cmdline fw_cfg file:/boot/identity.cfg file:/etc/identity.cfg file:/persist/etc/identity.cfg"; got != want {
+		t.Errorf("sources %q, want %q", got, want)
+	}
+	if got := names(Places{IdentityFile: "/x", Files: []string{"/y"}}); got != "file:/x" {
+		t.Errorf("with --identity-file: %q", got)
+	}
+	if got := names(Places{Files: []string{"/y"}}); got != "cmdline fw_cfg file:/y" {
+		t.Errorf("with files: %q", got)
+	}
+}
+
+// TestEndToEnd reads real files in the usual layout and shows that no output holds the token.
+func TestEndToEnd(t *testing.T) {
+	cfg := write(t, "identity.cfg", "KEY="+token+"\nSERVER=https://p.example\nID="+uuid+"\n")
+	p := Places{Cmdline: write(t, "cmdline", "quiet powernode.platform_url=https://c.example"), FWCfg: "/nonexistent", Files: []string{cfg}}
+	id, reports, err := Resolver{Sources: p.Sources()}.Resolve(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "no CA certificate (cmdline: gives platform_url; fw_cfg: there is no /nonexistent") {
+		t.Errorf("error %v", err)
+	}
+	if id.InstanceID != uuid || id.Token.Reveal() != token || id.PlatformURL != "https://c.example" || id.From.PlatformURL != "cmdline" || id.From.Token != "file:"+cfg {
+		t.Errorf("identity %+v", id)
+	}
+	var out strings.Builder
+	slog.New(slog.NewJSONHandler(&out, nil)).Info("identity", "id", id, "reports", reports)
+	slog.New(slog.NewTextHandler(&out, nil)).Info("identity", "id", &id, "error", err)
+	fmt.Fprintf(&out, "%v %+v %#v %v", id, id, id, err)
+	if err := json.NewEncoder(&out).Encode(map[string]any{"identity": id, "sources": reports}); err != nil {
+		t.Fatal(err)
+	}
+	if got := out.String(); strings.Contains(got, token) || !strings.Contains(got, secret.Redacted) || !strings.Contains(got, uuid) {
+		t.Errorf("the token shows, or nothing does:\n%s", got)
+	}
+}
