@@ -48,10 +48,10 @@ func SumFile(f *os.File) (Digest, uint64, error) {
 	if !info.Mode().IsRegular() {
 		return Digest{}, 0, fmt.Errorf("fs-verity digest of %s: not a regular file", f.Name())
 	}
-	return sumReaderAt(f, info.Size(), runtime.GOMAXPROCS(0))
+	return sumReaderAt(f, info.Size(), runtime.GOMAXPROCS(0), windowSpans)
 }
 
-func sumReaderAt(r io.ReaderAt, size int64, workers int) (Digest, uint64, error) {
+func sumReaderAt(r io.ReaderAt, size int64, workers int, window int64) (Digest, uint64, error) {
 	var h Hasher
 	if workers < 2 || size < parallelMin {
 		buf := make([]byte, max(1, min(size, readSize)))
@@ -61,9 +61,9 @@ func sumReaderAt(r io.ReaderAt, size int64, workers int) (Digest, uint64, error)
 		}
 		return h.Sum(), h.size, err
 	}
-	hashes := make([][sha256.Size]byte, min(windowSpans, (size+spanSize-1)/spanSize))
-	for start := int64(0); start < size; start += windowSpans * spanSize {
-		length := min(size-start, windowSpans*spanSize)
+	hashes := make([][sha256.Size]byte, min(window, (size+spanSize-1)/spanSize))
+	for start := int64(0); start < size; start += window * spanSize {
+		length := min(size-start, window*spanSize)
 		spans := hashes[:(length+spanSize-1)/spanSize]
 		if err := hashSpans(io.NewSectionReader(r, start, length), spans, workers); err != nil {
 			return Digest{}, 0, err
