@@ -21,7 +21,7 @@ var layers = [][]string{
 	{"internal/fault", "internal/nodeapi", "internal/operatorapi", "internal/secret"},
 	{"internal/version", "internal/fsverity", "internal/durable", "internal/module", "internal/nodehttp"},
 	{"internal/tree"},
-	{"internal/mount", "internal/erofs"},
+	{"internal/mount", "internal/erofs", "internal/layer"},
 	{"internal/composefs", "internal/switchroot"},
 	{"internal/compose", "internal/store", "internal/identity", "internal/signature", "internal/signing", "internal/nodeclient"},
 	{"internal/ociimage", "internal/enroll"},
