@@ -2,12 +2,10 @@ package mount
 
 import (
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 
-	"github.com/powernode/powernode-agent/internal/fsverity"
 	"github.com/powernode/powernode-agent/internal/mount/mounttest"
 	"github.com/powernode/powernode-agent/internal/oracle"
 )
@@ -17,43 +15,20 @@ func TestMain(m *testing.M) { os.Exit(mounttest.Main(m)) }
 // big is content that is too long to lie in an image.
 var big = strings.Repeat("powernode ", 1000)
 
-// sealed is a root image and its objects in one directory, made by the reference implementation.
-type sealed struct {
-	dir    string
-	image  string
-	digest fsverity.Digest
-}
+// sealed is a root image with its objects and ways to mount it.
+type sealed struct{ mounttest.Image }
 
-// seal makes an image of files, by path; a path that ends in a slash is a directory.
+// seal makes an image of files in dir.
 func seal(t testing.TB, dir string, files map[string]string) sealed {
 	t.Helper()
-	source := t.TempDir()
-	for name, content := range files {
-		path := filepath.Join(source, name)
-		must(t, os.MkdirAll(filepath.Dir(path), 0o755))
-		if strings.HasSuffix(name, "/") {
-			must(t, os.MkdirAll(path, 0o755))
-			continue
-		}
-		must(t, os.WriteFile(path, []byte(content), 0o755))
-	}
-	s := sealed{dir: dir, image: filepath.Join(dir, "root.erofs")}
-	must(t, os.MkdirAll(filepath.Join(dir, "objects"), 0o755))
-	out, err := exec.Command(oracle.Path(t, "mkcomposefs"), "--min-version=1", "--print-digest",
-		"--digest-store="+filepath.Join(dir, "objects"), source, s.image).CombinedOutput()
-	if err != nil {
-		t.Fatalf("mkcomposefs: %v: %s", err, out)
-	}
-	s.digest, err = fsverity.ParseDigest(strings.TrimSpace(string(out)))
-	must(t, err)
-	return s
+	return sealed{mounttest.Seal(t, oracle.Path(t, "mkcomposefs"), dir, files)}
 }
 
 // spec opens everything that a read-only union needs.
 func (s sealed) spec(t testing.TB) UnionSpec {
 	t.Helper()
 	return UnionSpec{
-		Image: open(t, s.image), Digest: s.digest, Objects: open(t, filepath.Join(s.dir, "objects")), Level: Checked,
+		Image: open(t, s.Path), Digest: s.Digest, Objects: open(t, s.Objects), Level: Checked,
 	}
 }
 

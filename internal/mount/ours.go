@@ -66,6 +66,8 @@ func Ours(e Entry) (MountedUnion, bool) {
 			}
 		case "volatile":
 			u.Volatile = true
+		case "fsync": // how newer kernels show the flag volatile
+			u.Volatile = v.Value == "volatile"
 		}
 	}
 	return u, metacopy && len(u.Layers) > 0 && len(u.Data) > 0
