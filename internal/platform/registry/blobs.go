@@ -1,0 +1,64 @@
+package registry
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+
+	"github.com/powernode/powernode-agent/internal/durable"
+)
+
+// blobs is the directory of content by digest: <first two digits>/<all 64 digits>. Manifests lie
+// in it too. The label of its writes is "registry-blob".
+type blobs struct{ dir *durable.Dir }
+
+const blobLabel = "registry-blob"
+
+// open opens the content of a digest. An error that wraps fs.ErrNotExist says that it isn't there.
+func (b blobs) open(digest string) (*os.File, error) {
+	hex := strings.TrimPrefix(digest, "sha256:")
+	sub, err := b.dir.Sub(hex[:2])
+	if err != nil {
+		return nil, fmt.Errorf("open blob %s: %w", digest, err)
+	}
+	defer sub.Close()
+	return sub.Open(hex)
+}
+
+// adopt gives the unnamed file f, whose content has that digest, its name, durably.
+func (b blobs) adopt(f *os.File, digest string) error {
+	hex := strings.TrimPrefix(digest, "sha256:")
+	sub, err := b.dir.MakeSub(hex[:2], 0o700, blobLabel)
+	if err != nil {
+		return fmt.Errorf("keep blob %s: %w", digest, err)
+	}
+	defer sub.Close()
+	if err := b.dir.Step(blobLabel+":fsync", f.Sync); err != nil {
+		return fmt.Errorf("keep blob %s: %w", digest, b.dir.Diagnose(err))
+	}
+	// The same content again is no error; the first one's name may not be on the disk yet, so
+	// the directory is synced in both cases.
+	if err := sub.Link(f, hex, blobLabel); err != nil && !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("keep blob %s: %w", digest, err)
+	}
+	return sub.Sync(blobLabel)
+}
+
+// put keeps a small content and returns its digest.
+func (b blobs) put(data []byte) (string, error) {
+	sum := sha256.Sum256(data)
+	digest := "sha256:" + hex.EncodeToString(sum[:])
+	f, err := b.dir.Temp(0o600, blobLabel)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	if err := b.dir.WriteAll(f, data, blobLabel); err != nil {
+		return "", err
+	}
+	return digest, b.adopt(f, digest)
+}
