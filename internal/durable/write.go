@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -71,7 +72,7 @@ func (d *Dir) write(name string, data []byte, perm fs.FileMode, what string, ins
 	if err := checkName(name); err != nil {
 		return err
 	}
-	f, err := d.Temp(perm, what)
+	f, err := d.temp(name, perm, what)
 	if err != nil {
 		return err
 	}
@@ -92,6 +93,11 @@ func (d *Dir) write(name string, data []byte, perm fs.FileMode, what string, ins
 // vanishes when it is closed, also by a kill, unless Link or Replace gave it a name. The label is
 // what:create.
 func (d *Dir) Temp(perm fs.FileMode, what string) (*os.File, error) {
+	return d.temp("(unnamed)", perm, what)
+}
+
+// temp is Temp for a file that is to get a name, which messages then show.
+func (d *Dir) temp(name string, perm fs.FileMode, what string) (*os.File, error) {
 	var f *os.File
 	err := d.Step(what+":create", func() error {
 		fd, err := unix.Openat(d.fd(), ".", unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, uint32(perm.Perm()))
@@ -100,9 +106,9 @@ func (d *Dir) Temp(perm fs.FileMode, what string) (*os.File, error) {
 				"the filesystem of %s has no unnamed files: %w", d.path, err)
 		}
 		if err != nil {
-			return &fs.PathError{Op: "create a file in", Path: d.path, Err: err}
+			return d.pathError("create", name, err)
 		}
-		f = os.NewFile(uintptr(fd), d.path+"/(unnamed)")
+		f = os.NewFile(uintptr(fd), filepath.Join(d.path, name))
 		return f.Chmod(perm.Perm())
 	})
 	if err != nil {
@@ -167,6 +173,10 @@ func LinkUnnamed(f, dir *os.File, path string) error {
 		return err
 	}
 	// ENOENT stands for the missing capability and for a missing directory in path alike.
+	return linkByProc(f, dir, path)
+}
+
+func linkByProc(f, dir *os.File, path string) error {
 	return unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", f.Fd()), int(dir.Fd()), path, unix.AT_SYMLINK_FOLLOW)
 }
 

@@ -1,0 +1,166 @@
+package durabletest
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// diskSize is the size in bytes of the ext4 that PowerCutEach works on.
+const diskSize = 64 << 20
+
+// PowerCutEach runs the work once on an ext4 of its own, copies the disk as it is before each
+// operation, and has each copy checked: it holds what had reached the disk by then, as after a
+// power cut, and nothing that was in memory only. Then it does the same with the filesystem's
+// journal written out before each copy, as the kernel does every five seconds: names are then on
+// the disk, file contents that nobody synced are not.
+//
+// It needs root, loop devices and mkfs.ext4, and skips the test where one is missing.
+func (s Scenario) PowerCutEach(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("mounting a disk of its own needs root")
+	}
+	for _, tool := range []string{"mkfs.ext4", "mount", "umount"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Skip(tool + " isn't installed")
+		}
+	}
+	t.Run("nothing written back", func(t *testing.T) { s.powerCuts(t, false) })
+	t.Run("journal written back", func(t *testing.T) { s.powerCuts(t, true) })
+}
+
+func (s Scenario) powerCuts(t *testing.T, journal bool) {
+	work := t.TempDir()
+	disk, mnt := filepath.Join(work, "disk"), filepath.Join(work, "mnt")
+	makeDisk(t, disk)
+	if err := os.Mkdir(mnt, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	// The kernel's own journal commits are put off for longer than a test takes.
+	unmount, err := mount(t, disk, mnt, "loop,commit=600")
+	if err != nil {
+		t.Skipf("no disk of its own here: %v", err)
+	}
+	dir := filepath.Join(mnt, "dir")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if s.Setup != nil {
+		s.Setup(t, dir)
+	}
+	run(t, "sync", "-f", dir)
+
+	var ops []string
+	copyName := func(i int) string { return filepath.Join(work, fmt.Sprintf("disk-%d", i)) }
+	snapshot := func(op string) error {
+		if journal {
+			if err := syncOther(filepath.Join(mnt, "other"), op); err != nil {
+				return err
+			}
+		}
+		ops = append(ops, op)
+		return copySparse(disk, copyName(len(ops)-1))
+	}
+	if err = s.Run(dir, snapshot); err == nil {
+		err = snapshot("")
+	}
+	unmount()
+	if err != nil {
+		t.Fatalf("without a fault: %v", err)
+	}
+	for i, op := range ops {
+		t.Run(fmt.Sprintf("%02d %s", i, op), func(t *testing.T) {
+			if _, err := mount(t, copyName(i), mnt, "loop"); err != nil {
+				t.Fatal(err)
+			}
+			s.Check(t, dir, op, nil)
+		})
+		os.Remove(copyName(i))
+	}
+}
+
+func makeDisk(t *testing.T, disk string) {
+	t.Helper()
+	f, err := os.Create(disk)
+	if err == nil {
+		err = errors.Join(f.Truncate(diskSize), f.Close())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	run(t, "mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0,nodiscard", disk)
+}
+
+// mount mounts a disk and has it unmounted at the end of the test, unless the returned function
+// did so before.
+func mount(t *testing.T, disk, mnt, options string) (func(), error) {
+	t.Helper()
+	if out, err := exec.Command("mount", "-t", "ext4", "-o", options, disk, mnt).CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("mount %s: %w: %s", disk, err, out)
+	}
+	mounted := true
+	unmount := func() {
+		if mounted {
+			run(t, "umount", mnt)
+			mounted = false
+		}
+	}
+	t.Cleanup(unmount)
+	return unmount, nil
+}
+
+func run(t *testing.T, name string, args ...string) {
+	t.Helper()
+	if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
+		t.Fatalf("%s %v: %v: %s", name, args, err, out)
+	}
+}
+
+// syncOther syncs a file that has nothing to do with the work, which makes ext4 commit its
+// journal with all names in it.
+func syncOther(name, text string) error {
+	f, err := os.Create(name)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(text)
+	return errors.Join(err, f.Sync(), f.Close())
+}
+
+// copySparse copies the parts of a file that hold data.
+func copySparse(from, to string) error {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.Create(to)
+	if err != nil {
+		return err
+	}
+	defer out.Close()
+	if err := out.Truncate(diskSize); err != nil {
+		return err
+	}
+	for end := int64(0); ; {
+		start, err := in.Seek(end, unix.SEEK_DATA)
+		if errors.Is(err, unix.ENXIO) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if end, err = in.Seek(start, unix.SEEK_HOLE); err != nil {
+			return err
+		}
+		if _, err := io.Copy(io.NewOffsetWriter(out, start), io.NewSectionReader(in, start, end-start)); err != nil {
+			return err
+		}
+	}
+}
