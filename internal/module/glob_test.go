@@ -82,6 +82,24 @@ func TestGlob(t *testing.T) {
 	}
 }
 
+func TestGlobPath(t *testing.T) {
+	for line, want := range map[string]string{
+		"/etc/nginx": "etc/nginx", "/lost+found/": "lost+found", `/a\*b`: "a*b",
+		"etc": "", "/etc/*": "", "/etc/**": "", "/[a]": "",
+	} {
+		g, err := ParseGlob(line)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, ok := g.Path(); got != want || ok != (want != "") {
+			t.Errorf("%s: %q, %t", line, got, ok)
+		}
+	}
+	if _, ok := (Glob{}).Path(); ok {
+		t.Error("the zero glob has a path")
+	}
+}
+
 func TestGlobRefused(t *testing.T) {
 	for _, line := range []string{
 		"", "/", "//a", "/a//b", "/a/./b", "/a/../b", "..", ".", "!a", " a", "a ", "a\n", "a\tb", "a\x00b", "a\x7fb", "a\u0085b",

@@ -22,6 +22,22 @@ func (g Glob) Covers(path string, isDir bool) bool {
 	})
 }
 
+// Path returns the path that the glob matches if it can match only one: it begins with a slash
+// and holds no wildcard.
+func (g Glob) Path() (string, bool) {
+	if len(g.parts) == 0 {
+		return "", false
+	}
+	names := make([]string, len(g.parts))
+	for i, p := range g.parts {
+		if p.anyDepth || p.tokens != nil {
+			return "", false
+		}
+		names[i] = p.literal
+	}
+	return strings.Join(names, "/"), true
+}
+
 // matchPath matches parts against the path's components one by one. When the parts are used up,
 // done is asked whether that is a match, and told whether components of the path remain.
 func matchPath(parts []part, path string, done func(more bool) bool) bool {

@@ -1,0 +1,204 @@
+package compose
+
+import (
+	"bytes"
+	"slices"
+
+	"github.com/powernode/powernode-agent/internal/tree"
+)
+
+// entry is what one layer has at a path.
+type entry struct {
+	layer int
+	node  *tree.Node
+	// origin is the path that the node has in its module, where that is another one because it
+	// or a directory above it moved.
+	origin string
+	// moved marks a directory that merges into this path without having it in its own module:
+	// its attributes don't count.
+	moved bool
+}
+
+func (c *composer) roots() []entry {
+	entries := make([]entry, len(c.layers))
+	for i, l := range c.layers {
+		entries[i] = entry{layer: i, node: l.Root}
+	}
+	return entries
+}
+
+// candidates returns, winner first, what the directories have under that name, and what masks
+// drop of it. path is the name's whole path.
+func (c *composer) candidates(path, name string, dirs []entry, masked func(entry, claim)) []entry {
+	var found []entry
+	for _, d := range dirs {
+		child := d.node.Child(name)
+		if child == nil {
+			continue
+		}
+		e := entry{layer: d.layer, node: child}
+		if d.origin != "" {
+			e.origin = join(d.origin, name)
+		}
+		if m, hit := c.maskOf(path, e); !hit {
+			found = append(found, e)
+		} else if masked != nil {
+			masked(e, m)
+		}
+	}
+	return found
+}
+
+// maskOf returns the mask of the entry's own or a winning layer that matches it.
+func (c *composer) maskOf(path string, e entry) (claim, bool) {
+	for m := range c.masks.matching(path, e.node.Kind == tree.Directory) {
+		if m.owner <= e.layer {
+			return m, true
+		}
+	}
+	if e.origin != "" && e.origin != path {
+		return c.maskOf(e.origin, entry{layer: e.layer, node: e.node})
+	}
+	return claim{}, false
+}
+
+// verdict says what becomes of the candidates for one path.
+type verdict struct {
+	// dirs are the directories that merge; if there are none, leaf wins.
+	dirs []entry
+	leaf entry
+	// moves are the directories whose content goes to target, where leaf, a symlink, leads.
+	moves  []entry
+	target string
+	// rest are the candidates that lose without being a part of the above.
+	rest []entry
+}
+
+// judge applies the rules to the candidates for a path, of which there is at least one.
+func (c *composer) judge(path string, found []entry, w *way) verdict {
+	isDir := func(e entry) bool { return e.node.Kind == tree.Directory }
+	if !slices.ContainsFunc(found, isDir) {
+		return verdict{leaf: found[0], rest: found[1:]}
+	}
+	var v verdict
+	var links []entry
+	for i, e := range found {
+		if isDir(e) {
+			v.dirs = append(v.dirs, e)
+			continue
+		}
+		target, leads := "", false
+		if e.node.Kind == tree.Symlink {
+			target, leads = c.resolve(path, e.node.Target, w)
+		}
+		if !leads {
+			v.rest = append(v.rest, found[i:]...)
+			break
+		}
+		if len(links) == 0 {
+			v.target = target
+		}
+		links = append(links, e)
+	}
+	switch {
+	case len(links) > 0:
+		v.leaf, v.moves, v.dirs = links[0], v.dirs, nil
+		v.rest = append(links[1:], v.rest...)
+	case len(v.dirs) == 0:
+		v.leaf, v.rest = found[0], found[1:]
+	}
+	return v
+}
+
+// merge returns the directory that the entries, sorted by rank, make together. active are the
+// protections that cover it.
+func (c *composer) merge(path string, dirs []entry, active []claim) *tree.Node {
+	dirs = c.withMoves(path, dirs)
+	c.merged[path] = true
+	first := dirs[0]
+	if i := slices.IndexFunc(dirs, func(e entry) bool { return !e.moved }); i > 0 {
+		first = dirs[i]
+	}
+	out := attributes(first.node)
+	c.owners[out] = int32(first.layer)
+	c.noteAttributes(path, first, dirs)
+	for _, name := range names(dirs) {
+		at := join(path, name)
+		found := c.candidates(at, name, dirs, func(e entry, m claim) { c.noteMasked(at, e, m) })
+		if len(found) == 0 {
+			continue
+		}
+		covering := c.checkProtected(at, found, active)
+		v := c.judge(at, found, newWay())
+		for _, e := range v.moves {
+			c.report.Moves = append(c.report.Moves, Move{"/" + at, "/" + v.target, c.layers[e.layer].Name, c.layers[v.leaf.layer].Name})
+		}
+		if len(v.dirs) > 0 {
+			out.SetChild(name, c.merge(at, v.dirs, covering))
+			c.noteLosers(at, v.dirs[0], v.rest)
+		} else {
+			out.SetChild(name, c.copyLeaf(v.leaf))
+			c.noteLosers(at, v.leaf, v.rest)
+		}
+		if c.err != nil {
+			break
+		}
+	}
+	return out
+}
+
+// copyLeaf returns the result's copy of a node, one for all names of a file.
+func (c *composer) copyLeaf(e entry) *tree.Node {
+	copies := c.layers[e.layer].copies
+	if n, ok := copies[e.node]; ok {
+		return n
+	}
+	n := *e.node
+	// Some names of the file may have lost: links are counted anew.
+	n.Nlink = 0
+	n.Xattrs = slices.Clone(n.Xattrs)
+	copies[e.node] = &n
+	c.owners[&n] = int32(e.layer)
+	return &n
+}
+
+// attributes returns an empty directory with the attributes of n.
+func attributes(n *tree.Node) *tree.Node {
+	d := tree.NewDir(n.Mode)
+	d.UID, d.GID, d.Mtime, d.Xattrs = n.UID, n.GID, n.Mtime, slices.Clone(n.Xattrs)
+	return d
+}
+
+// names returns the names in any of the directories, sorted, each once.
+func names(dirs []entry) []string {
+	if len(dirs) == 1 {
+		return dirs[0].node.Names()
+	}
+	var all []string
+	for _, d := range dirs {
+		all = append(all, d.node.Names()...)
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// sameAttributes reports whether mode, owner and xattrs agree.
+func sameAttributes(a, b *tree.Node) bool {
+	return a.Mode == b.Mode && a.UID == b.UID && a.GID == b.GID &&
+		slices.EqualFunc(a.Xattrs, b.Xattrs, func(x, y tree.Xattr) bool {
+			return x.Name == y.Name && bytes.Equal(x.Value, y.Value)
+		})
+}
+
+// sameContent reports whether two nodes that are no directories hold the same.
+func sameContent(a, b *tree.Node) bool {
+	return a.Kind == b.Kind && a.Size == b.Size && a.Digest == b.Digest && a.Target == b.Target &&
+		a.Rdev == b.Rdev && bytes.Equal(a.Inline, b.Inline) && a.PayloadPath() == b.PayloadPath()
+}
+
+func join(dir, name string) string {
+	if dir == "" {
+		return name
+	}
+	return dir + "/" + name
+}
