@@ -73,7 +73,7 @@ func (freed *Freed) entry(dir *os.File, name string) error {
 		return err
 	}
 	freed.Files++
-	if flags == 0 && stat.Nlink == 1 {
+	if stat.Mode&unix.S_IFMT == unix.S_IFREG && stat.Nlink == 1 {
 		freed.Bytes += stat.Size
 	}
 	return nil

@@ -104,13 +104,21 @@ func (k kernelMount) mount(target *os.File) error {
 }
 
 // Bind mounts the directory that source is open on, with all that is mounted below it, at the
-// root's top-level directory called name, which is made where it is missing.
+// root's top-level directory called name, which is made where it is missing. Where it is mounted
+// already, nothing is done.
 func (r *Root) Bind(source *os.File, name string) error {
 	target, err := mountPoint(r.dir, name)
 	if err != nil {
 		return err
 	}
 	defer target.Close()
+	var there, wanted unix.Stat_t
+	if err := errors.Join(unix.Fstat(int(target.Fd()), &there), unix.Fstat(int(source.Fd()), &wanted)); err != nil {
+		return fmt.Errorf("bind /%s: %w", name, err)
+	}
+	if there.Dev == wanted.Dev && there.Ino == wanted.Ino {
+		return nil
+	}
 	m, err := mount.Clone(source, true)
 	if err != nil {
 		return err
