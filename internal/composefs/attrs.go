@@ -1,0 +1,142 @@
+package composefs
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/powernode/powernode-agent/internal/fsverity"
+	"github.com/powernode/powernode-agent/internal/tree"
+)
+
+// attr is an attribute as it stands in the image.
+type attr struct {
+	name  string
+	value []byte
+	kind  attrKind
+}
+
+// attrKind tells apart the two attributes that nearly every file has with a value of its own.
+type attrKind uint8
+
+const (
+	ordinary attrKind = iota
+	metacopy
+	redirect
+)
+
+// attrs holds the attributes of one inode at a time, without an allocation for each.
+type attrs struct {
+	list         []attr
+	metacopyData [metacopySize]byte
+	redirectData []byte
+}
+
+// of returns the inode's attributes, sorted by name; they are valid until the next call. Names
+// that overlayfs would act on are escaped, and what overlayfs needs to know is added.
+func (a *attrs) of(p *plan, index int) []attr {
+	in := &p.inodes[index]
+	n := in.node
+	a.list = a.list[:0]
+	for _, x := range n.Xattrs {
+		a.list = append(a.list, attr{name: escapeName(x.Name), value: x.Value})
+	}
+	switch {
+	case external(n):
+		a.addContent(n)
+	case in.flags&isEscapedWhiteout != 0:
+		a.set(nameEscapedWhiteout, nil)
+		a.set(nameUserWhiteout, nil)
+	case in.flags&holdsWhiteouts != 0:
+		a.set(nameEscapedWhiteouts, nil)
+		a.set(nameUserWhiteouts, nil)
+		if p.version >= 1 {
+			a.set(nameEscapedOpaque, []byte("x"))
+			a.set(nameUserOpaque, []byte("x"))
+		}
+	}
+	if index == 0 {
+		a.set(nameOpaque, []byte("y"))
+	}
+	byName := func(x, y attr) int { return strings.Compare(x.name, y.name) }
+	if !slices.IsSortedFunc(a.list, byName) {
+		slices.SortFunc(a.list, byName)
+	}
+	return a.list
+}
+
+// addContent says where a file's content lies and which digest it has.
+func (a *attrs) addContent(n *tree.Node) {
+	a.list = append(a.list, attr{nameMetacopy, a.metacopyValue(n), metacopy})
+	if n.Payload != "" {
+		a.redirectData = append(append(a.redirectData[:0], '/'), n.Payload...)
+	} else if !n.Digest.IsZero() && n.Explicit&tree.ExplicitPayload == 0 {
+		a.redirectData = appendObjectPath(append(a.redirectData[:0], '/'), n.Digest)
+	} else {
+		return
+	}
+	a.list = append(a.list, attr{nameRedirect, a.redirectData, redirect})
+}
+
+// metacopySize is the size of struct ovl_metacopy with a SHA-256 digest.
+const metacopySize = 4 + digestSize
+
+// digestSize is the size of a SHA-256 digest in bytes.
+const digestSize = 32
+
+// metacopyValue is overlayfs's struct ovl_metacopy: version 0, its own length, no flags,
+// FS_VERITY_HASH_ALG_SHA256, the digest. A file without a digest has an empty one.
+func (a *attrs) metacopyValue(n *tree.Node) []byte {
+	if !hasDigest(n) {
+		return nil
+	}
+	a.metacopyData = [metacopySize]byte{0, metacopySize, 0, 1}
+	copy(a.metacopyData[4:], n.Digest[:])
+	return a.metacopyData[:]
+}
+
+// hasDigest reports whether the image says which digest the file's content has.
+func hasDigest(n *tree.Node) bool {
+	return !n.Digest.IsZero() || n.Explicit&tree.ExplicitDigest != 0
+}
+
+// appendObjectPath adds d.ObjectPath() to b.
+func appendObjectPath(b []byte, d fsverity.Digest) []byte {
+	const digits = "0123456789abcdef"
+	for i, c := range d {
+		if i == 1 {
+			b = append(b, '/')
+		}
+		b = append(b, digits[c>>4], digits[c&15])
+	}
+	return b
+}
+
+// set adds an attribute or replaces the one of that name.
+func (a *attrs) set(name string, value []byte) {
+	for i := range a.list {
+		if a.list[i].name == name {
+			a.list[i].value = value
+			return
+		}
+	}
+	a.list = append(a.list, attr{name: name, value: value})
+}
+
+// escapeName keeps an attribute of the tree from having a meaning to the overlayfs that the image
+// is mounted with: "trusted.overlay.x" becomes "trusted.overlay.overlay.x", which overlayfs shows
+// to the layer above as the former.
+func escapeName(name string) string {
+	if rest, ok := strings.CutPrefix(name, overlayPrefix); ok {
+		return escapePrefix + rest
+	}
+	return name
+}
+
+// unescapeName undoes escapeName. ok is false for a name that overlayfs acts on.
+func unescapeName(name string) (plain string, ok bool) {
+	if !strings.HasPrefix(name, overlayPrefix) {
+		return name, true
+	}
+	rest, ok := strings.CutPrefix(name, escapePrefix)
+	return overlayPrefix + rest, ok
+}
