@@ -63,7 +63,7 @@ func verifyBlob(d *demand, text []byte, read artifact) (*Verified, *Failure) {
 	}
 	account, failure := d.judge(sig, read)
 	if failure != nil {
-		return nil, fail(failure.Check, failure.cause, "its signature: %s", failure.text)
+		return nil, fail(failure.Check, failure.cause, "its signature is refused: %s", failure.text)
 	}
 	account.pass(CheckSubject, "signs this file")
 	return account.complete()

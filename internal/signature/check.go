@@ -99,12 +99,12 @@ func fail(name CheckName, cause error, format string, args ...any) *Failure {
 	return &Failure{Check: name, text: fmt.Sprintf(format, args...), cause: cause}
 }
 
-// Error returns the text with the cause's.
+// Error returns the text with the cause's, on one line.
 func (f *Failure) Error() string {
 	if f.cause == nil {
 		return f.text
 	}
-	return f.text + ": " + f.cause.Error()
+	return f.text + ": " + tidy(f.cause)
 }
 
 // Unwrap returns the cause, if any.

@@ -1,6 +1,9 @@
 package signature
 
-import "strings"
+import (
+	"regexp"
+	"strings"
+)
 
 // refusals maps how the library's errors read to the check that refused and to our words. It
 // decides only how a refusal is explained: an error that isn't here refuses too. The first match
@@ -23,6 +26,21 @@ var refusals = []struct {
 	{"artifact digest does not match message digest", CheckSubject, "it is about something else"},
 	{"failed to verify certificate identity", CheckIdentity, "the signer is not one that is trusted"},
 	{"failed to verify signature", CheckSignature, "it doesn't verify: the signature or what was signed has been changed"},
+}
+
+// causeMax is how many bytes of a cause are shown.
+const causeMax = 300
+
+// noise is what the library puts in front of a cause or leaves of a formatting slip.
+var noise = regexp.MustCompile(`^(failed to [a-z ]+: |validation error: |invalid bundle: )+|(; error)?: %!w\(<nil>\)`)
+
+// tidy returns a cause's text on one line, without the words that ours already say.
+func tidy(cause error) string {
+	text := noise.ReplaceAllString(strings.Join(strings.Fields(cause.Error()), " "), "")
+	if len(text) > causeMax {
+		text = strings.ToValidUTF8(text[:causeMax], "") + "..."
+	}
+	return text
 }
 
 // classify finds the check that an error of the library is about.

@@ -167,7 +167,7 @@ func finish(account *Verified, r *rule, subject Subject) (*Verified, *Failure) {
 func summarize(failures []*Failure) *Failure {
 	best := failures[0]
 	if len(failures) == 1 {
-		return fail(best.Check, best.cause, "its signature: %s", best.text)
+		return fail(best.Check, best.cause, "its signature is refused: %s", best.text)
 	}
 	var texts []string
 	for i, f := range failures {

@@ -27,11 +27,11 @@ func GenerateKey() (*Key, error) {
 	if err != nil {
 		return nil, fmt.Errorf("generate a signing key: %w", err)
 	}
-	return newKey(private)
+	return NewKey(private)
 }
 
-// newKey wraps a private key, refusing every kind but P-256.
-func newKey(private any) (*Key, error) {
+// NewKey wraps a private key. Every kind but ECDSA on P-256 is a fault.Refuse in area Input.
+func NewKey(private any) (*Key, error) {
 	key, ok := private.(*ecdsa.PrivateKey)
 	if !ok || key.Curve != elliptic.P256() {
 		return nil, fault.New(fault.Refuse, fault.Input, "make a P-256 key with: powernode key generate",

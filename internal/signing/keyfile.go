@@ -104,7 +104,7 @@ func OpenKey(file, password []byte) (*Key, error) {
 		return nil, fault.New(fault.Refuse, fault.Input, "make a P-256 key with: powernode key generate",
 			"open the signing key: %w", err)
 	}
-	return newKey(private)
+	return NewKey(private)
 }
 
 // parseSealed reads the file up to the point where the password is needed.
