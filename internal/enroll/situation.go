@@ -1,0 +1,151 @@
+package enroll
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/powernode/powernode-agent/internal/nodehttp"
+)
+
+// Situation is what the disk holds of a node's credentials, judged against a clock and against
+// what a person asked for.
+type Situation int
+
+// The situations.
+const (
+	// None: nothing is there.
+	None Situation = iota
+	// KeyOnly: a key waits for its certificate; the enrollment was begun and not finished.
+	KeyOnly
+	// Valid: key and certificate belong together and the certificate is in force.
+	Valid
+	// HalfPair: the key or the certificate is missing, or they don't belong together.
+	HalfPair
+	// NotYetValid: the certificate begins in the future, so this machine's clock is behind.
+	NotYetValid
+	// Expiring: three quarters of the certificate's lifetime are over.
+	Expiring
+	// Expired: the certificate has ended.
+	Expired
+	// OtherPlatform: the credentials are for another platform than was asked for.
+	OtherPlatform
+	// OtherInstance: the credentials are another instance's than was asked for.
+	OtherInstance
+	// CAMismatch: the certificate doesn't lead to the CA that is stored with it, or that CA isn't
+	// the one that was asked for.
+	CAMismatch
+	// Damaged: the file can't be read as credentials at all.
+	Damaged
+)
+
+var situationTexts = map[Situation]string{
+	None: "none", KeyOnly: "key only", Valid: "valid", HalfPair: "half pair", NotYetValid: "not yet valid",
+	Expiring: "expiring", Expired: "expired", OtherPlatform: "other platform", OtherInstance: "other instance",
+	CAMismatch: "CA mismatch", Damaged: "damaged",
+}
+
+// String returns the situation in one or two words: "key only".
+func (s Situation) String() string {
+	if t, ok := situationTexts[s]; ok {
+		return t
+	}
+	return fmt.Sprintf("situation %d", int(s))
+}
+
+// MarshalText returns what String returns.
+func (s Situation) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// Usable reports whether the credentials serve as they are. A certificate that begins in the
+// future does: the platform judges it by its own clock, and another one would begin even later.
+func (s Situation) Usable() bool {
+	switch s {
+	case Valid, Expiring, NotYetValid:
+		return true
+	case None, KeyOnly, HalfPair, Expired, OtherPlatform, OtherInstance, CAMismatch, Damaged:
+	}
+	return false
+}
+
+// Evidence is everything that a Situation is judged from.
+type Evidence struct {
+	// Unit says how much of the credentials is there.
+	Unit UnitState
+	// Pending says that a key waits for its certificate.
+	Pending bool
+	// ChainsToCA says that the certificate leads to the stored CA. It and the rest say
+	// something only of a Whole unit.
+	ChainsToCA            bool
+	NotBefore, NotAfter   time.Time
+	PlatformURL, Instance string
+	// Wish is what a person asked for; WishedCA says that the stored CA is the wished one, or
+	// that none was wished.
+	Wish     Wish
+	WishedCA bool
+}
+
+// UnitState says how much of the credentials the disk holds.
+type UnitState int
+
+// The states.
+const (
+	Absent     UnitState = iota // no file
+	Unreadable                  // a file that isn't credentials
+	Half                        // key or certificate missing, or of different pairs
+	Whole                       // everything
+)
+
+// Wish is what a person asked for explicitly, by a flag. An empty field is no wish. What a source of
+// identity says is no wish either: usable credentials come before it, so that a node needs nothing but its
+// disk once it is enrolled.
+type Wish struct {
+	PlatformURL string
+	InstanceID  string
+	CAPEM       []byte
+}
+
+// normal returns the wish in the forms that are stored.
+func (w Wish) normal() (Wish, error) {
+	w.InstanceID = strings.ToLower(w.InstanceID)
+	if w.PlatformURL == "" {
+		return w, nil
+	}
+	url, err := nodehttp.ParsePlatformURL(w.PlatformURL)
+	w.PlatformURL = url
+	return w, err
+}
+
+// Judge names the situation. Whose the credentials are counts before how old they are: expired
+// ones of another platform are that platform's.
+func Judge(e Evidence, now time.Time) Situation {
+	switch {
+	case e.Unit == Absent && !e.Pending:
+		return None
+	case e.Unit == Absent:
+		return KeyOnly
+	case e.Unit == Unreadable:
+		return Damaged
+	case e.Unit == Half:
+		return HalfPair
+	case e.Wish.PlatformURL != "" && e.Wish.PlatformURL != e.PlatformURL:
+		return OtherPlatform
+	case e.Wish.InstanceID != "" && e.Wish.InstanceID != e.Instance:
+		return OtherInstance
+	case !e.ChainsToCA || !e.WishedCA:
+		return CAMismatch
+	case now.Before(e.NotBefore):
+		return NotYetValid
+	case !now.Before(e.NotAfter):
+		return Expired
+	case !now.Before(RenewAt(e.NotBefore, e.NotAfter)):
+		return Expiring
+	default:
+		return Valid
+	}
+}
+
+// RenewAt returns when three quarters of a certificate's lifetime are over, as on the existing
+// platform.
+func RenewAt(notBefore, notAfter time.Time) time.Time {
+	return notBefore.Add(notAfter.Sub(notBefore) / 4 * 3)
+}
