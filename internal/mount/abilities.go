@@ -99,10 +99,11 @@ func probeVerity(dir string) error {
 	}
 	defer f.Close()
 	// Enabling wants a descriptor for reading and no writer anywhere (FS_IOC_ENABLE_VERITY).
-	r, err := os.Open(procPath(f))
+	fd, err := unix.Open(procPath(f), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return err
+		return fmt.Errorf("open an unnamed file: %w", err)
 	}
+	r := os.NewFile(uintptr(fd), "a file in "+dir)
 	defer r.Close()
 	f.Close()
 	if err := fsverity.Enable(r); err != nil {
@@ -189,13 +190,20 @@ func probeDataLayers() error {
 	return probeOptions(String("lowerdir", "/::/"))
 }
 
-// probeDetached makes an overlay of two directories of a tmpfs that is attached nowhere.
+// probeDetached makes an overlay of two directories of a tmpfs that is attached nowhere. Kernels
+// that can't do that would say so in their log each time; they can't clone a detached mount
+// either, and refuse that quietly.
 func probeDetached() error {
 	m, err := New("tmpfs", 0, String("size", "64k"))
 	if err != nil {
 		return err
 	}
 	defer m.Close()
+	clone, err := Clone(m.f, false)
+	if err != nil {
+		return err
+	}
+	clone.Close()
 	var layers []Option
 	for _, name := range []string{"a", "b"} {
 		path := procPath(m.f) + "/" + name
