@@ -1,0 +1,63 @@
+package nodeclient
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"net/url"
+
+	"github.com/powernode/powernode-agent/internal/fault"
+	"github.com/powernode/powernode-agent/internal/nodeapi"
+	"github.com/powernode/powernode-agent/internal/nodehttp"
+)
+
+const hintPlatform = "look into the platform's log, and compare its version with the agent's"
+
+// Heartbeat tells the platform how the node is, in one attempt: a heartbeat's loop has its own
+// rhythm.
+func (c *Client) Heartbeat(ctx context.Context, hb nodeapi.Heartbeat) (*nodeapi.HeartbeatResponse, error) {
+	if hb.ModuleDigests == nil {
+		hb.ModuleDigests = map[string]string{}
+	}
+	var answer nodeapi.HeartbeatResponse
+	call := nodehttp.Call{Doing: "send the heartbeat", Method: http.MethodPost, Path: nodeapi.PathHeartbeat, Body: hb, Into: &answer}
+	if err := c.do(ctx, call); err != nil {
+		return nil, err
+	}
+	if !answer.Acknowledged {
+		return nil, fault.New(fault.Retry, fault.Platform, hintPlatform, "send the heartbeat: the platform didn't acknowledge it")
+	}
+	return &answer, nil
+}
+
+// Modules returns the modules that are assigned to the node. IDs are sound and occur once; a
+// caller judges each module by CheckModule, so that a bad one doesn't keep the good ones away.
+func (c *Client) Modules(ctx context.Context) (*nodeapi.ModuleList, error) {
+	const doing = "list the node's modules"
+	var raw json.RawMessage
+	if err := c.read(ctx, nodehttp.Call{Doing: doing, Path: nodeapi.PathModules, Into: &raw}); err != nil {
+		return nil, err
+	}
+	list, err := decodeList(raw)
+	if err != nil {
+		return nil, fault.New(fault.Broken, fault.Platform, hintPlatform, "%s: %w", doing, err)
+	}
+	return list, nil
+}
+
+// Module returns one module that is assigned to the node.
+func (c *Client) Module(ctx context.Context, id string) (*nodeapi.ModuleDetail, error) {
+	if err := checkID(id); err != nil {
+		return nil, fault.New(fault.Refuse, fault.Input, "take the ID from the list of modules", "read module %.80q: %w", id, err)
+	}
+	doing := "read module " + id
+	var raw json.RawMessage
+	if err := c.read(ctx, nodehttp.Call{Doing: doing, Path: nodeapi.PathModules + "/" + url.PathEscape(id), Into: &raw}); err != nil {
+		return nil, err
+	}
+	detail, err := decodeDetail(raw, id)
+	if err != nil {
+		return nil, fault.New(fault.Broken, fault.Platform, hintPlatform, "%s: %w", doing, err)
+	}
+	return detail, nil
+}
