@@ -15,6 +15,10 @@ func New(app *cli.App) *cobra.Command {
 		Short: "Everything that happens on a node: boot, verify, compose, run, report",
 	})
 	root.AddCommand(
+		bootCommand(app),
+		enrollCommand(app),
+		statusCommand(app),
+		introspectCommand(app),
 		app.VersionCommand(),
 	)
 	return root

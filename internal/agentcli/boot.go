@@ -1,0 +1,47 @@
+package agentcli
+
+import (
+	"github.com/spf13/cobra"
+
+	"github.com/powernode/powernode-agent/internal/boot"
+	"github.com/powernode/powernode-agent/internal/cli"
+	"github.com/powernode/powernode-agent/internal/identity"
+)
+
+func bootCommand(app *cli.App) *cobra.Command {
+	var config boot.Config
+	cmd := &cobra.Command{
+		Use:   "boot [flags] [-- INIT [ARG...]]",
+		Short: "Take this machine from power-on to the init of its composed root",
+		Long: `Take this machine from power-on to the init of its composed root: identify, enroll, fetch,
+verify, compose, mount, hand over. One console line for each stage.
+
+boot must be the first process: of the machine, in its initramfs, or, with --namespace, of PID,
+mount and UTS namespaces made for it alone on an ordinary system:
+
+  unshare --fork --pid --mount --uts powernode-agent boot --namespace --persist DIR \
+    --identity-file FILE --trust-policy FILE -- /usr/sbin/nginx -g 'daemon off;'
+
+The integrity level is the strongest that kernel and file system give, and never weaker than the
+trust policy asks for.`,
+		Args: cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			progress := app.NewProgress()
+			defer progress.Close()
+			config.Init = args
+			config.Console = app.Err
+			config.Progress = func(name string, total int64) boot.Download { return progress.Start(name, total) }
+			return boot.Run(cmd.Context(), config)
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&config.Persist, "persist", boot.PersistInRoot, "the directory that outlives the boot")
+	flags.StringVar(&config.Trust, "trust-policy", "/etc/powernode/trust.yaml", "whose signatures count")
+	flags.StringVar(&config.Places.IdentityFile, "identity-file", "", "an identity.cfg to read instead of the usual sources")
+	flags.BoolVar(&config.Namespace, "namespace", false, "run as the first process of namespaces made for this boot (for testing)")
+	flags.StringVar(&config.UpperSize, "upper-size", "", "size of the writable layer in memory (default 50%)")
+	return cmd
+}
+
+// usualPlaces are where the sources of identity look, for commands on a running node.
+func usualPlaces(file string) identity.Places { return identity.Places{IdentityFile: file} }

@@ -1,0 +1,202 @@
+package agentcli
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/powernode/powernode-agent/internal/boot"
+	"github.com/powernode/powernode-agent/internal/cli"
+	"github.com/powernode/powernode-agent/internal/enroll"
+	"github.com/powernode/powernode-agent/internal/identity"
+	"github.com/powernode/powernode-agent/internal/mount"
+	"github.com/powernode/powernode-agent/internal/store"
+)
+
+// introspectDoc is the documented shape of `introspect --output json`. Parts that couldn't be
+// read are missing, and Problems say why.
+type introspectDoc struct {
+	Credentials *credentialsDoc      `json:"credentials,omitempty"`
+	Sources     []identity.Report    `json:"sources,omitempty"`
+	Identity    *identity.Identity   `json:"identity,omitempty"`
+	Kernel      *mount.Abilities     `json:"kernel,omitempty"`
+	Unions      []mount.MountedUnion `json:"unions"`
+	Modules     []store.Module       `json:"modules"`
+	Generations []store.Generation   `json:"generations"`
+	Pointers    map[string]uint64    `json:"pointers"`
+	Boot        *boot.Facts          `json:"boot,omitempty"`
+	Problems    []string             `json:"problems,omitempty"`
+}
+
+type credentialsDoc struct {
+	Situation   enroll.Situation `json:"situation"`
+	Reason      string           `json:"reason,omitempty"`
+	InstanceID  string           `json:"instance_id,omitempty"`
+	PlatformURL string           `json:"platform_url,omitempty"`
+	Serial      string           `json:"serial,omitempty"`
+	NotBefore   time.Time        `json:"not_before,omitzero"`
+	NotAfter    time.Time        `json:"not_after,omitzero"`
+}
+
+func introspectCommand(app *cli.App) *cobra.Command {
+	var stateDir, identityFile string
+	var sources bool
+	cmd := &cobra.Command{
+		Use:   "introspect",
+		Short: "Show what this node knows of itself: identity, certificate, modules, generations, mounts, kernel",
+		Long: `Show what this node knows of itself. Secrets are redacted. It changes nothing; parts that can't be
+read are named under "problems", and the rest is shown all the same.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var doc introspectDoc
+			doc.credentials(stateDir)
+			if sources {
+				resolver := identity.Resolver{Sources: usualPlaces(identityFile).Sources(), All: true}
+				found, reports, err := resolver.Resolve(cmd.Context())
+				doc.Sources, doc.Identity = reports, &found
+				doc.problem(err)
+			}
+			doc.store(stateDir)
+			doc.mounts()
+			if facts, err := boot.ReadFacts("/"); err == nil {
+				doc.Boot = &facts
+			} else {
+				doc.problem(err)
+			}
+			return app.Print(doc, doc.table)
+		},
+	}
+	stateFlag(cmd, &stateDir)
+	cmd.Flags().BoolVar(&sources, "sources", false, "ask every source of identity, and show what each says or why it says nothing")
+	cmd.Flags().StringVar(&identityFile, "identity-file", "", "an identity.cfg to read instead of the usual sources")
+	return cmd
+}
+
+func (d *introspectDoc) problem(err error) {
+	if err != nil {
+		d.Problems = append(d.Problems, err.Error())
+	}
+}
+
+func (d *introspectDoc) credentials(stateDir string) {
+	state, err := enroll.Inspect(boot.PKIDir(stateDir), enroll.Wish{}, time.Now())
+	if err != nil {
+		d.problem(err)
+		return
+	}
+	d.Credentials = &credentialsDoc{Situation: state.Situation, Reason: state.Reason}
+	if c := state.Credentials; c != nil {
+		d.Credentials.InstanceID, d.Credentials.PlatformURL = c.InstanceID, c.PlatformURL
+		d.Credentials.Serial = fmt.Sprintf("%X", c.Leaf.SerialNumber)
+		d.Credentials.NotBefore, d.Credentials.NotAfter = c.Leaf.NotBefore, c.Leaf.NotAfter
+	}
+}
+
+func (d *introspectDoc) store(stateDir string) {
+	st, err := store.Open(stateDir, store.Options{ReadOnly: true})
+	if err != nil {
+		d.problem(err)
+		return
+	}
+	defer st.Close()
+	d.Modules, err = st.ListModules()
+	d.problem(err)
+	d.Generations, err = st.Generations()
+	d.problem(err)
+	d.Pointers = make(map[string]uint64)
+	for _, name := range []store.PointerName{store.Current, store.Previous, store.Staged} {
+		n, err := st.Pointer(name)
+		d.problem(err)
+		if n != 0 {
+			d.Pointers[string(name)] = n
+		}
+	}
+	abilities, err := mount.Probe(st.ObjectsPath())
+	d.problem(err)
+	if err == nil {
+		d.Kernel = &abilities
+	}
+}
+
+func (d *introspectDoc) mounts() {
+	table, err := mount.ReadTable()
+	d.problem(err)
+	d.Unions = table.Unions()
+}
+
+func (d introspectDoc) table(w io.Writer) error {
+	var pairs [][2]string
+	add := func(key, format string, args ...any) {
+		pairs = append(pairs, [2]string{key, fmt.Sprintf(format, args...)})
+	}
+	if c := d.Credentials; c != nil {
+		add("credentials", "%s", strings.TrimSuffix(c.Situation.String()+"; "+c.Reason, "; "))
+		if c.InstanceID != "" {
+			add("node", "%s", c.InstanceID)
+			add("platform", "%s", c.PlatformURL)
+			add("certificate", "%s, %s to %s", c.Serial, c.NotBefore.UTC().Format(time.RFC3339), c.NotAfter.UTC().Format(time.RFC3339))
+		}
+	}
+	for _, s := range d.Sources {
+		add("source "+s.Source, "%s %s%s (%s)", s.Status, strings.Join(s.Fields, " "), s.Reason, s.Took.Round(time.Microsecond))
+	}
+	if d.Identity != nil && d.Identity.PlatformURL != "" {
+		add("identity", "node %s of %s, token %s", d.Identity.InstanceID, d.Identity.PlatformURL, d.Identity.Token)
+	}
+	for _, u := range d.Unions {
+		add("union at "+u.Entry.Point, "%s, %s", u.Digest, u.Level)
+	}
+	for _, m := range d.Modules {
+		add("module", "%s %s, seal %s, from %s", m.Name, m.Version, short(m.Seal.String()), m.Repository)
+	}
+	for _, g := range d.Generations {
+		var marks string
+		for name, n := range d.Pointers {
+			if n == g.Number {
+				marks += " (" + name + ")"
+			}
+		}
+		add("generation", "%d%s: %d modules, root %s, %s", g.Number, marks, len(g.Modules), g.RootDigest, g.Cause)
+	}
+	if k := d.Kernel; k != nil {
+		add("kernel", "%s", k.Kernel)
+		for _, a := range abilityRows(k) {
+			add(a[0], "%s", a[1])
+		}
+	}
+	if b := d.Boot; b != nil {
+		for _, s := range b.Stages {
+			add("boot stage "+s.Name, "%d ms: %s", s.Millis, s.Result)
+		}
+	}
+	for _, p := range d.Problems {
+		add("problem", "%s", p)
+	}
+	return cli.Pairs(w, pairs)
+}
+
+// abilityRows lists what the kernel can do, in words.
+func abilityRows(k *mount.Abilities) [][2]string {
+	rows := [][2]string{}
+	for _, a := range []struct {
+		name    string
+		ability mount.Ability
+	}{
+		{"fs-verity", k.FSVerity},
+		{"EROFS from a file", k.EROFSFromFile},
+		{"EROFS by loop", k.EROFSByLoop},
+		{"data-only layers", k.DataLayers},
+		{"verity=require", k.VerityRequire},
+		{"mounts beneath others", k.Beneath},
+	} {
+		answer := "yes"
+		if !a.ability.OK {
+			answer = "no: " + a.ability.Reason
+		}
+		rows = append(rows, [2]string{a.name, answer})
+	}
+	return rows
+}

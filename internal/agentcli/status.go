@@ -1,0 +1,184 @@
+package agentcli
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/powernode/powernode-agent/internal/boot"
+	"github.com/powernode/powernode-agent/internal/cli"
+	"github.com/powernode/powernode-agent/internal/fsverity"
+	"github.com/powernode/powernode-agent/internal/mount"
+	"github.com/powernode/powernode-agent/internal/store"
+)
+
+// statusDoc is the documented shape of `status --output json`.
+type statusDoc struct {
+	// InStep says that what is mounted is what should be; Reasons say why not.
+	InStep  bool     `json:"in_step"`
+	Reasons []string `json:"reasons,omitempty"`
+
+	InstanceID string `json:"instance_id,omitempty"`
+	Generation uint64 `json:"generation"`
+	// RootDigest is read from the kernel's mount table, the record's is what the generation says.
+	RootDigest       fsverity.Digest `json:"root_digest"`
+	RecordRootDigest fsverity.Digest `json:"record_root_digest"`
+	// ExpectedRootDigest is the platform's at the last boot.
+	ExpectedRootDigest fsverity.Digest          `json:"expected_root_digest"`
+	Level              mount.Level              `json:"integrity_level,omitempty"`
+	Upper              *upperDoc                `json:"upper,omitempty"`
+	Modules            []store.GenerationModule `json:"modules"`
+	Remarks            []string                 `json:"remarks,omitempty"`
+}
+
+// upperDoc is how full the writable layer is.
+type upperDoc struct {
+	UsedBytes  uint64 `json:"used_bytes"`
+	TotalBytes uint64 `json:"total_bytes"`
+}
+
+func statusCommand(app *cli.App) *cobra.Command {
+	var stateDir string
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Show what is mounted, against what should be",
+		Long: `Show what is mounted as "/", read from the kernel's own tables, against the current generation.
+The exit code is 0 when they are in step and 8 when they aren't.`,
+		Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			doc, err := readStatus("/", stateDir)
+			if err != nil {
+				return err
+			}
+			if err := app.Print(doc, doc.table); err != nil {
+				return err
+			}
+			if !doc.InStep {
+				return cli.ExitStatus(cli.ExitPartial)
+			}
+			return nil
+		},
+	}
+	stateFlag(cmd, &stateDir)
+	return cmd
+}
+
+// stateFlag adds the flag that names the directory of record.
+func stateFlag(cmd *cobra.Command, dir *string) {
+	cmd.Flags().StringVar(dir, "state", boot.StateDir(boot.PersistInRoot), "the directory of record")
+}
+
+// readStatus gathers the status. Only a store that can't be read at all is an error; everything
+// else that is wrong is in the answer.
+func readStatus(root, stateDir string) (statusDoc, error) {
+	st, err := store.Open(stateDir, store.Options{ReadOnly: true})
+	if err != nil {
+		return statusDoc{}, err
+	}
+	defer st.Close()
+	var doc statusDoc
+	reason := func(format string, args ...any) { doc.Reasons = append(doc.Reasons, fmt.Sprintf(format, args...)) }
+
+	facts, err := boot.ReadFacts(root)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		reason("this system was not booted by powernode-agent")
+	case err != nil:
+		reason("%v", err)
+	default:
+		doc.InstanceID, doc.ExpectedRootDigest, doc.Remarks = facts.InstanceID, facts.ExpectedRootDigest, facts.Remarks
+	}
+	union, err := mount.UnionAt(root)
+	if err != nil {
+		reason("%v", err)
+	} else {
+		doc.RootDigest, doc.Level = union.Digest, union.Level
+		doc.Upper = upperOf(root)
+	}
+	current, err := st.Pointer(store.Current)
+	if err == nil && current == 0 {
+		reason("there is no current generation")
+	} else if err == nil {
+		var g store.Generation
+		if g, err = st.Generation(current); err == nil {
+			doc.Generation, doc.RecordRootDigest, doc.Modules = g.Number, g.RootDigest, g.Modules
+		}
+	}
+	if err != nil {
+		reason("%v", err)
+	}
+	if !doc.RootDigest.IsZero() && !doc.RecordRootDigest.IsZero() && doc.RootDigest != doc.RecordRootDigest {
+		reason("root %s is mounted, and generation %d is %s", doc.RootDigest, doc.Generation, doc.RecordRootDigest)
+	}
+	doc.InStep = len(doc.Reasons) == 0
+	return doc, nil
+}
+
+// upperOf returns how full the file system of the upper is, which overlayfs shows as its own.
+func upperOf(root string) *upperDoc {
+	var s unix.Statfs_t
+	if err := unix.Statfs(root, &s); err != nil {
+		return nil
+	}
+	block := uint64(s.Bsize)
+	return &upperDoc{UsedBytes: (s.Blocks - s.Bfree) * block, TotalBytes: s.Blocks * block}
+}
+
+func (d statusDoc) table(w io.Writer) error {
+	step := "in step"
+	if !d.InStep {
+		step = "out of step"
+	}
+	pairs := [][2]string{
+		{"status", step},
+		{"node", d.InstanceID},
+		{"generation", fmt.Sprint(d.Generation)},
+		{"root digest", d.RootDigest.String()},
+		{"integrity level", string(d.Level)},
+	}
+	if d.RootDigest.IsZero() {
+		pairs[3][1] = "none"
+	}
+	if !d.ExpectedRootDigest.IsZero() {
+		same := "the same"
+		if d.ExpectedRootDigest != d.RootDigest {
+			same = d.ExpectedRootDigest.String()
+		}
+		pairs = append(pairs, [2]string{"platform computed", same})
+	}
+	if d.Upper != nil {
+		pairs = append(pairs, [2]string{"writable layer", cli.Bytes(d.Upper.UsedBytes) + " of " + cli.Bytes(d.Upper.TotalBytes)})
+	}
+	for _, r := range d.Reasons {
+		pairs = append(pairs, [2]string{"because", r})
+	}
+	for _, r := range d.Remarks {
+		pairs = append(pairs, [2]string{"remark", r})
+	}
+	if err := cli.Pairs(w, pairs); err != nil || len(d.Modules) == 0 {
+		return err
+	}
+	fmt.Fprintln(w)
+	return cli.Rows(w, []string{"MODULE", "VERSION", "PRIORITY", "SEAL", "MANIFEST"}, moduleRows(d.Modules))
+}
+
+func moduleRows(modules []store.GenerationModule) [][]string {
+	rows := make([][]string, len(modules))
+	for i, m := range modules {
+		rows[i] = []string{m.Name, m.Version, fmt.Sprint(m.EffectivePriority), short(m.Seal.String()), short(m.ManifestDigest)}
+	}
+	return rows
+}
+
+// short cuts a digest to what a person compares.
+func short(digest string) string {
+	const algorithm = "sha256:"
+	if len(digest) > len(algorithm) && digest[:len(algorithm)] == algorithm {
+		digest = digest[len(algorithm):]
+	}
+	return digest[:min(len(digest), 12)]
+}

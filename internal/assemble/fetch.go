@@ -1,0 +1,155 @@
+package assemble
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/powernode/powernode-agent/internal/composefs"
+	"github.com/powernode/powernode-agent/internal/fault"
+	"github.com/powernode/powernode-agent/internal/nodeapi"
+	"github.com/powernode/powernode-agent/internal/ociimage"
+	"github.com/powernode/powernode-agent/internal/signature"
+	"github.com/powernode/powernode-agent/internal/store"
+)
+
+// Fetcher brings assigned modules into the store.
+type Fetcher struct {
+	Store    *store.Store
+	Source   ociimage.Source
+	Verifier *signature.Verifier
+	// Arch is the GOARCH to fetch for.
+	Arch string
+	// Progress is told of a download of total bytes that begins, and returns what to tell of n more
+	// bytes and of the end; nil shows nothing.
+	Progress func(name string, total int64) (add func(n int64), done func(error))
+	Now      func() time.Time
+}
+
+// Fetched is a module that is in the store now.
+type Fetched struct {
+	Wanted Wanted
+	// Pulled is zero where the module was in the store already.
+	Pulled ociimage.Stats
+}
+
+// Fetch resolves an assigned module, verifies its signature and, unless the store has it, pulls
+// its layers and checks its seal. fresh collects the objects whose bytes were hashed on the way.
+// Nothing of a module that is refused is kept but objects without a record.
+func (f *Fetcher) Fetch(ctx context.Context, m nodeapi.Module, fresh *Fresh) (Fetched, error) {
+	fetched, err := f.fetch(ctx, m, fresh)
+	if err != nil {
+		return Fetched{}, fmt.Errorf("module %.80q %.80q: %w", m.Name, m.Version, err)
+	}
+	return fetched, nil
+}
+
+func (f *Fetcher) fetch(ctx context.Context, m nodeapi.Module, fresh *Fresh) (Fetched, error) {
+	image, err := f.Source.Resolve(ctx, ociimage.Reference{Repository: m.Repository, Digest: digest.Digest(m.Digest)}, f.Arch)
+	if err != nil {
+		return Fetched{}, err
+	}
+	want := Wanted{
+		ID: m.ID, Name: m.Name, Version: m.Version, Repository: m.Repository,
+		ManifestDigest: string(image.Digest), EffectivePriority: m.EffectivePriority,
+	}
+	bundles, err := f.verify(ctx, want, image)
+	if err != nil {
+		return Fetched{}, err
+	}
+	sealed, err := readSealed(m.Name, image)
+	if err != nil {
+		return Fetched{}, err
+	}
+	have, err := f.Store.GetModule(want.ManifestDigest)
+	switch {
+	case err == nil && have.Seal == sealed.Seal && slices.EqualFunc(have.Bundles, bundles, bytes.Equal) && have.Repository == want.Repository:
+		return Fetched{Wanted: want}, nil
+	case err != nil && !errors.Is(err, fs.ErrNotExist) && fault.KindOf(err) != fault.Broken:
+		return Fetched{}, err
+	}
+	stats, err := f.pull(ctx, want, image, sealed, bundles, fresh)
+	return Fetched{Wanted: want, Pulled: stats}, err
+}
+
+// verify finds the image's signatures and judges them, and returns them as the store keeps them.
+func (f *Fetcher) verify(ctx context.Context, want Wanted, image *ociimage.Image) ([][]byte, error) {
+	attached, err := f.Source.Attached(ctx, image)
+	if err != nil {
+		return nil, err
+	}
+	var bundles []signature.Bundle
+	var raw [][]byte
+	for _, a := range attached.Found {
+		// Only what is attached to the manifest itself: it alone carries name, version and seal.
+		if a.Subject != image.Digest {
+			continue
+		}
+		bundle := signature.Bundle{MediaType: a.MediaType, Data: a.Data, Annotations: a.Annotations}
+		encoded, err := bundle.Encode()
+		if err != nil {
+			return nil, err
+		}
+		bundles, raw = append(bundles, bundle), append(raw, encoded)
+	}
+	_, err = f.Verifier.VerifyManifest(signature.Subject{
+		Repository: want.Repository, ManifestDigest: want.ManifestDigest, Manifest: image.Manifest,
+		Name: want.Name, Version: want.Version,
+	}, bundles)
+	if err != nil {
+		return nil, errors.Join(append([]error{err}, attached.PassedOver...)...)
+	}
+	return raw, nil
+}
+
+// pull streams the layers into the store, checks the seal of what they make, and commits.
+func (f *Fetcher) pull(ctx context.Context, want Wanted, image *ociimage.Image, sealed Sealed, bundles [][]byte, fresh *Fresh) (ociimage.Stats, error) {
+	add, done := f.progress("pull "+want.String(), image.Size())
+	pulled := make([]int64, len(image.Layers))
+	root, stats, err := ociimage.Pull(ctx, f.Source, image, ociimage.PullOptions{
+		Sink:     &sink{store: f.Store, fresh: fresh},
+		Partials: ociimage.PartialsFunc(func(d string) (ociimage.Partial, error) { return f.Store.Partial(d) }),
+		Progress: func(i int, n, _ int64) {
+			// Each layer is read by one goroutine, so its own counter needs no lock.
+			add(n - pulled[i])
+			pulled[i] = n
+		},
+	})
+	done(err)
+	if err != nil {
+		return stats, err
+	}
+	canonical, err := ociimage.Canonical(root)
+	if err != nil {
+		return stats, err
+	}
+	moduleImage, seal, err := composefs.Build(canonical, composefs.V1)
+	if err != nil {
+		return stats, fmt.Errorf("seal what was pulled: %w", err)
+	}
+	if seal != sealed.Seal {
+		return stats, fault.New(fault.Refuse, fault.Verify, "publish it again with powernode module publish, which seals it",
+			"its seal is not that of its content: the signed manifest says %s, the layers give %s", sealed.Seal, seal)
+	}
+	record := store.Module{
+		Name: want.Name, Version: want.Version, Repository: want.Repository, ManifestDigest: want.ManifestDigest, Seal: seal,
+		PulledAt: f.Now().UTC(), Manifest: image.Manifest, Config: image.Config, Bundles: bundles, Objects: objects(canonical, nil),
+	}
+	for _, l := range image.Layers {
+		record.Layers = append(record.Layers, store.Layer{MediaType: l.MediaType, Digest: string(l.Digest), Size: l.Size})
+	}
+	return stats, f.Store.PutModule(record, bytes.NewReader(moduleImage))
+}
+
+func (f *Fetcher) progress(name string, total int64) (add func(int64), done func(error)) {
+	if f.Progress == nil {
+		return func(int64) {}, func(error) {}
+	}
+	return f.Progress(name, total)
+}

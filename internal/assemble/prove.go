@@ -1,0 +1,183 @@
+package assemble
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"slices"
+
+	"github.com/powernode/powernode-agent/internal/composefs"
+	"github.com/powernode/powernode-agent/internal/fault"
+	"github.com/powernode/powernode-agent/internal/fsverity"
+	"github.com/powernode/powernode-agent/internal/module"
+	"github.com/powernode/powernode-agent/internal/ociimage"
+	"github.com/powernode/powernode-agent/internal/signature"
+	"github.com/powernode/powernode-agent/internal/store"
+	"github.com/powernode/powernode-agent/internal/tree"
+)
+
+// imageMax is the largest module image in bytes that is read into memory: a million files of
+// metadata.
+const imageMax = 1 << 30
+
+// Wanted is a module as the assignment, or a generation's record, asks for it.
+type Wanted struct {
+	ID      string
+	Name    string
+	Version string
+	// Repository is "host/path", without tag or digest.
+	Repository        string
+	ManifestDigest    string
+	EffectivePriority int
+}
+
+// String returns the name and version, for messages.
+func (w Wanted) String() string { return w.Name + " " + w.Version }
+
+// Proven is a module of the store that passed every check in this run.
+type Proven struct {
+	Wanted   Wanted
+	Module   store.Module
+	Manifest *module.Manifest
+	Signed   *signature.Verified
+	// Root is the module's canonical tree, read from the image that the seal names.
+	Root *tree.Node
+}
+
+// Prover checks modules that are in the store.
+type Prover struct {
+	Store    *store.Store
+	Verifier *signature.Verifier
+	// Fresh are objects whose bytes were hashed on their way into the store by this process; they
+	// are not hashed again. nil means none.
+	Fresh map[fsverity.Digest]struct{}
+}
+
+// Prove checks one module: record, signature, config, seal, objects, in this order, and returns
+// it with its tree. A verdict is a fault in area Verify that names the module and, for an object,
+// the file.
+func (p *Prover) Prove(ctx context.Context, want Wanted) (*Proven, error) {
+	m, err := p.Store.GetModule(want.ManifestDigest)
+	if err != nil {
+		return nil, fmt.Errorf("module %s: %w", want, err)
+	}
+	bundles := make([]signature.Bundle, len(m.Bundles))
+	for i, raw := range m.Bundles {
+		if bundles[i], err = signature.DecodeBundle(raw); err != nil {
+			return nil, fmt.Errorf("module %s: signature %d in the store: %w", want, i+1, err)
+		}
+	}
+	signed, err := p.Verifier.VerifyManifest(signature.Subject{
+		Repository: want.Repository, ManifestDigest: want.ManifestDigest, Manifest: m.Manifest,
+		Name: want.Name, Version: want.Version,
+	}, bundles)
+	if err != nil {
+		return nil, err
+	}
+	image, err := ociimage.ParseImage(m.Manifest, m.Config)
+	if err != nil {
+		return nil, fmt.Errorf("module %s: %w", want, err)
+	}
+	sealed, err := readSealed(want.Name, image)
+	if err != nil {
+		return nil, err
+	}
+	root, err := p.openSealed(want, sealed.Seal)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.proveObjects(ctx, want, root); err != nil {
+		return nil, err
+	}
+	return &Proven{Wanted: want, Module: m, Manifest: sealed.Manifest, Signed: signed, Root: root}, nil
+}
+
+// Sealed is what a signed OCI manifest says of the module's content.
+type Sealed struct {
+	Seal     fsverity.Digest
+	Manifest *module.Manifest
+}
+
+// readSealed reads the seal and manifest.yaml of the module called name out of its image's
+// documents.
+func readSealed(name string, image *ociimage.Image) (Sealed, error) {
+	seal, err := image.Seal()
+	if err != nil {
+		return Sealed{}, fmt.Errorf("module %s: %w", name, err)
+	}
+	label, ok := image.Labels[module.LabelManifest]
+	if !ok {
+		return Sealed{}, fault.New(fault.Refuse, fault.Verify, "build it with powernode module build",
+			"module %s: its config has no manifest.yaml (label %s)", name, module.LabelManifest)
+	}
+	described, err := module.ParseManifest([]byte(label))
+	if err != nil {
+		return Sealed{}, fault.New(fault.Refuse, fault.Verify, fault.HintOf(err), "module %s: its manifest.yaml: %w", name, err)
+	}
+	if described.Name != name {
+		return Sealed{}, fault.New(fault.Refuse, fault.Verify, "build it again under its own name",
+			"module %s: its manifest.yaml is that of a module called %q", name, described.Name)
+	}
+	return Sealed{Seal: seal, Manifest: described}, nil
+}
+
+// openSealed reads the module image that the seal names. The image is hashed whole and parsed
+// from the same bytes, so that nothing can change between.
+func (p *Prover) openSealed(want Wanted, seal fsverity.Digest) (*tree.Node, error) {
+	f, err := p.Store.OpenModuleImage(seal)
+	if err != nil {
+		return nil, fmt.Errorf("module %s: %w", want, err)
+	}
+	defer f.Close()
+	image, err := io.ReadAll(io.LimitReader(f, imageMax+1))
+	switch {
+	case err != nil:
+		return nil, fault.New(fault.Broken, fault.Mount, "check the disk", "module %s: read its image: %w", want, err)
+	case len(image) > imageMax:
+		return nil, fault.New(fault.Refuse, fault.Verify, "split the module", "module %s: its image is larger than %d bytes", want, imageMax)
+	}
+	if got := fsverity.SumBytes(image); got != seal {
+		return nil, fault.New(fault.Broken, fault.Verify, "remove it from the store; the next boot pulls it again",
+			"module %s: its image in the store is damaged: the seal is %s, the image's digest %s", want, seal, got)
+	}
+	root, err := composefs.Read(bytes.NewReader(image), int64(len(image)))
+	if err != nil {
+		return nil, fmt.Errorf("module %s: %w", want, err)
+	}
+	return root, nil
+}
+
+// proveObjects checks the bytes of every object of the tree that isn't fresh.
+func (p *Prover) proveObjects(ctx context.Context, want Wanted, root *tree.Node) error {
+	digests := objects(root, p.Fresh)
+	_, err := p.Store.VerifyObjects(ctx, digests)
+	if err == nil || ctx.Err() != nil {
+		return err
+	}
+	// One of them is bad; say which file of the module that is.
+	for path, n := range root.Walk() {
+		if n.Kind != tree.Regular || n.Digest.IsZero() {
+			continue
+		}
+		if bad := p.Store.VerifyObject(n.Digest); bad != nil {
+			return fmt.Errorf("module %s: /%s: %w", want, path, bad)
+		}
+	}
+	return fmt.Errorf("module %s: %w", want, err)
+}
+
+// objects returns the digests of the tree's objects, sorted, each once, without those in except.
+func objects(root *tree.Node, except map[fsverity.Digest]struct{}) []fsverity.Digest {
+	var digests []fsverity.Digest
+	for _, n := range root.Walk() {
+		if n.Kind != tree.Regular || n.Digest.IsZero() {
+			continue
+		}
+		if _, skip := except[n.Digest]; !skip {
+			digests = append(digests, n.Digest)
+		}
+	}
+	slices.SortFunc(digests, func(a, b fsverity.Digest) int { return bytes.Compare(a[:], b[:]) })
+	return slices.Compact(digests)
+}

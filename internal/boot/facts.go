@@ -1,0 +1,72 @@
+package boot
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/powernode/powernode-agent/internal/durable"
+	"github.com/powernode/powernode-agent/internal/fsverity"
+	"github.com/powernode/powernode-agent/internal/mount"
+)
+
+// RunDir is where the running boot keeps what must not outlive it.
+const RunDir = "/run/powernode"
+
+// factsName is the file in RunDir that holds the Facts; factsMax bounds it in bytes.
+const (
+	factsName = "boot.json"
+	factsMax  = 1 << 20
+)
+
+// Facts is what the booted system knows of its boot.
+type Facts struct {
+	BootedAt   time.Time       `json:"booted_at"`
+	InstanceID string          `json:"instance_id"`
+	Generation uint64          `json:"generation"`
+	RootDigest fsverity.Digest `json:"root_digest"`
+	// ExpectedRootDigest is what the platform computed; zero where it didn't say.
+	ExpectedRootDigest fsverity.Digest `json:"expected_root_digest"`
+	Level              mount.Level     `json:"integrity_level"`
+	// Mount identifies the union, so that it is known again.
+	Mount mount.ID `json:"mount"`
+	// StateDir is the directory of record as the booted system sees it.
+	StateDir string        `json:"state_dir"`
+	Pulled   Pulled        `json:"pulled"`
+	Files    int           `json:"files"`
+	Shared   int           `json:"shared_between_modules"`
+	Conflict int           `json:"conflicts"`
+	Stages   []StageRecord `json:"stages"`
+	// Remarks are things that a person should know although the boot went on.
+	Remarks []string `json:"remarks,omitempty"`
+}
+
+// Pulled counts what the boot fetched.
+type Pulled struct {
+	Modules int `json:"modules"`
+	Layers  int `json:"layers"`
+	// Bytes is compressed, as it came over the network.
+	Bytes      int64 `json:"bytes"`
+	Objects    int64 `json:"objects"`
+	NewObjects int64 `json:"new_objects"`
+}
+
+// ReadFacts returns the facts of the running boot from below root, "/" on a node. The error
+// wraps fs.ErrNotExist on a system that this agent didn't boot.
+func ReadFacts(root string) (Facts, error) {
+	dir, err := os.OpenRoot(filepath.Join(root, RunDir))
+	if err != nil {
+		return Facts{}, fmt.Errorf("read the facts of this boot: %w", err)
+	}
+	defer dir.Close()
+	data, err := durable.ReadFile(dir, factsName, factsMax)
+	if err != nil {
+		return Facts{}, fmt.Errorf("read the facts of this boot: %w", err)
+	}
+	var f Facts
+	if err := durable.DecodeJSON(data, &f); err != nil {
+		return Facts{}, fmt.Errorf("read the facts of this boot: %w", err)
+	}
+	return f, nil
+}

@@ -1,0 +1,122 @@
+package boot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+
+	"github.com/powernode/powernode-agent/internal/assemble"
+	"github.com/powernode/powernode-agent/internal/fault"
+	"github.com/powernode/powernode-agent/internal/fsverity"
+	"github.com/powernode/powernode-agent/internal/nodeapi"
+	"github.com/powernode/powernode-agent/internal/nodeclient"
+	"github.com/powernode/powernode-agent/internal/ociimage"
+	"github.com/powernode/powernode-agent/internal/store"
+)
+
+// fetch asks the platform what to run and brings it into the store. Without the platform, or with
+// a module that can't be had, a node that has run before goes on with what ran.
+func (b *boot) fetch(ctx context.Context) (string, error) {
+	var err error
+	if b.plan.last, err = lastGeneration(b.store); err != nil {
+		b.remark(err.Error(), fault.HintOf(err))
+	}
+	err = b.fetchAssigned(ctx)
+	if err != nil && ctx.Err() == nil {
+		err = b.fallBack(err)
+	}
+	if err != nil {
+		return "", err
+	}
+	if b.plan.fellBack {
+		return fmt.Sprintf("nothing; generation %d has %d modules", b.plan.last.Number, len(b.plan.wanted)), nil
+	}
+	p := b.facts.Pulled
+	return fmt.Sprintf("%d modules, %d of them pulled: %d layers, %d bytes, %d new objects", len(b.plan.wanted), p.Modules, p.Layers, p.Bytes, p.NewObjects), nil
+}
+
+// fetchAssigned makes the platform's list the plan once all of it is in the store.
+func (b *boot) fetchAssigned(ctx context.Context) error {
+	client, err := nodeclient.New(nodeclient.Config{Credentials: b.credentials})
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	list, err := client.Modules(ctx)
+	if err != nil {
+		return err
+	}
+	if len(list.Modules) == 0 {
+		return fault.New(fault.Refuse, fault.Platform, "assign modules to it: powernode assign",
+			"the platform has no modules for node %s", b.credentials.InstanceID)
+	}
+	tls, err := client.TLSConfig()
+	if err != nil {
+		return err
+	}
+	registry := ociimage.NewClient(ociimage.Options{TLS: tls, UserAgent: "powernode-agent"})
+	defer registry.Close()
+	fetcher := assemble.Fetcher{
+		Store: b.store, Source: registry, Verifier: b.verifier, Arch: runtime.GOARCH, Now: b.config.Now,
+		Progress: func(name string, total int64) (func(int64), func(error)) {
+			d := b.config.Progress(name, total)
+			return d.Add, d.Done
+		},
+	}
+	wanted := make([]assemble.Wanted, 0, len(list.Modules))
+	for _, m := range list.Modules {
+		fetched, err := b.fetchModule(ctx, &fetcher, m)
+		if err != nil {
+			return err
+		}
+		wanted = append(wanted, fetched.Wanted)
+	}
+	b.plan.wanted = wanted
+	if list.RootDigest != "" {
+		if b.plan.expected, err = fsverity.ParseDigest(list.RootDigest); err != nil {
+			b.remark("the platform's root digest can't be read: "+err.Error(), "")
+		}
+	}
+	return nil
+}
+
+func (b *boot) fetchModule(ctx context.Context, fetcher *assemble.Fetcher, m nodeapi.Module) (assemble.Fetched, error) {
+	if err := nodeclient.CheckModule(m); err != nil {
+		return assemble.Fetched{}, err
+	}
+	fetched, err := fetcher.Fetch(ctx, m, &b.plan.fresh)
+	if err != nil {
+		return fetched, err
+	}
+	p := &b.facts.Pulled
+	if s := fetched.Pulled; s.Layers > 0 {
+		p.Modules++
+		p.Layers += s.Layers
+		p.Bytes += s.Compressed
+		p.Objects += s.Objects
+		p.NewObjects += s.NewObjects
+	}
+	return fetched, nil
+}
+
+// lastGeneration returns the generation that is current, else the one before it, or the zero
+// Generation on a first boot.
+func lastGeneration(st *store.Store) (store.Generation, error) {
+	var failed error
+	for _, name := range []store.PointerName{store.Current, store.Previous} {
+		n, err := st.Pointer(name)
+		if err == nil && n == 0 {
+			continue
+		}
+		var g store.Generation
+		if err == nil {
+			g, err = st.Generation(n)
+		}
+		if err == nil {
+			return g, failed
+		}
+		failed = errors.Join(failed, err)
+	}
+	return store.Generation{}, failed
+}

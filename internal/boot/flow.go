@@ -1,0 +1,99 @@
+package boot
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+
+	"github.com/powernode/powernode-agent/internal/assemble"
+	"github.com/powernode/powernode-agent/internal/enroll"
+	"github.com/powernode/powernode-agent/internal/identity"
+	"github.com/powernode/powernode-agent/internal/mount"
+	"github.com/powernode/powernode-agent/internal/nodehttp"
+	"github.com/powernode/powernode-agent/internal/signature"
+	"github.com/powernode/powernode-agent/internal/store"
+	"github.com/powernode/powernode-agent/internal/version"
+)
+
+// boot is one boot under way: what each stage found for those after it.
+type boot struct {
+	config Config
+	facts  Facts
+
+	store    *store.Store
+	verifier *signature.Verifier
+	required mount.Level
+	level    mount.Level
+
+	credentials *enroll.Credentials
+	discovered  identity.Identity
+
+	plan       plan
+	proven     []*assemble.Proven
+	generation store.Generation
+}
+
+func (b *boot) close() {
+	if b.store != nil {
+		b.store.Close()
+	}
+}
+
+// identify opens what is local: trust policy, store, abilities of kernel and disk, and the node's
+// credentials or, where it has none that serve, its identity.
+func (b *boot) identify(ctx context.Context) (string, error) {
+	var err error
+	if b.verifier, b.required, err = LoadTrust(b.config.Trust); err != nil {
+		return "", err
+	}
+	if b.store, err = store.Open(StateDir(b.config.Persist), store.Options{}); err != nil {
+		return "", err
+	}
+	abilities, err := mount.Probe(b.store.ObjectsPath())
+	if err != nil {
+		return "", err
+	}
+	if b.level, err = mount.Decide(abilities, b.required); err != nil {
+		return "", err
+	}
+	state, err := enroll.Inspect(PKIDir(b.store.Path()), enroll.Wish{}, b.config.Now())
+	if err != nil {
+		return "", err
+	}
+	if state.Situation.Usable() {
+		b.credentials = state.Credentials
+		return fmt.Sprintf("node %s, enrolled at %s", state.Credentials.InstanceID, state.Credentials.PlatformURL), nil
+	}
+	if b.discovered, _, err = (identity.Resolver{Sources: b.config.Places.Sources()}).Resolve(ctx); err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("node %s of %s (from %s)", orUnnamed(b.discovered.InstanceID), b.discovered.PlatformURL, b.discovered.From.PlatformURL), nil
+}
+
+func orUnnamed(id string) string {
+	if id == "" {
+		return "named by its token"
+	}
+	return id
+}
+
+// enroll makes sure of usable credentials.
+func (b *boot) enroll(ctx context.Context) (string, error) {
+	credentials, situation, err := enroll.Ensure(ctx, enroll.Options{
+		Dir: PKIDir(b.store.Path()),
+		Discover: func(context.Context) (enroll.Bootstrap, error) {
+			i := b.discovered
+			return enroll.Bootstrap{PlatformURL: i.PlatformURL, CAPEM: i.CAPEM, Token: i.Token, InstanceID: i.InstanceID}, nil
+		},
+		AgentVersion: version.Get().Version,
+		Architecture: runtime.GOARCH,
+		Backoff:      nodehttp.Backoff{Tries: 5},
+	})
+	if err != nil {
+		return "", err
+	}
+	b.credentials = credentials
+	b.facts.InstanceID = credentials.InstanceID
+	return fmt.Sprintf("credentials were %s; certificate of %s until %s",
+		situation, credentials.InstanceID, credentials.Leaf.NotAfter.UTC().Format("2006-01-02")), nil
+}

@@ -1,0 +1,136 @@
+package boot
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/powernode/powernode-agent/internal/durable"
+	"github.com/powernode/powernode-agent/internal/fault"
+	"github.com/powernode/powernode-agent/internal/switchroot"
+)
+
+// handOver makes the mounted union "/", leaves the facts of this boot, the agent and the trust
+// policy in /run/powernode, and becomes the new root's init.
+func (b *boot) handOver() error {
+	luggage, err := b.pack()
+	if err != nil {
+		return err
+	}
+	defer luggage.close()
+	root, err := switchroot.Open(rootDir, switchroot.Options{Namespace: b.config.Namespace})
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	if err := root.CheckInit(b.config.Init[0]); err != nil {
+		return err
+	}
+	if err := b.bindPersistent(root); err != nil {
+		return err
+	}
+	if _, err := root.Switch(); err != nil {
+		return err
+	}
+	if err := luggage.unpack(RunDir); err != nil {
+		return fmt.Errorf("leave the facts of this boot in %s: %w", RunDir, err)
+	}
+	fmt.Fprintf(b.config.Console, "starting %s\n", b.config.Init[0])
+	err = unix.Exec(b.config.Init[0], b.config.Init, initEnvironment)
+	return fault.New(fault.Broken, fault.Mount, "check the module that ships it", "start %s in the new root: %w", b.config.Init[0], err)
+}
+
+// initEnvironment is all that init inherits: nothing of what the boot was configured with.
+var initEnvironment = []string{
+	"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "TERM=linux", "LANG=C.UTF-8",
+}
+
+// bindPersistent makes /persist and /var of the new root outlive the boot.
+func (b *boot) bindPersistent(root *switchroot.Root) error {
+	persist, err := os.Open(b.config.Persist)
+	if err != nil {
+		return err
+	}
+	defer persist.Close()
+	if err := root.Bind(persist, filepath.Base(PersistInRoot)); err != nil {
+		return err
+	}
+	roots, err := durable.MakeDir(filepath.Join(StateDir(b.config.Persist), rootsName), 0o700, nil)
+	if err != nil {
+		return err
+	}
+	defer roots.Close()
+	return root.Persist(context.Background(), roots, "var")
+}
+
+// luggage is what goes from the old root to the new one by hand, because an ordinary system's
+// /run isn't taken along. It is packed before the switch and needs nothing of the old root after.
+type luggage struct {
+	agent *os.File
+	facts []byte
+	trust map[string][]byte
+}
+
+func (b *boot) pack() (*luggage, error) {
+	facts := b.facts
+	facts.StateDir = StateDir(PersistInRoot)
+	data, err := json.MarshalIndent(facts, "", "  ")
+	if err != nil {
+		return nil, err
+	}
+	trust, err := readTrust(b.config.Trust)
+	if err != nil {
+		return nil, err
+	}
+	agent, err := os.Open("/proc/self/exe")
+	if err != nil {
+		return nil, fmt.Errorf("take the agent along: %w", err)
+	}
+	return &luggage{agent: agent, facts: data, trust: trust}, nil
+}
+
+func (l *luggage) close() { l.agent.Close() }
+
+// TrustName is the trust policy's name below RunDir's directory "trust", and AgentPath where the
+// running boot keeps the agent's own binary.
+const TrustName = "trust.yaml"
+
+// The places of a booted system.
+var (
+	AgentPath = filepath.Join(RunDir, "bin", "powernode-agent")
+	TrustPath = filepath.Join(RunDir, "trust", TrustName)
+)
+
+// unpack writes everything below dir, on a tmpfs of this boot.
+func (l *luggage) unpack(dir string) error {
+	bin := filepath.Join(dir, "bin")
+	if err := os.MkdirAll(bin, 0o755); err != nil {
+		return err
+	}
+	for name, data := range l.trust {
+		path := filepath.Join(dir, "trust", name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			return err
+		}
+		if err := os.WriteFile(path, data, 0o444); err != nil {
+			return err
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, factsName), l.facts, 0o444); err != nil {
+		return err
+	}
+	out, err := os.OpenFile(filepath.Join(bin, filepath.Base(AgentPath)), os.O_CREATE|os.O_WRONLY|os.O_EXCL, 0o755)
+	if err != nil {
+		return err
+	}
+	if _, err := io.Copy(out, l.agent); err != nil {
+		out.Close()
+		return err
+	}
+	return out.Close()
+}
