@@ -162,7 +162,7 @@ func probeOverlay() error {
 	}
 	defer c.close()
 	if c.set(String("powernode-no-such-option", "x")) == nil {
-		return fmt.Errorf("overlay: this kernel's overlay doesn't know the new mount interface: %w", unix.EOPNOTSUPP)
+		return fmt.Errorf("this kernel's overlay is older than Linux 6.5: %w", unix.EOPNOTSUPP)
 	}
 	return nil
 }

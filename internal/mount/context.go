@@ -1,6 +1,7 @@
 package mount
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -82,13 +83,16 @@ func openContext(fsType string) (*context, error) {
 	fd, err := unix.Fsopen(fsType, unix.FSOPEN_CLOEXEC)
 	if err != nil {
 		log.close()
+		if errors.Is(err, unix.ENODEV) {
+			err = fmt.Errorf("the kernel doesn't know this file system; load its module: %w", err)
+		}
 		return nil, &Error{Op: "open a file system context", FSType: fsType, Err: err}
 	}
 	return &context{fd: fd, fsType: fsType, log: log}, nil
 }
 
 func (c *context) close() {
-	unix.Close(c.fd)
+	_ = unix.Close(c.fd)
 	c.log.close()
 }
 

@@ -76,3 +76,21 @@ func loopsOn(t *testing.T, name string) []string {
 	}
 	return bound
 }
+
+func TestUnknownFileSystem(t *testing.T) {
+	mounttest.NeedMounts(t)
+	_, err := New("powernodefs", 0)
+	if err == nil || !strings.Contains(err.Error(), "powernodefs") || !strings.Contains(err.Error(), "load its module") {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestOptionOf256Bytes(t *testing.T) {
+	mounttest.NeedMounts(t)
+	m, err := New("tmpfs", 0, String("source", strings.Repeat("x", stringMax)))
+	must(t, err)
+	must(t, m.Close())
+	if _, err := New("tmpfs", 0, String("source", strings.Repeat("x", stringMax+1))); err == nil || !strings.Contains(err.Error(), "limit of 255") {
+		t.Errorf("%v", err)
+	}
+}

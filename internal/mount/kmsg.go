@@ -21,7 +21,7 @@ func openKernelLog() *kernelLog {
 		return nil
 	}
 	if _, err := unix.Seek(fd, 0, unix.SEEK_END); err != nil {
-		unix.Close(fd)
+		_ = unix.Close(fd)
 		return nil
 	}
 	return &kernelLog{fd: fd}
@@ -29,7 +29,7 @@ func openKernelLog() *kernelLog {
 
 func (l *kernelLog) close() {
 	if l != nil {
-		unix.Close(l.fd)
+		_ = unix.Close(l.fd)
 	}
 }
 

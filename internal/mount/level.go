@@ -35,8 +35,11 @@ func Decide(a Abilities, required Level) (Level, error) {
 	if _, err := ParseLevel(string(required)); err != nil {
 		return "", err
 	}
-	if lacks := missing(need{"overlay", a.Overlay}, need{"data-only layers in overlay", a.DataLayers}); lacks != "" {
-		return "", unable("run Linux 6.5 or newer with overlay", lacks)
+	if !a.Overlay.OK {
+		return "", unable("run Linux 6.5 or newer with overlay", a.Overlay.Reason)
+	}
+	if !a.DataLayers.OK {
+		return "", unable("run Linux 6.5 or newer with overlay", "overlay has no data-only layers: "+a.DataLayers.Reason)
 	}
 	if !a.EROFSFromFile.OK && !a.EROFSByLoop.OK {
 		return "", unable("run a kernel with EROFS; on tmpfs or before Linux 6.12 it needs loop devices, too",

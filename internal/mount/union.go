@@ -1,8 +1,10 @@
 package mount
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"runtime"
 
 	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/fsverity"
@@ -126,7 +128,9 @@ func (spec UnionSpec) mount(how layering) (*Mount, error) {
 	if spec.Upper == nil {
 		attrs |= ReadOnly
 	}
-	return New("overlay", attrs, layers.options(how, sourcePrefix+spec.Digest.String(), spec.Level, spec.Volatile)...)
+	u, err := New("overlay", attrs, layers.options(how, sourcePrefix+spec.Digest.String(), spec.Level, spec.Volatile)...)
+	runtime.KeepAlive(layers) // an option may name a directory by the number of its descriptor
+	return u, err
 }
 
 // attachForNow attaches m at a new directory in scratch and returns what takes it away again. The
@@ -138,8 +142,7 @@ func attachForNow(m *Mount, scratch string) (remove func(), err error) {
 		return nil, fmt.Errorf("make a place for the image's mount: %w", err)
 	}
 	if err := m.Attach(dir); err != nil {
-		os.Remove(dir)
-		return nil, err
+		return nil, errors.Join(err, os.Remove(dir))
 	}
 	return func() {
 		_ = unix.Unmount(procPath(m.f), unix.MNT_DETACH)

@@ -79,11 +79,7 @@ func openProgram(root *os.File, name string) (*os.File, error) {
 	if !path.IsAbs(name) {
 		return nil, refuse("%q is not an absolute path", name)
 	}
-	fd, err := unix.Openat2(int(root.Fd()), name, &unix.OpenHow{
-		Flags:   unix.O_PATH | unix.O_CLOEXEC,
-		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
-	})
-	runtime.KeepAlive(root)
+	fd, err := openInRoot(root, name)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
 		return nil, refuse("the new root has no %s: %w", name, err)
 	}
@@ -104,6 +100,22 @@ func openProgram(root *os.File, name string) (*os.File, error) {
 		return nil, fmt.Errorf("open %s in the new root: %w", name, err)
 	}
 	return f, nil
+}
+
+// openInRoot resolves name as if root were "/". A ".." that meets a rename or a mount anywhere on
+// the machine gives EAGAIN: the kernel couldn't be sure (openat2(2)).
+func openInRoot(root *os.File, name string) (fd int, err error) {
+	defer runtime.KeepAlive(root)
+	for range 100 {
+		fd, err = unix.Openat2(int(root.Fd()), name, &unix.OpenHow{
+			Flags:   unix.O_PATH | unix.O_CLOEXEC,
+			Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
+		})
+		if !errors.Is(err, unix.EAGAIN) {
+			break
+		}
+	}
+	return fd, err
 }
 
 // scriptInterpreter returns the program that a "#!" line names.

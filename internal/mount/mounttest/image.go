@@ -64,7 +64,7 @@ func run(t testing.TB, tool, dir string, args ...string) Image {
 		t.Fatal(err)
 	}
 	args = append([]string{"--min-version=1", "--print-digest"}, append(args, i.Path)...)
-	out, err := exec.Command(tool, args...).CombinedOutput()
+	out, err := exec.CommandContext(t.Context(), tool, args...).CombinedOutput()
 	if err != nil {
 		t.Fatalf("mkcomposefs: %v: %s", err, out)
 	}

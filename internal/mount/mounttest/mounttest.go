@@ -6,6 +6,7 @@
 package mounttest
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -28,7 +29,7 @@ func Main(m *testing.M) int {
 		return m.Run()
 	}
 	runtime.LockOSThread() // Pdeathsig is about the thread that starts the child
-	child := exec.Command("/proc/self/exe", os.Args[1:]...)
+	child := exec.CommandContext(context.Background(), "/proc/self/exe", os.Args[1:]...)
 	child.Env = append(os.Environ(), inside+"=1")
 	child.Stdin, child.Stdout, child.Stderr = os.Stdin, os.Stdout, os.Stderr
 	// Go makes all mounts private in the child when it is asked to unshare; a namespace made by
