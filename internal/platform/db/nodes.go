@@ -91,7 +91,7 @@ func (d *DB) Node(ctx context.Context, ref string) (Node, error) {
 }
 
 // Heartbeat keeps a node's heartbeat in place of the one before, and records the first one and
-// each new boot as events.
+// each new boot as events. It settles the node's architecture where nobody had said it.
 func (d *DB) Heartbeat(ctx context.Context, nodeID string, hb nodeapi.Heartbeat) error {
 	digests, err := json.Marshal(hb.ModuleDigests)
 	if err != nil {
@@ -110,6 +110,9 @@ func (d *DB) Heartbeat(ctx context.Context, nodeID string, hb nodeapi.Heartbeat)
 			err = d.event(ctx, tx, EventBooted, nodeID, "booted, agent "+hb.AgentVersion)
 		}
 		if err != nil {
+			return err
+		}
+		if _, err := tx.ExecContext(ctx, "UPDATE nodes SET architecture = ? WHERE id = ? AND architecture = ''", hb.Architecture, nodeID); err != nil {
 			return err
 		}
 		_, err = tx.ExecContext(ctx, `INSERT OR REPLACE INTO reports (node_id, received_at, boot_id, agent_version, architecture,

@@ -1,0 +1,147 @@
+package api
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"syscall"
+	"time"
+
+	"github.com/powernode/powernode-agent/internal/durable"
+	"github.com/powernode/powernode-agent/internal/fault"
+	"github.com/powernode/powernode-agent/internal/nodeapi"
+	"github.com/powernode/powernode-agent/internal/operatorapi"
+	"github.com/powernode/powernode-agent/internal/platform/db"
+)
+
+// bodyTimeout is how long a caller may take to send a request's body.
+const bodyTimeout = 30 * time.Second
+
+// handler answers one kind of request: data for the envelope, or an error.
+type handler func(w http.ResponseWriter, r *http.Request) (any, error)
+
+// problem is an answer other than success.
+type problem struct {
+	status int
+	code   nodeapi.Code
+	text   string
+	hint   string
+}
+
+// Error returns the text that the caller gets.
+func (p *problem) Error() string { return p.text }
+
+func refuse(status int, code nodeapi.Code, format string, args ...any) *problem {
+	return &problem{status: status, code: code, text: fmt.Sprintf(format, args...)}
+}
+
+func (p *problem) withHint(hint string) *problem {
+	p.hint = hint
+	return p
+}
+
+// invalid refuses a value that the caller sent.
+func invalid(format string, args ...any) *problem {
+	return refuse(http.StatusUnprocessableEntity, nodeapi.CodeValidation, format, args...)
+}
+
+// answering puts what serve returns into the envelope.
+func (a *API) answering(serve handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		data, err := serve(w, r)
+		env := nodeapi.Envelope{Success: err == nil}
+		status := http.StatusOK
+		if err == nil {
+			env.Data, err = json.Marshal(data)
+		}
+		if err != nil {
+			p := a.problemOf(r, err)
+			env = nodeapi.Envelope{Error: p.text, Code: p.code}
+			status = p.status
+			if p.hint != "" {
+				env.Details, _ = json.Marshal(operatorapi.Details{Hint: p.hint})
+			}
+		}
+		body, err := json.Marshal(env)
+		if err != nil {
+			// Nothing in an envelope can fail to be encoded but Data, which was.
+			panic(err)
+		}
+		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("Content-Length", fmt.Sprint(len(body)))
+		w.Header().Set("Cache-Control", "no-store")
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		w.WriteHeader(status)
+		// A caller that went away needs no answer.
+		_, _ = w.Write(body)
+	})
+}
+
+// problemOf decides what the caller learns of an error. Faults that refuse tell their reason;
+// what went wrong inside is logged, and told only as such.
+func (a *API) problemOf(r *http.Request, err error) *problem {
+	if p, ok := errors.AsType[*problem](err); ok {
+		return p
+	}
+	hint := fault.HintOf(err)
+	switch kind, area := fault.KindOf(err), fault.AreaOf(err); {
+	case errors.Is(err, db.ErrNotFound):
+		return refuse(http.StatusNotFound, nodeapi.CodeNotFound, "not found")
+	case kind == fault.Refuse && area == fault.Verify:
+		return refuse(http.StatusUnprocessableEntity, operatorapi.CodeSealRefused, "%v", err).withHint(hint)
+	case kind == fault.Refuse:
+		return invalid("%v", err).withHint(hint)
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT), kind == fault.Retry && area == fault.Mount:
+		a.log.Error("the disk is full", "method", r.Method, "path", r.URL.Path, "error", err)
+		return refuse(http.StatusInsufficientStorage, nodeapi.CodeInternal, "no space left on the platform's disk").withHint(hint)
+	case r.Context().Err() != nil:
+		return refuse(http.StatusServiceUnavailable, nodeapi.CodeInternal, "the caller went away, or the platform is stopping")
+	default:
+		a.log.Error("request failed", "method", r.Method, "path", r.URL.Path, "error", err)
+		return refuse(http.StatusInternalServerError, nodeapi.CodeInternal, "internal error; see the platform's log")
+	}
+}
+
+// read decodes a request's JSON body of at most limit bytes. Unknown fields pass: a peer may be
+// newer.
+func read[T any](w http.ResponseWriter, r *http.Request, limit int64) (T, error) {
+	var v T
+	data, err := readBody(w, r, limit)
+	if err != nil {
+		return v, err
+	}
+	if err := json.Unmarshal(data, &v); err != nil {
+		return v, refuse(http.StatusBadRequest, nodeapi.CodeValidation, "the request's body isn't the JSON that is wanted: %v", err)
+	}
+	return v, nil
+}
+
+// readStrict is read for operators, whose mistyped fields are told.
+func readStrict[T any](w http.ResponseWriter, r *http.Request) (T, error) {
+	var v T
+	data, err := readBody(w, r, 64<<10)
+	if err != nil {
+		return v, err
+	}
+	if err := durable.DecodeJSON(data, &v); err != nil {
+		return v, refuse(http.StatusBadRequest, nodeapi.CodeValidation, "the request's body isn't the JSON that is wanted: %v", err)
+	}
+	return v, nil
+}
+
+func readBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
+	control := http.NewResponseController(w)
+	// A connection without deadlines, as in tests without a network, needs none.
+	_ = control.SetReadDeadline(time.Now().Add(bodyTimeout))
+	defer func() { _ = control.SetReadDeadline(time.Time{}) }()
+	data, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
+	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		return nil, refuse(http.StatusRequestEntityTooLarge, nodeapi.CodeTooLarge, "a body of more than %d bytes", limit)
+	}
+	if err != nil {
+		return nil, refuse(http.StatusBadRequest, nodeapi.CodeValidation, "the request's body ended early")
+	}
+	return data, nil
+}

@@ -1,0 +1,101 @@
+// Package api answers the platform's HTTP interfaces: the node_api for nodes and the operator API.
+//
+// It promises that every call is judged by itself: a node's certificate must be on file, not
+// revoked and not expired, and its node active, at this very request, whatever the connection
+// was opened with; the operator's token is compared in constant time. A node sees its own
+// modules and nothing of others. A stranger learns nothing but that it is one; the operator
+// finds in the events why. It trusts the TLS layer for the proof that a peer holds its
+// certificate's key, the database, and the clock.
+package api
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/powernode/powernode-agent/internal/nodeapi"
+	"github.com/powernode/powernode-agent/internal/operatorapi"
+	"github.com/powernode/powernode-agent/internal/platform/ca"
+	"github.com/powernode/powernode-agent/internal/platform/catalog"
+	"github.com/powernode/powernode-agent/internal/platform/db"
+)
+
+// Catalog checks modules and computes what nodes should run.
+type Catalog interface {
+	Register(ctx context.Context, in catalog.Registration) (db.Module, error)
+	ExpectedRoot(ctx context.Context, architecture string, modules []db.Module) (db.Root, error)
+}
+
+// Options is what an API is made of.
+type Options struct {
+	DB      *db.DB
+	CA      *ca.CA
+	Catalog Catalog
+	// PublicURL is the platform's URL as nodes and operators know it.
+	PublicURL *url.URL
+	Version   string
+	Logger    *slog.Logger
+	Now       func() time.Time
+}
+
+// API holds the handlers.
+type API struct {
+	db        *db.DB
+	ca        *ca.CA
+	catalog   Catalog
+	publicURL *url.URL
+	version   string
+	log       *slog.Logger
+	now       func() time.Time
+	strangers *limiter
+}
+
+// New returns an API.
+func New(o Options) *API {
+	return &API{
+		db: o.DB, ca: o.CA, catalog: o.Catalog, publicURL: o.PublicURL, version: o.Version, log: o.Logger, now: o.Now,
+		strangers: newLimiter(strangerEvents, time.Minute, o.Now),
+	}
+}
+
+// Handler returns the handler of everything below /api/.
+func (a *API) Handler() http.Handler {
+	mux := http.NewServeMux()
+	allowed := map[string][]string{}
+	route := func(pattern string, serve handler) {
+		method, path, _ := strings.Cut(pattern, " ")
+		mux.Handle(pattern, a.answering(serve))
+		allowed[path] = append(allowed[path], method)
+	}
+	route("POST "+nodeapi.PathEnroll, a.enroll)
+	route("POST "+nodeapi.PathHeartbeat, a.asNode(a.heartbeat))
+	route("GET "+nodeapi.PathModules, a.asNode(a.nodeModules))
+	route("GET "+nodeapi.PathModules+"/{module}", a.asNode(a.nodeModule))
+
+	route("GET "+operatorapi.PathInfo, a.asOperator(a.info))
+	route("GET "+operatorapi.PathNodes, a.asOperator(a.listNodes))
+	route("POST "+operatorapi.PathNodes, a.asOperator(a.createNode))
+	route("GET "+operatorapi.PathNode, a.asOperator(a.showNode))
+	route("POST "+operatorapi.PathTokens, a.asOperator(a.createToken))
+	route("GET "+operatorapi.PathAssignments, a.asOperator(a.listAssignments))
+	route("POST "+operatorapi.PathAssignments, a.asOperator(a.assign))
+	route("DELETE "+operatorapi.PathAssignment, a.asOperator(a.unassign))
+	route("GET "+operatorapi.PathModules, a.asOperator(a.listModules))
+	route("POST "+operatorapi.PathModules, a.asOperator(a.registerModule))
+	route("GET "+operatorapi.PathModule, a.asOperator(a.showModule))
+	route("GET "+operatorapi.PathEvents, a.asOperator(a.listEvents))
+
+	for path, methods := range allowed {
+		mux.Handle(path, a.answering(func(w http.ResponseWriter, r *http.Request) (any, error) {
+			w.Header().Set("Allow", strings.Join(methods, ", "))
+			return nil, refuse(http.StatusMethodNotAllowed, nodeapi.CodeNotFound, "%s is not served here", r.Method)
+		}))
+	}
+	mux.Handle("/", a.answering(func(_ http.ResponseWriter, r *http.Request) (any, error) {
+		return nil, refuse(http.StatusNotFound, nodeapi.CodeNotFound, "nothing is served at %.200s", r.URL.Path)
+	}))
+	return mux
+}

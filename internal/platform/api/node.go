@@ -1,0 +1,155 @@
+package api
+
+import (
+	"errors"
+	"math"
+	"net/http"
+	"strings"
+	"unicode"
+
+	"github.com/powernode/powernode-agent/internal/fsverity"
+	"github.com/powernode/powernode-agent/internal/nodeapi"
+	"github.com/powernode/powernode-agent/internal/platform/db"
+	"github.com/powernode/powernode-agent/internal/platform/registry"
+)
+
+// Bounds of what a heartbeat may hold.
+const (
+	maxHeartbeat = 512 << 10 // bytes
+	maxVersion   = 128       // bytes of a version
+	maxWord      = 64        // bytes of an ID or a word
+	maxDigests   = 2000      // modules
+)
+
+// nextPollSeconds is when a node should send its next heartbeat.
+const nextPollSeconds = 30
+
+// heartbeat keeps what a node says of itself.
+func (a *API) heartbeat(w http.ResponseWriter, r *http.Request, node db.Standing) (any, error) {
+	hb, err := read[nodeapi.Heartbeat](w, r, maxHeartbeat)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkHeartbeat(hb); err != nil {
+		return nil, err
+	}
+	if err := a.db.Heartbeat(r.Context(), node.NodeID, hb); err != nil {
+		return nil, err
+	}
+	return nodeapi.HeartbeatResponse{Acknowledged: true, ServerTime: a.now().UTC(), NextPollSeconds: nextPollSeconds}, nil
+}
+
+// checkHeartbeat refuses what no agent would say: a node that was taken over is no reason for
+// the operator's screen or database to be.
+func checkHeartbeat(hb nodeapi.Heartbeat) error {
+	for _, field := range []struct {
+		name, value string
+		most        int
+		needed      bool
+	}{
+		{"boot_id", hb.BootID, maxWord, true},
+		{"agent_version", hb.AgentVersion, maxVersion, true},
+		{"load_average", hb.LoadAverage, maxWord, false},
+		{"integrity_level", hb.IntegrityLevel, maxWord, false},
+	} {
+		if err := checkText(field.name, field.value, field.most, field.needed); err != nil {
+			return err
+		}
+	}
+	if err := checkArchitecture(hb.Architecture, false); err != nil {
+		return err
+	}
+	switch hb.MountState {
+	case nodeapi.MountMounted, nodeapi.MountUnmounted, nodeapi.MountTransitioning:
+	default:
+		return invalid("mount_state %.40q: want mounted, unmounted or transitioning", hb.MountState)
+	}
+	if hb.RootDigest != "" {
+		if _, err := fsverity.ParseDigest(hb.RootDigest); err != nil {
+			return invalid("root_digest: %v", err)
+		}
+	}
+	if hb.UptimeSeconds < 0 || hb.MemoryFreeKB < 0 || hb.Generation > math.MaxInt64 {
+		return invalid("uptime_seconds, memory_free_kb and generation can't be negative or beyond 63 bits")
+	}
+	if len(hb.ModuleDigests) > maxDigests {
+		return invalid("module_digests of more than %d modules", maxDigests)
+	}
+	for id, digest := range hb.ModuleDigests {
+		if err := checkText("an ID in module_digests", id, maxWord, true); err != nil {
+			return err
+		}
+		if !registry.ValidDigest(digest) {
+			return invalid("module_digests: %.100q is no digest", digest)
+		}
+	}
+	return nil
+}
+
+// checkText refuses a text that is too long or holds anything but printable characters.
+func checkText(name, s string, most int, needed bool) error {
+	switch {
+	case s == "" && needed:
+		return refuse(http.StatusBadRequest, nodeapi.CodeParameterMissing, "%s is needed", name)
+	case len(s) > most:
+		return invalid("%s of more than %d bytes", name, most)
+	case strings.ContainsFunc(s, func(c rune) bool { return !unicode.IsPrint(c) }):
+		return invalid("%s %.100q: want printable characters", name, s)
+	}
+	return nil
+}
+
+func checkArchitecture(s string, mayBeEmpty bool) error {
+	if s == "amd64" || s == "arm64" || s == "" && mayBeEmpty {
+		return nil
+	}
+	return invalid("architecture %.40q: want amd64 or arm64", s)
+}
+
+// nodeModules lists the modules of the node that asks, the one that wins first.
+func (a *API) nodeModules(_ http.ResponseWriter, r *http.Request, node db.Standing) (any, error) {
+	modules, err := a.db.Assigned(r.Context(), node.NodeID)
+	if err != nil {
+		return nil, err
+	}
+	list := nodeapi.ModuleList{Modules: []nodeapi.Module{}, Count: len(modules)}
+	for _, m := range modules {
+		list.Modules = append(list.Modules, a.nodeView(m))
+	}
+	root, text, err := a.expected(r.Context(), node.Architecture, modules)
+	if err != nil {
+		return nil, err
+	}
+	if text != "" {
+		a.log.Warn("no root digest for a node's modules", "node", node.NodeID, "reason", text)
+	}
+	if !root.Digest.IsZero() {
+		list.RootDigest = root.Digest.String()
+	}
+	return list, nil
+}
+
+// nodeModule shows one of the node's own modules; others don't exist for it.
+func (a *API) nodeModule(_ http.ResponseWriter, r *http.Request, node db.Standing) (any, error) {
+	modules, err := a.db.Assigned(r.Context(), node.NodeID)
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range modules {
+		if m.ID == r.PathValue("module") {
+			return nodeapi.ModuleDetail{Module: a.nodeView(m)}, nil
+		}
+	}
+	return nil, refuse(http.StatusNotFound, nodeapi.CodeNotFound, "module not found")
+}
+
+func (a *API) nodeView(m db.Module) nodeapi.Module {
+	return nodeapi.Module{
+		ID: m.ID, Name: m.Name, Variety: nodeapi.Variety(m.Variety), Version: m.Version,
+		Priority: m.Priority, EffectivePriority: m.EffectivePriority(), RebootRequired: m.RebootRequired,
+		Repository: a.publicURL.Host + "/" + m.Repository, Digest: m.Digest,
+	}
+}
+
+// isNotFound reports whether err says that there is no such thing.
+func isNotFound(err error) bool { return errors.Is(err, db.ErrNotFound) }

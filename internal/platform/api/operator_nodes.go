@@ -1,0 +1,224 @@
+package api
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"net/http"
+	"regexp"
+	"time"
+
+	"github.com/powernode/powernode-agent/internal/fault"
+	"github.com/powernode/powernode-agent/internal/nodeapi"
+	"github.com/powernode/powernode-agent/internal/operatorapi"
+	"github.com/powernode/powernode-agent/internal/platform/db"
+)
+
+// Node names are DNS labels (RFC 1123), and none looks like an ID, so that a reference is never
+// both.
+var (
+	nodeName = regexp.MustCompile(`^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$`)
+	looksID  = regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$`)
+)
+
+// shownEvents is how many of a node's latest events are shown with it, and listedEvents how many
+// of all.
+const (
+	shownEvents  = 20
+	listedEvents = 200
+)
+
+func (a *API) info(http.ResponseWriter, *http.Request) (any, error) {
+	return operatorapi.Info{
+		Version: a.version, PublicURL: a.publicURL.String(), Registry: a.publicURL.Host, ServerTime: a.now().UTC(),
+	}, nil
+}
+
+func (a *API) createNode(w http.ResponseWriter, r *http.Request) (any, error) {
+	in, err := readStrict[operatorapi.NodeCreate](w, r)
+	if err != nil {
+		return nil, err
+	}
+	if !nodeName.MatchString(in.Name) || looksID.MatchString(in.Name) {
+		return nil, invalid("node name %.100q: want a DNS label that doesn't look like an ID: lower-case letters, digits and hyphens, at most %d", in.Name, operatorapi.MaxNameLength)
+	}
+	if err := checkArchitecture(in.Architecture, true); err != nil {
+		return nil, err
+	}
+	node, err := a.db.CreateNode(r.Context(), in.Name, in.Architecture)
+	if errors.Is(err, db.ErrExists) {
+		return nil, refuse(http.StatusConflict, nodeapi.CodeConflict, "there is a node called %s already", in.Name).withHint("choose another name")
+	}
+	if err != nil {
+		return nil, err
+	}
+	return a.operatorView(r.Context(), node, nil)
+}
+
+func (a *API) listNodes(_ http.ResponseWriter, r *http.Request) (any, error) {
+	nodes, err := a.db.Nodes(r.Context())
+	if err != nil {
+		return nil, err
+	}
+	list := operatorapi.NodeList{Nodes: []operatorapi.Node{}, Count: len(nodes)}
+	for _, node := range nodes {
+		modules, err := a.db.Assigned(r.Context(), node.ID)
+		if err != nil {
+			return nil, err
+		}
+		view, err := a.operatorView(r.Context(), node, modules)
+		if err != nil {
+			return nil, err
+		}
+		list.Nodes = append(list.Nodes, view)
+	}
+	return list, nil
+}
+
+// nodeByRef finds the node that the path names.
+func (a *API) nodeByRef(r *http.Request) (db.Node, error) {
+	ref := r.PathValue("node")
+	node, err := a.db.Node(r.Context(), ref)
+	if isNotFound(err) {
+		return db.Node{}, refuse(http.StatusNotFound, nodeapi.CodeNotFound, "there is no node %.100q", ref).withHint("see powernode node list")
+	}
+	return node, err
+}
+
+func (a *API) showNode(_ http.ResponseWriter, r *http.Request) (any, error) {
+	ctx := r.Context()
+	node, err := a.nodeByRef(r)
+	if err != nil {
+		return nil, err
+	}
+	modules, err := a.db.Assigned(ctx, node.ID)
+	if err != nil {
+		return nil, err
+	}
+	detail := operatorapi.NodeDetail{Assignments: []operatorapi.Module{}, Certificates: []operatorapi.Certificate{}, Conflicts: []operatorapi.Conflict{}}
+	if detail.Node, err = a.operatorView(ctx, node, modules); err != nil {
+		return nil, err
+	}
+	for _, m := range modules {
+		detail.Assignments = append(detail.Assignments, a.moduleView(m))
+	}
+	certificates, err := a.db.Certificates(ctx, node.ID)
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range certificates {
+		detail.Certificates = append(detail.Certificates, operatorapi.Certificate{
+			ID: c.ID, Serial: c.Serial, NotBefore: c.NotBefore, NotAfter: c.NotAfter, RevokedAt: c.RevokedAt,
+		})
+	}
+	root, _, err := a.expected(ctx, node.Architecture, modules)
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range root.Conflicts {
+		detail.Conflicts = append(detail.Conflicts, operatorapi.Conflict(c))
+	}
+	detail.Events, err = a.events(ctx, node.ID, shownEvents)
+	return detail, err
+}
+
+// operatorView puts together what the operator sees of a node.
+func (a *API) operatorView(ctx context.Context, node db.Node, modules []db.Module) (operatorapi.Node, error) {
+	view := operatorapi.Node{
+		ID: node.ID, Name: node.Name, Status: operatorapi.NodePending, CreatedAt: node.CreatedAt, Architecture: node.Architecture, Modules: node.Modules,
+	}
+	root, text, err := a.expected(ctx, node.Architecture, modules)
+	if err != nil {
+		return view, err
+	}
+	view.ExpectedRootError = text
+	if !root.Digest.IsZero() {
+		view.ExpectedRootDigest = root.Digest.String()
+	}
+	if node.Report == nil {
+		return view, nil
+	}
+	// A clock that was set back makes no heartbeat younger than now.
+	age := max(a.now().Sub(node.Report.ReceivedAt), 0)
+	view.Status = operatorapi.NodeRunning
+	if age > operatorapi.StaleAfter {
+		view.Status = operatorapi.NodeStale
+	}
+	hb := node.Report.Heartbeat
+	view.Report = &operatorapi.Report{
+		ReceivedAt: node.Report.ReceivedAt, AgeSeconds: int64(age / time.Second), BootID: hb.BootID, AgentVersion: hb.AgentVersion,
+		Architecture: hb.Architecture, UptimeSeconds: hb.UptimeSeconds, ModuleDigests: hb.ModuleDigests, MountState: string(hb.MountState),
+		LoadAverage: hb.LoadAverage, MemoryFreeKB: hb.MemoryFreeKB, RootDigest: hb.RootDigest, IntegrityLevel: hb.IntegrityLevel, Generation: hb.Generation,
+	}
+	view.InStep = view.ExpectedRootDigest != "" && view.ExpectedRootDigest == hb.RootDigest
+	return view, nil
+}
+
+// expected returns the composition that a node should run. text says why there is none where
+// that is the modules' fault, or that the architecture isn't known yet; err is the platform's.
+func (a *API) expected(ctx context.Context, architecture string, modules []db.Module) (root db.Root, text string, err error) {
+	if len(modules) == 0 {
+		return db.Root{}, "", nil
+	}
+	if architecture == "" {
+		return db.Root{}, "the node's architecture isn't known before it enrolls", nil
+	}
+	root, err = a.catalog.ExpectedRoot(ctx, architecture, modules)
+	if err != nil && fault.KindOf(err) == fault.Refuse {
+		return db.Root{}, err.Error(), nil
+	}
+	return root, "", err
+}
+
+// createToken makes a bootstrap token: 32 random bytes, of which the platform keeps the hash.
+func (a *API) createToken(w http.ResponseWriter, r *http.Request) (any, error) {
+	node, err := a.nodeByRef(r)
+	if err != nil {
+		return nil, err
+	}
+	in, err := readStrict[operatorapi.TokenCreate](w, r)
+	if err != nil {
+		return nil, err
+	}
+	ttl := operatorapi.DefaultTokenTTL
+	if in.TTLSeconds != 0 {
+		if in.TTLSeconds < 1 || in.TTLSeconds > int64(operatorapi.MaxTokenTTL/time.Second) {
+			return nil, invalid("ttl_seconds %d: want 1 to %d", in.TTLSeconds, int64(operatorapi.MaxTokenTTL/time.Second))
+		}
+		ttl = time.Duration(in.TTLSeconds) * time.Second
+	}
+	token := NewToken()
+	expires, err := a.db.CreateToken(r.Context(), node.ID, token, ttl)
+	if err != nil {
+		return nil, err
+	}
+	return operatorapi.Token{
+		Token: token, NodeID: node.ID, NodeName: node.Name, ExpiresAt: expires, PlatformURL: a.publicURL.String(), CAPEM: string(a.ca.PEM()),
+	}, nil
+}
+
+// NewToken returns 256 random bits as 43 characters of URL-safe base64.
+func NewToken() string {
+	var b [32]byte
+	// crypto/rand.Read never fails: it ends the process where the system has no randomness.
+	_, _ = rand.Read(b[:])
+	return base64.RawURLEncoding.EncodeToString(b[:])
+}
+
+func (a *API) listEvents(_ http.ResponseWriter, r *http.Request) (any, error) {
+	list, err := a.events(r.Context(), "", listedEvents)
+	return operatorapi.EventList{Events: list, Count: len(list)}, err
+}
+
+func (a *API) events(ctx context.Context, nodeID string, limit int) ([]operatorapi.Event, error) {
+	rows, err := a.db.Events(ctx, nodeID, limit)
+	if err != nil {
+		return nil, err
+	}
+	list := []operatorapi.Event{}
+	for _, e := range rows {
+		list = append(list, operatorapi.Event(e))
+	}
+	return list, nil
+}

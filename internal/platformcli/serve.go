@@ -1,0 +1,90 @@
+package platformcli
+
+import (
+	"log/slog"
+
+	"github.com/spf13/cobra"
+
+	"github.com/powernode/powernode-agent/internal/cli"
+	"github.com/powernode/powernode-agent/internal/fault"
+	"github.com/powernode/powernode-agent/internal/platform"
+	"github.com/powernode/powernode-agent/internal/version"
+)
+
+// serveFlags are the flags of `serve`.
+type serveFlags struct {
+	data          string
+	listen        string
+	publicURL     string
+	names         []string
+	resetOperator bool
+	logLevel      string
+	logFormat     string
+}
+
+func serveCommand(app *cli.App) *cobra.Command {
+	var f serveFlags
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Serve nodes, operators and the module registry over HTTPS",
+		Long: `Serve nodes, operators and the module registry over HTTPS.
+
+The first start makes everything in the data directory: the certificate authority, the database,
+the registry's storage, and operator.json, the credential file that powernode takes by --config.
+Nothing else has to be installed. SIGTERM lets the requests under way end.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			options, err := f.options(app)
+			if err != nil {
+				return err
+			}
+			server, err := platform.Open(cmd.Context(), options)
+			if err != nil {
+				return err
+			}
+			return server.Serve(cmd.Context())
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&f.data, "data", "/var/lib/powernode-platform", "the data directory; it holds secrets and is for this program alone")
+	flags.StringVar(&f.listen, "listen", "127.0.0.1:8443", "the address to listen on; port 0 takes a free one")
+	flags.StringVar(&f.publicURL, "public-url", "", "the https URL by which nodes and operators reach the platform (default: the listening address)")
+	flags.StringSliceVar(&f.names, "tls-name", nil, "a further host name or IP address for the server certificate")
+	flags.BoolVar(&f.resetOperator, "reset-operator", false, "replace the operator's token and write operator.json anew")
+	flags.StringVar(&f.logLevel, "log-level", "info", "how much to log: debug, info, warn or error")
+	flags.StringVar(&f.logFormat, "log-format", "text", "how to log: text or json")
+	return cmd
+}
+
+// options checks the flags and turns them into what the platform is made of.
+func (f *serveFlags) options(app *cli.App) (platform.Options, error) {
+	o := platform.Options{Dir: f.data, Listen: f.listen, Names: f.names, ResetOperator: f.resetOperator, Version: version.Get().Version}
+	if f.data == "" {
+		return o, fault.New(fault.Refuse, fault.Input, "name a directory with --data", "the data directory has no name")
+	}
+	for _, name := range f.names {
+		if err := platform.CheckName(name); err != nil {
+			return o, err
+		}
+	}
+	if f.publicURL != "" {
+		var err error
+		if o.PublicURL, err = platform.ParsePublicURL(f.publicURL); err != nil {
+			return o, err
+		}
+	}
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(f.logLevel)); err != nil {
+		return o, fault.New(fault.Refuse, fault.Input, "use debug, info, warn or error", "unknown log level %q", f.logLevel)
+	}
+	options := &slog.HandlerOptions{Level: level}
+	switch f.logFormat {
+	case "text":
+		o.Logger = slog.New(slog.NewTextHandler(app.Err, options))
+	case "json":
+		o.Logger = slog.New(slog.NewJSONHandler(app.Err, options))
+	default:
+		return o, fault.New(fault.Refuse, fault.Input, "use text or json", "unknown log format %q", f.logFormat)
+	}
+	return o, nil
+}
