@@ -59,13 +59,13 @@ func (m *Mount) attach(path string, flags int) error {
 		return fmt.Errorf("attach %s: open %s: %w", m.what, path, err)
 	}
 	defer target.Close()
-	return m.attachAt(target, flags)
+	return m.moveTo(target, flags)
 }
 
 // AttachAt puts the mount on top of the directory (or file) that target is open on.
-func (m *Mount) AttachAt(target *os.File) error { return m.attachAt(target, 0) }
+func (m *Mount) AttachAt(target *os.File) error { return m.moveTo(target, 0) }
 
-func (m *Mount) attachAt(target *os.File, flags int) error {
+func (m *Mount) moveTo(target *os.File, flags int) error {
 	flags |= unix.MOVE_MOUNT_F_EMPTY_PATH | unix.MOVE_MOUNT_T_EMPTY_PATH
 	err := unix.MoveMount(int(m.f.Fd()), "", int(target.Fd()), "", flags)
 	runtime.KeepAlive(m.f)

@@ -13,26 +13,25 @@ func emptyImage() []byte {
 		inode      = nid * 32
 		entries    = inode + 32
 		directory  = 2
+		dirent     = 12
 	)
 	le := binary.LittleEndian
 	image := make([]byte, 4096)
-	le.PutUint32(image[superblock:], 0xE0F5E1E2)     // magic
-	image[superblock+12] = 12                        // blkszbits: 4096
-	le.PutUint16(image[superblock+14:], nid)         // root_nid
-	le.PutUint64(image[superblock+16:], 1)           // inos
-	le.PutUint32(image[superblock+36:], 1)           // blocks
-	le.PutUint16(image[inode:], 2<<1)                // i_format: compact, EROFS_INODE_FLAT_INLINE
-	le.PutUint16(image[inode+4:], 0o040755)          // i_mode
-	le.PutUint16(image[inode+6:], 2)                 // i_nlink
-	le.PutUint32(image[inode+8:], 2*12+len32("...")) // i_size: two entries and their names
+	le.PutUint32(image[superblock:], 0xE0F5E1E2) // magic
+	image[superblock+12] = 12                    // blkszbits: 4096
+	le.PutUint16(image[superblock+14:], nid)     // root_nid
+	le.PutUint64(image[superblock+16:], 1)       // inos
+	le.PutUint32(image[superblock+36:], 1)       // blocks
+	le.PutUint16(image[inode:], 2<<1)            // i_format: compact, EROFS_INODE_FLAT_INLINE
+	le.PutUint16(image[inode+4:], 0o040755)      // i_mode
+	le.PutUint16(image[inode+6:], 2)             // i_nlink
+	le.PutUint32(image[inode+8:], 2*dirent+3)    // i_size: two entries and the names "." and ".."
 	for i, name := range []string{".", ".."} {
-		entry := image[entries+12*i:]
+		entry := image[entries+dirent*i:]
 		le.PutUint64(entry, nid)
-		le.PutUint16(entry[8:], uint16(2*12+i)) // nameoff: behind the entries; "." is one byte long
+		le.PutUint16(entry[8:], uint16(2*dirent+i)) // nameoff: behind the entries; "." is one byte long
 		entry[10] = directory
-		copy(image[entries+2*12+i:], name)
+		copy(image[entries+2*dirent+i:], name)
 	}
 	return image
 }
-
-func len32(s string) uint32 { return uint32(len(s)) }
