@@ -12,6 +12,8 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
+	"io"
+	"log"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -185,3 +187,6 @@ func withDigest384(b Bundle, data []byte) []byte {
 		base64.StdEncoding.EncodeToString(was[:]), base64.StdEncoding.EncodeToString(is[:]),
 	).Replace(string(b.Data)))
 }
+
+// silent is a logger for servers that tests don't want to hear.
+func silent() *log.Logger { return log.New(io.Discard, "", 0) }
