@@ -36,7 +36,7 @@ func dumpOf(t rapid.TB, root *tree.Node) []byte {
 func TestImagesAreMkcomposefssByteForByte(t *testing.T) {
 	tool := oracle.Path(t, "mkcomposefs")
 	rapid.Check(t, func(t *rapid.T) {
-		root := genTree(t)
+		root := genTree(t, dumpOddity)
 		opts := rapid.SampledFrom([]Options{Default, {0, 0}, V1}).Draw(t, "version")
 		dump := dumpOf(t, root)
 		ours, digest, err := Build(root, opts)

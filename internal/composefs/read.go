@@ -1,0 +1,309 @@
+package composefs
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/powernode/powernode-agent/internal/erofs"
+	"github.com/powernode/powernode-agent/internal/fault"
+	"github.com/powernode/powernode-agent/internal/tree"
+)
+
+// imageLimit bounds the images that Read takes in, and with it its memory: about five million files.
+const imageLimit = 1 << 30
+
+// Read reads the tree that an image of size bytes was written from. Names that an inode has several of
+// become one node with several names; stubs, escapes and whiteouts' marks are undone.
+//
+// It refuses whatever no composefs of version 0 or 1 writes.
+func Read(r io.ReaderAt, size int64) (*tree.Node, error) {
+	if size < blockSize || size > imageLimit {
+		return nil, fault.New(fault.Refuse, fault.Verify, "", "read a composefs image: %d bytes: the size must be %d to %d", size, blockSize, imageLimit)
+	}
+	data := make([]byte, size)
+	if _, err := io.ReadFull(io.NewSectionReader(r, 0, size), data); err != nil {
+		return nil, fmt.Errorf("read a composefs image: %w", err)
+	}
+	root, err := read(data)
+	if err != nil {
+		return nil, fault.New(fault.Refuse, fault.Verify, "", "read a composefs image: %w", err)
+	}
+	return root, nil
+}
+
+func read(data []byte) (*tree.Node, error) {
+	version, err := parseHeader(data)
+	if err != nil {
+		return nil, err
+	}
+	im, err := erofs.Open(data)
+	if err != nil {
+		return nil, err
+	}
+	rd := reader{image: im, version: version, leaves: make(map[uint64]*readLeaf), dirNIDs: make(map[uint64]struct{})}
+	return rd.run()
+}
+
+// parseHeader returns an image's version.
+func parseHeader(data []byte) (uint32, error) {
+	le := binary.LittleEndian
+	magic, version, composefsVersion := le.Uint32(data), le.Uint32(data[4:]), le.Uint32(data[12:])
+	switch {
+	case magic != headerMagic:
+		return 0, fmt.Errorf("magic %#x, want %#x", magic, uint32(headerMagic))
+	case version != headerVersion || composefsVersion > maxVersion:
+		return 0, fmt.Errorf("version %d.%d is unknown", version, composefsVersion)
+	}
+	return composefsVersion, nil
+}
+
+// reader goes through an image's directories breadth first, as their inodes are numbered.
+type reader struct {
+	image   *erofs.Image
+	version uint32
+	queue   []readDir
+	// leaves and dirNIDs find inodes seen before.
+	leaves  map[uint64]*readLeaf
+	dirNIDs map[uint64]struct{}
+	// next is the number that the next inode has if the image is numbered as composefs does.
+	next uint32
+}
+
+// readDir is a directory of the image.
+type readDir struct {
+	node   *tree.Node
+	inode  erofs.Inode
+	parent int // its directory's index in the queue; the root's is its own
+	name   string
+	depth  int
+	// marked says that the directory has the marks of one that holds whiteouts.
+	marked bool
+}
+
+// readLeaf is an inode that is no directory, with its names.
+type readLeaf struct {
+	node  *tree.Node
+	ino   uint32
+	nlink uint32
+	// fileType is what its directory entries must say.
+	fileType uint8
+	names    []readName
+	// homes are the names in whose place the inode may lie, as its number shows: several only if
+	// no other inode was numbered between them.
+	homes []readName
+	stub  bool
+}
+
+// readName is a name in a directory, given by its index in the queue.
+type readName struct {
+	dir  int
+	name string
+}
+
+func (r *reader) run() (*tree.Node, error) {
+	super := r.image.Super()
+	in, err := r.image.Inode(uint64(super.RootNID))
+	if err != nil {
+		return nil, err
+	}
+	root, err := r.addDir(in, 0, "")
+	if err != nil {
+		return nil, fmt.Errorf("%q: %w", "/", err)
+	}
+	r.next = 1
+	for i := 0; i < len(r.queue); i++ {
+		if err := r.readDir(i); err != nil {
+			return nil, fmt.Errorf("%.200q: %w", "/"+r.path(i), err)
+		}
+	}
+	if r.image.Super().Inodes != uint64(len(r.dirNIDs)+len(r.leaves)) {
+		return nil, fmt.Errorf("the superblock says %d inodes, there are %d", super.Inodes, len(r.dirNIDs)+len(r.leaves))
+	}
+	r.settle()
+	return root, nil
+}
+
+// addDir puts a directory into the queue.
+func (r *reader) addDir(in erofs.Inode, parent int, name string) (*tree.Node, error) {
+	if _, again := r.dirNIDs[in.NID]; again {
+		return nil, errors.New("a directory with two names")
+	}
+	r.dirNIDs[in.NID] = struct{}{}
+	d := readDir{inode: in, parent: parent, name: name}
+	if len(r.queue) > 0 {
+		if d.depth = r.queue[parent].depth + 1; d.depth >= depthLimit {
+			return nil, fmt.Errorf("directories nest deeper than %d", depthLimit)
+		}
+	}
+	n, err := r.node(&in, len(r.queue) == 0)
+	if err != nil {
+		return nil, err
+	}
+	if n.Kind != tree.Directory {
+		return nil, errors.New("the root must be a directory")
+	}
+	d.node, d.marked = n, r.holdsMarks(n)
+	r.queue = append(r.queue, d)
+	return n, nil
+}
+
+// readDir reads the entries of a directory of the queue.
+func (r *reader) readDir(index int) error {
+	dir := r.queue[index]
+	dots, whiteouts := 0, false
+	err := r.image.Dirents(&dir.inode, func(e erofs.Dirent) error {
+		switch e.Name {
+		case ".", "..":
+			want := dir.inode.NID
+			if e.Name == ".." {
+				want = r.queue[dir.parent].inode.NID
+			}
+			if dots++; e.NID != want || e.Type != erofs.TypeDir {
+				return fmt.Errorf("%q leads to inode %d instead of %d", e.Name, e.NID, want)
+			}
+			return nil
+		}
+		n, err := r.entry(index, e)
+		if err != nil {
+			return fmt.Errorf("%.80q: %w", e.Name, err)
+		}
+		if n != nil {
+			whiteouts = whiteouts || isWhiteout(n)
+			dir.node.SetChild(e.Name, n)
+		}
+		return nil
+	})
+	if err == nil && dots != 2 {
+		err = errors.New(`"." or ".." is missing`)
+	}
+	if whiteouts {
+		r.dropMarks(dir.node)
+	}
+	return err
+}
+
+// entry reads the inode of a directory's entry, or finds it among those seen before. It returns nil
+// for a stub.
+func (r *reader) entry(index int, e erofs.Dirent) (*tree.Node, error) {
+	name := readName{index, e.Name}
+	if l, again := r.leaves[e.NID]; again {
+		if l.stub || isWhiteout(l.node) {
+			return nil, errors.New("a whiteout can't have hard links")
+		}
+		if e.Type != l.fileType {
+			return nil, fmt.Errorf("entry of type %d for an inode of type %d", e.Type, l.fileType)
+		}
+		l.names = append(l.names, name)
+		r.number(l)
+		return l.node, nil
+	}
+	in, err := r.image.Inode(e.NID)
+	if err != nil {
+		return nil, err
+	}
+	if e.Type != erofs.TypeOf(in.Mode) {
+		return nil, fmt.Errorf("entry of type %d for mode %#o", e.Type, in.Mode)
+	}
+	if in.Mode&erofs.ModeType == erofs.ModeDir {
+		r.next++
+		return r.addDir(in, index, e.Name)
+	}
+	n, err := r.node(&in, false)
+	if err != nil {
+		return nil, err
+	}
+	l := &readLeaf{node: n, ino: in.Ino, nlink: in.Nlink, fileType: e.Type, names: []readName{name}}
+	r.leaves[e.NID] = l
+	r.number(l)
+	if isWhiteout(n) {
+		if index != 0 || !isStubName(e.Name) {
+			return nil, errors.New("a whiteout that isn't escaped")
+		}
+		l.stub = true
+		return nil, nil
+	}
+	if r.queue[index].marked && isEscaped(n) {
+		restoreWhiteout(n)
+	}
+	return n, nil
+}
+
+// number finds out whether the inode may lie in the place of the leaf's latest name.
+func (r *reader) number(l *readLeaf) {
+	first := len(l.homes) == 0
+	if first && l.ino == r.next {
+		r.next++
+	} else if first || l.ino != r.next-1 {
+		return
+	}
+	l.homes = append(l.homes, l.names[len(l.names)-1])
+}
+
+// isStubName reports whether the root of an image has a whiteout of that name.
+func isStubName(name string) bool {
+	return len(name) == 2 && unhex(name[0]) >= 0 && unhex(name[1]) >= 0
+}
+
+// settle makes explicit, once all names are known, what differs from the usual: link counts, and
+// which of several names is the first.
+func (r *reader) settle() {
+	for _, l := range r.leaves {
+		if l.stub {
+			continue
+		}
+		switch {
+		case l.nlink == 0:
+			l.node.Explicit |= tree.ExplicitNlink
+		case l.nlink != uint32(len(l.names)):
+			l.node.Nlink = l.nlink
+		}
+		if len(l.names) > 1 {
+			r.markNames(l)
+		}
+	}
+}
+
+// markNames marks the names before the one in whose place the inode lies.
+func (r *reader) markNames(l *readLeaf) {
+	first := l.names[0]
+	for _, name := range l.names {
+		if r.before(name, first) {
+			first = name
+		}
+	}
+	if len(l.homes) == 0 || slices.Contains(l.homes, first) {
+		return
+	}
+	for _, name := range l.names {
+		if r.before(name, l.homes[0]) {
+			r.queue[name.dir].node.SetLink(name.name, l.node)
+		}
+	}
+}
+
+// before reports whether a comes before b in a depth-first walk in byte order of names.
+func (r *reader) before(a, b readName) bool {
+	for a.dir != b.dir {
+		da, db := &r.queue[a.dir], &r.queue[b.dir]
+		if da.depth >= db.depth {
+			a = readName{da.parent, da.name}
+		} else {
+			b = readName{db.parent, db.name}
+		}
+	}
+	return a.name < b.name
+}
+
+// path returns the path of a directory of the queue, without a leading slash.
+func (r *reader) path(index int) string {
+	var names []string
+	for ; index != 0; index = r.queue[index].parent {
+		names = append(names, r.queue[index].name)
+	}
+	slices.Reverse(names)
+	return strings.Join(names, "/")
+}
