@@ -14,8 +14,20 @@ func New(app *cli.App) *cobra.Command {
 		Use:   "powernode",
 		Short: "Build, seal, sign and publish modules; look after nodes",
 	})
+	conn := &connection{app: app}
+	root.PersistentFlags().StringVar(&conn.path, "config", "",
+		"the platform's operator.json (default $POWERNODE_CONFIG, then ~/.config/powernode/operator.json)")
 	root.AddCommand(
+		group("key", "Make signing keys", keyGenerateCommand(app)),
+		group("module", "Build and publish modules", modulePublishCommand(app, conn)),
 		app.VersionCommand(),
 	)
 	return root
+}
+
+// group returns a command that only holds others.
+func group(name, short string, commands ...*cobra.Command) *cobra.Command {
+	cmd := &cobra.Command{Use: name, Short: short, Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
+	cmd.AddCommand(commands...)
+	return cmd
 }

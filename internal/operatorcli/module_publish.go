@@ -1,0 +1,176 @@
+package operatorcli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/powernode/powernode-agent/internal/cli"
+	"github.com/powernode/powernode-agent/internal/fault"
+	"github.com/powernode/powernode-agent/internal/ociimage"
+	"github.com/powernode/powernode-agent/internal/operatorapi"
+	"github.com/powernode/powernode-agent/internal/operatorclient"
+	"github.com/powernode/powernode-agent/internal/publish"
+	"github.com/powernode/powernode-agent/internal/signing"
+)
+
+// publishDoc is the documented shape of `module publish --output json`.
+type publishDoc struct {
+	publish.Published
+	// Registered is the platform's view; missing with --no-register.
+	Registered *operatorapi.Module `json:"registered,omitempty"`
+}
+
+// publishFlags are the flags of module publish.
+type publishFlags struct {
+	repository, keyFile, passwordFile, variety string
+	priority, position                         int
+	noRegister                                 bool
+}
+
+func modulePublishCommand(app *cli.App, conn *connection) *cobra.Command {
+	var f publishFlags
+	cmd := &cobra.Command{
+		Use:   "publish LAYOUT...",
+		Short: "Seal, sign and push a module, and tell the platform of it",
+		Long: `Seal, sign and push the module in an OCI layout (one layout for each architecture), and tell the
+platform of it. The seal is computed from the layers; the signature covers it with the manifest and
+is attached in both of cosign's forms.
+
+REPOSITORY may leave out the host: the platform's own registry is meant then.`,
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			doc, err := f.run(cmd.Context(), app, conn, args)
+			if err != nil {
+				return err
+			}
+			return app.Print(doc, doc.table)
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&f.repository, "repository", "", "where to push: host/path, or path (default modules/NAME)")
+	flags.StringVar(&f.keyFile, "key", "powernode.key", "private key to sign with")
+	flags.StringVar(&f.passwordFile, "password-file", "", "file whose first line is the key's password")
+	flags.StringVar(&f.variety, "variety", "subscription", "the module's role: subscription, config or instance")
+	flags.IntVar(&f.priority, "priority", 0, "priority within its category, 0 to 999; higher wins")
+	flags.IntVar(&f.position, "category-position", -1, "the category's position, 0 to 999 (default the variety's: 10, 20 or 30)")
+	flags.BoolVar(&f.noRegister, "no-register", false, "push only; don't tell the platform")
+	return cmd
+}
+
+func (f *publishFlags) run(ctx context.Context, app *cli.App, conn *connection, paths []string) (publishDoc, error) {
+	config, err := conn.config()
+	if err != nil {
+		return publishDoc{}, err
+	}
+	key, err := f.key(app)
+	if err != nil {
+		return publishDoc{}, err
+	}
+	layouts := make([]*ociimage.Layout, len(paths))
+	for i, path := range paths {
+		if layouts[i], err = ociimage.OpenLayout(path); err != nil {
+			return publishDoc{}, err
+		}
+		defer layouts[i].Close()
+	}
+	registry, err := conn.registry(config)
+	if err != nil {
+		return publishDoc{}, err
+	}
+	defer registry.Close()
+	repository, err := f.where(ctx, config, layouts[0])
+	if err != nil {
+		return publishDoc{}, err
+	}
+	progress := app.NewProgress()
+	published, err := publish.Publish(ctx, publish.Options{
+		Layouts: layouts, Client: registry, Repository: repository, Key: key,
+		Progress: func(name string, total int64) (func(int64), func(error)) {
+			part := progress.Start(name, total)
+			return part.Add, part.Done
+		},
+	})
+	progress.Close()
+	if err != nil || f.noRegister {
+		return publishDoc{Published: published}, err
+	}
+	registered, err := f.register(ctx, config, published)
+	return publishDoc{published, registered}, err
+}
+
+// key reads the private key.
+func (f *publishFlags) key(app *cli.App) (*signing.Key, error) {
+	file, err := os.Open(f.keyFile)
+	if err != nil {
+		return nil, fault.New(fault.Refuse, fault.Input, "make one with powernode key generate, or name it with --key", "open the signing key: %w", err)
+	}
+	defer file.Close()
+	text, err := io.ReadAll(io.LimitReader(file, signing.KeyFileMax+1))
+	if err != nil {
+		return nil, fmt.Errorf("read the signing key: %w", err)
+	}
+	password, err := passwordSource(app, f.passwordFile).Read(false)
+	if err != nil {
+		return nil, err
+	}
+	return signing.OpenKey(text, password)
+}
+
+// where returns the repository, with its host.
+func (f *publishFlags) where(ctx context.Context, config operatorclient.Config, layout *ociimage.Layout) (string, error) {
+	path := f.repository
+	if path == "" {
+		name, err := publish.NameOf(ctx, layout)
+		if err != nil {
+			return "", err
+		}
+		path = "modules/" + name
+	}
+	// As everywhere with image names, the first component is a host if it has a dot or a port.
+	if host, _, ok := strings.Cut(path, "/"); ok && strings.ContainsAny(host, ".:") {
+		return path, nil
+	}
+	return config.RegistryHost() + "/" + path, nil
+}
+
+// register tells the platform of what was pushed.
+func (f *publishFlags) register(ctx context.Context, config operatorclient.Config, p publish.Published) (*operatorapi.Module, error) {
+	client, err := operatorclient.NewClient(config)
+	if err != nil {
+		return nil, err
+	}
+	defer client.Close()
+	in := operatorapi.ModuleRegister{Repository: p.Repository, Digest: p.Digest, Variety: f.variety, Priority: f.priority}
+	if f.position >= 0 {
+		in.CategoryPosition = &f.position
+	}
+	m, err := client.RegisterModule(ctx, in)
+	if err != nil {
+		return nil, fmt.Errorf("%s %s was pushed, but the platform didn't take it: %w", p.Name, p.Version, err)
+	}
+	return &m, nil
+}
+
+func (d publishDoc) table(w io.Writer) error {
+	pairs := [][2]string{
+		{"module", d.Name + " " + d.Version},
+		{"image", d.Repository + ":" + d.Tag},
+		{"digest", d.Digest},
+		{"signed by", d.KeyID},
+	}
+	for _, i := range d.Images {
+		pairs = append(pairs, [2]string{"seal " + i.Architecture, fmt.Sprintf("%s (%d layers, %s, %d entries)", i.Seal, i.Layers, cli.Bytes(uint64(i.Bytes)), i.Files)})
+	}
+	if len(d.BeyondSealingSpec) > 0 {
+		pairs = append(pairs, [2]string{"remark", "other tools compute another seal, because of the xattrs " + strings.Join(d.BeyondSealingSpec, ", ")})
+	}
+	if d.Registered != nil {
+		pairs = append(pairs, [2]string{"effective priority", fmt.Sprint(d.Registered.EffectivePriority)})
+	}
+	return cli.Pairs(w, pairs)
+}

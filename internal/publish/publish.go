@@ -1,0 +1,233 @@
+// Package publish brings a module that was built into a registry: it seals the image, pushes it,
+// and attaches the signatures.
+//
+// It promises that what it signs is what it sealed: the seal is computed from the layers
+// themselves, and the manifest that carries it is the one that is pushed and signed. Publishing
+// the same layout again pushes the same bytes. It trusts its caller for the layout's content and
+// the key; the registry gets digests that it can't change unnoticed.
+package publish
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/powernode/powernode-agent/internal/fault"
+	"github.com/powernode/powernode-agent/internal/fsverity"
+	"github.com/powernode/powernode-agent/internal/layer"
+	"github.com/powernode/powernode-agent/internal/module"
+	"github.com/powernode/powernode-agent/internal/ociimage"
+	"github.com/powernode/powernode-agent/internal/signing"
+)
+
+// Options say what to publish where.
+type Options struct {
+	// Layouts hold the module, one layout for each architecture, each with one image.
+	Layouts []*ociimage.Layout
+	Client  *ociimage.Client
+	// Repository is "host/path". The tag is the module's version.
+	Repository string
+	Key        *signing.Key
+	// Progress is told of an upload of total bytes that begins, and returns what to tell of n more
+	// bytes and of the end; nil shows nothing.
+	Progress func(name string, total int64) (add func(n int64), done func(error))
+}
+
+// Published is a module in a registry.
+type Published struct {
+	Name       string  `json:"name"`
+	Version    string  `json:"version"`
+	Repository string  `json:"repository"`
+	Tag        string  `json:"tag"`
+	KeyID      string  `json:"key_id"`
+	Images     []Image `json:"images"`
+	// Digest is what to assign: the image's, or that of the index where there are several.
+	Digest string `json:"digest"`
+	// BeyondSealingSpec are extended attributes with which other tools compute another seal.
+	BeyondSealingSpec []string `json:"beyond_sealing_spec,omitempty"`
+}
+
+// Image is the module for one architecture.
+type Image struct {
+	Architecture string          `json:"architecture"`
+	Digest       string          `json:"digest"`
+	Seal         fsverity.Digest `json:"seal"`
+	Layers       int             `json:"layers"`
+	// Bytes is the size of the layers, compressed.
+	Bytes int64 `json:"bytes"`
+	Files int64 `json:"files"`
+}
+
+// Publish seals, pushes and signs. A failure leaves at most blobs and manifests that no tag names.
+func Publish(ctx context.Context, o Options) (Published, error) {
+	if len(o.Layouts) == 0 {
+		return Published{}, fault.New(fault.Refuse, fault.Input, "name an OCI layout", "there is nothing to publish")
+	}
+	if o.Progress == nil {
+		o.Progress = func(string, int64) (func(int64), func(error)) { return func(int64) {}, func(error) {} }
+	}
+	p := Published{Repository: o.Repository, KeyID: o.Key.ID()}
+	var images []*ociimage.Image
+	for _, layout := range o.Layouts {
+		sealed, info, beyond, err := seal(ctx, layout)
+		if err != nil {
+			return Published{}, err
+		}
+		name, version := sealed.Annotations[module.AnnotationName], sealed.Annotations[module.AnnotationVersion]
+		if p.Name == "" {
+			p.Name, p.Version, p.Tag = name, version, module.VersionTag(version)
+		} else if p.Name != name || p.Version != version {
+			return Published{}, fault.New(fault.Refuse, fault.Input, "publish one module at a time",
+				"the layouts hold %s %s and %s %s", p.Name, p.Version, name, version)
+		}
+		p.BeyondSealingSpec = append(p.BeyondSealingSpec, beyond...)
+		p.Images = append(p.Images, info)
+		images = append(images, sealed)
+		if err := push(ctx, o, p, layout, sealed, len(o.Layouts) == 1); err != nil {
+			return Published{}, err
+		}
+	}
+	slices.Sort(p.BeyondSealingSpec)
+	p.BeyondSealingSpec = slices.Compact(p.BeyondSealingSpec)
+	p.Digest = p.Images[0].Digest
+	if len(images) > 1 {
+		index, err := pushIndex(ctx, o, p, images)
+		if err != nil {
+			return Published{}, err
+		}
+		p.Digest = string(index.Digest)
+	}
+	return p, nil
+}
+
+// seal reads the layout's image, computes its seal from the layers, and returns the image with
+// the seal among its annotations: itself where it has it already.
+func seal(ctx context.Context, layout *ociimage.Layout) (*ociimage.Image, Image, []string, error) {
+	image, err := layout.Resolve(ctx, ociimage.Reference{}, "")
+	if err != nil {
+		return nil, Image{}, nil, err
+	}
+	if err := checkDescribed(image); err != nil {
+		return nil, Image{}, nil, err
+	}
+	root, stats, err := ociimage.Pull(ctx, layout, image, ociimage.PullOptions{Sink: layer.Discard{}})
+	if err != nil {
+		return nil, Image{}, nil, err
+	}
+	digest, err := ociimage.Seal(root)
+	if err != nil {
+		return nil, Image{}, nil, err
+	}
+	if image.Annotations[module.AnnotationSeal] != digest.String() {
+		if image, err = withSeal(layout, image, digest); err != nil {
+			return nil, Image{}, nil, err
+		}
+	}
+	return image, Image{
+		Architecture: image.Architecture, Digest: string(image.Digest), Seal: digest,
+		Layers: len(image.Layers), Bytes: image.Size(), Files: stats.Entries,
+	}, ociimage.BeyondSealingSpec(root), nil
+}
+
+// checkDescribed refuses an image that isn't a module.
+func checkDescribed(image *ociimage.Image) error {
+	name, version := image.Annotations[module.AnnotationName], image.Annotations[module.AnnotationVersion]
+	if err := module.CheckName(name); err != nil {
+		return fmt.Errorf("image %s: annotation %s: %w", image.Digest, module.AnnotationName, err)
+	}
+	if err := module.CheckVersion(version); err != nil {
+		return fmt.Errorf("image %s: annotation %s: %w", image.Digest, module.AnnotationVersion, err)
+	}
+	manifest, err := module.ParseManifest([]byte(image.Labels[module.LabelManifest]))
+	if err != nil {
+		return fmt.Errorf("image %s: label %s: %w", image.Digest, module.LabelManifest, err)
+	}
+	if manifest.Name != name {
+		return fault.New(fault.Refuse, fault.Input, "build the module again",
+			"image %s is annotated as module %s, and its manifest.yaml is that of %s", image.Digest, name, manifest.Name)
+	}
+	return nil
+}
+
+// withSeal adds the sealed image to the layout, under the name that the unsealed one has there.
+func withSeal(layout *ociimage.Layout, image *ociimage.Image, seal fsverity.Digest) (*ociimage.Image, error) {
+	annotations := maps.Clone(image.Annotations)
+	annotations[module.AnnotationSeal] = seal.String()
+	var config struct {
+		Created time.Time `json:"created"`
+	}
+	if err := json.Unmarshal(image.Config, &config); err != nil {
+		return nil, fmt.Errorf("seal image %s: read its config: %w", image.Digest, err)
+	}
+	return layout.AddImage(ociimage.ImageSpec{
+		Architecture: image.Architecture, Variant: image.Variant, Created: config.Created,
+		Labels: image.Labels, Annotations: annotations, Layers: image.Layers,
+		Tag: module.VersionTag(annotations[module.AnnotationVersion]),
+	})
+}
+
+// push pushes one image and attaches both forms of its signature. The tag comes with the image
+// only if tag is set; an index gets it otherwise.
+func push(ctx context.Context, o Options, p Published, layout *ociimage.Layout, image *ociimage.Image, tag bool) error {
+	ref := ociimage.Reference{Repository: o.Repository}
+	if tag {
+		ref.Tag = p.Tag
+	}
+	add, done := o.Progress("push "+p.Name+" "+p.Version, image.Size())
+	counters := make([]int64, len(image.Layers))
+	err := o.Client.Push(ctx, layout, image, ref, func(i int, n, _ int64) {
+		add(n - counters[i])
+		counters[i] = n
+	})
+	done(err)
+	if err != nil {
+		return err
+	}
+	return sign(o, image.Digest, func(s ociimage.Signature) error { return o.Client.Attach(ctx, o.Repository, image, s) })
+}
+
+func pushIndex(ctx context.Context, o Options, p Published, images []*ociimage.Image) (*ociimage.Index, error) {
+	index, err := o.Client.PushIndex(ctx, o.Repository, p.Tag, images, map[string]string{
+		module.AnnotationName: p.Name, module.AnnotationVersion: p.Version,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return index, sign(o, index.Digest, func(s ociimage.Signature) error { return o.Client.AttachToIndex(ctx, o.Repository, index, s) })
+}
+
+// sign makes both forms of a manifest's signature and attaches them.
+func sign(o Options, subject digest.Digest, attach func(ociimage.Signature) error) error {
+	s, err := signing.SignManifest(o.Key, signing.Image{Digest: string(subject), Repository: o.Repository})
+	if err != nil {
+		return err
+	}
+	for _, attached := range []ociimage.Signature{
+		{MediaType: signing.BundleMediaType, Data: s.Bundle, Annotations: map[string]string{
+			signing.AnnotationBundleContent: signing.BundleContent, signing.AnnotationPredicateType: signing.PredicateType,
+		}},
+		{MediaType: signing.PayloadMediaType, Data: s.Payload, Annotations: map[string]string{signing.AnnotationSignature: s.Signature}},
+	} {
+		if err := attach(attached); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// NameOf returns the name of the module in a layout.
+func NameOf(ctx context.Context, layout *ociimage.Layout) (string, error) {
+	image, err := layout.Resolve(ctx, ociimage.Reference{}, "")
+	if err != nil {
+		return "", err
+	}
+	if err := checkDescribed(image); err != nil {
+		return "", err
+	}
+	return image.Annotations[module.AnnotationName], nil
+}
