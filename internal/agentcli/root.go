@@ -16,6 +16,7 @@ func New(app *cli.App) *cobra.Command {
 	})
 	root.AddCommand(
 		bootCommand(app),
+		serviceCommand(app),
 		enrollCommand(app),
 		statusCommand(app),
 		introspectCommand(app),
