@@ -19,7 +19,7 @@ func benchTree(sink *memorySink) (*tree.Node, int64) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	words := make([][]byte, 4096)
 	for i := range words {
-		words[i] = []byte(fmt.Sprintf("%x ", rng.Uint64()>>(rng.IntN(48))))
+		words[i] = []byte(fmt.Sprintf("%x ", rng.Uint64()>>rng.IntN(48)))
 	}
 	root := tree.NewDir(0o755)
 	var total int64

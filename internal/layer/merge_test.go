@@ -14,8 +14,13 @@ import (
 
 func TestMerge(t *testing.T) {
 	base := []entry{
-		{name: "etc/"}, {name: "etc/a", body: "lower"}, {name: "etc/d/"}, {name: "etc/d/x"}, {name: "etc/d/y/z"},
-		{name: "lib", kind: tar.TypeSymlink, link: "usr/lib"}, {name: "usr/lib/so"},
+		{name: "etc/"},
+		{name: "etc/a", body: "lower"},
+		{name: "etc/d/"},
+		{name: "etc/d/x"},
+		{name: "etc/d/y/z"},
+		{name: "lib", kind: tar.TypeSymlink, link: "usr/lib"},
+		{name: "usr/lib/so"},
 	}
 	for name, test := range map[string]struct {
 		upper [][]entry

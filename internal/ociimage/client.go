@@ -1,0 +1,124 @@
+package ociimage
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"sync"
+	"time"
+
+	"oras.land/oras-go/v2/registry"
+	"oras.land/oras-go/v2/registry/remote"
+	"oras.land/oras-go/v2/registry/remote/auth"
+	"oras.land/oras-go/v2/registry/remote/retry"
+
+	"github.com/powernode/powernode-agent/internal/fault"
+)
+
+// Options configures a Client. The zero value speaks TLS with the system's certificates and
+// without credentials.
+type Options struct {
+	// TLS holds the pinned CA pool (RootCAs) and a node's client certificate. At least TLS 1.2
+	// is spoken whatever it says.
+	TLS *tls.Config
+	// Credential returns the user and password for a registry's host[:port]; empty for none.
+	// They are sent to that host, and to the token service that it names, only.
+	Credential func(ctx context.Context, host string) (username, password string, err error)
+	// PlainHTTP speaks http to loopback addresses, for tests and trials on one machine. Any
+	// other address is refused then.
+	PlainHTTP bool
+	// UserAgent names the program; empty leaves it to the library.
+	UserAgent string
+	// Retry says how failing requests are repeated.
+	Retry Retrying
+	// Stall is how long a connection may make no progress; 0 means a minute. There is no limit
+	// on the whole of a transfer but the caller's context.
+	Stall time.Duration
+}
+
+// Client speaks to registries. It is safe for concurrent use.
+type Client struct {
+	options Options
+	base    *http.Transport
+	// auth repeats failing requests; once doesn't, for downloads, which do so themselves.
+	auth, once *auth.Client
+	mu         sync.Mutex
+	// repositories remembers by name what was learned of each: whether it has the referrers API.
+	repositories map[string]*remote.Repository
+}
+
+// NewClient returns a Client.
+func NewClient(o Options) *Client {
+	o.Retry = o.Retry.withDefaults()
+	if o.Stall == 0 {
+		o.Stall = time.Minute
+	}
+	tlsConfig := &tls.Config{}
+	if o.TLS != nil {
+		tlsConfig = o.TLS.Clone()
+	}
+	tlsConfig.MinVersion = max(tlsConfig.MinVersion, tls.VersionTLS12)
+	base := &http.Transport{
+		Proxy:               http.ProxyFromEnvironment,
+		DialContext:         (&net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
+		TLSClientConfig:     tlsConfig,
+		TLSHandshakeTimeout: 15 * time.Second,
+		MaxIdleConnsPerHost: 8,
+		IdleConnTimeout:     90 * time.Second,
+		// A blob's bytes are what its digest is of: nobody may pack and unpack them on the way.
+		DisableCompression: true,
+	}
+	c := &Client{options: o, base: base, repositories: make(map[string]*remote.Repository)}
+	guarded := &guard{base: base, plainLoopback: o.PlainHTTP, stall: o.Stall}
+	c.auth = &auth.Client{
+		Client: &http.Client{Transport: &retry.Transport{Base: guarded, Policy: o.Retry.policy}},
+		Cache:  auth.NewCache(),
+	}
+	if o.UserAgent != "" {
+		c.auth.SetUserAgent(o.UserAgent)
+	}
+	if o.Credential != nil {
+		c.auth.Credential = func(ctx context.Context, host string) (auth.Credential, error) {
+			user, password, err := o.Credential(ctx, host)
+			return auth.Credential{Username: user, Password: password}, err
+		}
+	}
+	if o.PlainHTTP {
+		// The library refuses token services on loopback addresses; there, they are all there is.
+		c.auth.BlockedRealmPrefixes = []netip.Prefix{}
+	}
+	once := *c.auth
+	once.Client = &http.Client{Transport: guarded}
+	c.once = &once
+	return c
+}
+
+// Close closes idle connections.
+func (c *Client) Close() { c.base.CloseIdleConnections() }
+
+// repository returns the library's view of host[:port]/path.
+func (c *Client) repository(name string) (*remote.Repository, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if r, ok := c.repositories[name]; ok {
+		return r, nil
+	}
+	ref, err := registry.ParseReference(name)
+	if err != nil || ref.Reference != "" || strings.Contains(name, "@") {
+		return nil, fault.New(fault.Refuse, fault.Input, "write it as host/path", "repository name %.300q is not valid", name)
+	}
+	r := &remote.Repository{
+		Reference:            ref,
+		Client:               c.auth,
+		PlainHTTP:            c.options.PlainHTTP,
+		MaxMetadataBytes:     documentMax,
+		ReferrerListMaxPages: referrerPagesMax,
+		// Deleting an outdated fallback index is often forbidden, and nobody reads it.
+		SkipReferrersGC: true,
+	}
+	c.repositories[name] = r
+	return r, nil
+}
