@@ -79,11 +79,11 @@ func inspect(d *durable.Dir, wish Wish, now time.Time) (State, error) {
 	}
 	var s State
 	e := Evidence{Wish: wish, WishedCA: true}
-	key, err := readPending(d)
-	if err != nil {
-		return State{}, err
+	_, pendingErr := readPending(d)
+	if errors.Is(pendingErr, errDisk) {
+		return State{}, pendingErr
 	}
-	s.Pending, e.Pending = key != nil, key != nil
+	s.Pending, e.Pending = pendingErr == nil, pendingErr == nil
 	creds, readErr := readUnit(d)
 	switch {
 	case errors.Is(readErr, fs.ErrNotExist):
@@ -143,28 +143,23 @@ func readUnit(d *durable.Dir) (*Credentials, error) {
 	return u.credentials()
 }
 
-// readPending returns the waiting key; nil where there is none, or where it is damaged, since a
-// new one then does as well.
+// readPending returns the waiting key, or an error: fs.ErrNotExist, errDisk or that it is damaged.
 func readPending(d *durable.Dir) (ed25519.PrivateKey, error) {
 	var p pending
-	err := readJSON(d, pendingFile, &p)
-	if errors.Is(err, errDisk) {
+	if err := readJSON(d, pendingFile, &p); err != nil {
 		return nil, err
 	}
-	if err != nil || p.Version != unitVersion {
-		return nil, nil
+	if p.Version != unitVersion {
+		return nil, fmt.Errorf("its version is %d, and this agent reads %d", p.Version, unitVersion)
 	}
-	key, err := parseKey([]byte(p.KeyPEM))
-	if err != nil {
-		return nil, nil
-	}
-	return key, nil
+	return parseKey([]byte(p.KeyPEM))
 }
 
-// pendingKey returns the waiting key after making one where there is none.
+// pendingKey returns the waiting key after making one where there is none, or only a damaged one,
+// which is lost either way.
 func pendingKey(d *durable.Dir, now time.Time) (ed25519.PrivateKey, error) {
 	key, err := readPending(d)
-	if key != nil || err != nil {
+	if err == nil || errors.Is(err, errDisk) {
 		return key, err
 	}
 	if key, err = newKey(); err != nil {
@@ -196,10 +191,9 @@ func forgetPending(d *durable.Dir) error {
 	return nil
 }
 
-// openDir opens the directory, for its owner only, and locks it against other agents.
-func openDir(ctx context.Context, path string, hook durable.Hook) (*durable.Dir, *durable.Lock, error) {
-	d, err := durable.MakeDir(path, 0o700, hook)
-	if err != nil {
+// openDir opens the directory, for its owner only, and locks it against other agents until release.
+func openDir(ctx context.Context, path string, hook durable.Hook) (d *durable.Dir, release func(), err error) {
+	if d, err = durable.MakeDir(path, 0o700, hook); err != nil {
 		return nil, nil, fmt.Errorf("open the credentials' directory: %w", err)
 	}
 	if err := private(d); err != nil {
@@ -211,13 +205,17 @@ func openDir(ctx context.Context, path string, hook durable.Hook) (*durable.Dir,
 		d.Close()
 		return nil, nil, fmt.Errorf("lock the credentials: %w", err)
 	}
+	release = func() {
+		// Closing the descriptor ends the lock, whatever close says.
+		_ = lock.Unlock()
+		d.Close()
+	}
 	// What killed writers left behind may hold a key.
 	if err := d.Sweep(); err != nil {
-		lock.Unlock()
-		d.Close()
+		release()
 		return nil, nil, fmt.Errorf("clean the credentials' directory: %w", err)
 	}
-	return d, lock, nil
+	return d, release, nil
 }
 
 // private takes the directory away from everybody else, and refuses one that is somebody else's.

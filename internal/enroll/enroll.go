@@ -74,12 +74,11 @@ func Ensure(ctx context.Context, o Options) (*Credentials, Situation, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	d, lock, err := openDir(ctx, o.Dir, o.Hook)
+	d, release, err := openDir(ctx, o.Dir, o.Hook)
 	if err != nil {
 		return nil, None, err
 	}
-	defer d.Close()
-	defer lock.Unlock()
+	defer release()
 	state, err := inspect(d, o.Wish, o.now())
 	if err != nil {
 		return nil, None, fmt.Errorf("read the credentials in %s: %w", o.Dir, err)

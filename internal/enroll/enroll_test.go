@@ -220,7 +220,7 @@ func TestNothingLeaves(t *testing.T) {
 		if strings.Contains(string(b), token) {
 			reached.Add(1)
 		}
-		w.WriteHeader(500)
+		w.WriteHeader(http.StatusInternalServerError)
 	})
 	plain := httptest.NewServer(h)
 	defer plain.Close()

@@ -32,7 +32,6 @@ type platform struct {
 	ca *pkitest.CA
 	// issuer signs the nodes' certificates; ca unless a test sets an intermediate.
 	issuer *pkitest.CA
-	chain  string
 
 	mu       sync.Mutex
 	grants   map[string]nodeapi.EnrollResponse // by token and key

@@ -45,7 +45,7 @@ func TestNothingShowsASecret(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := out.String()
-	for _, leak := range []string{token, fmt.Sprintf("%x", token), fmt.Sprintf("%X", token), fmt.Sprint([]byte(token))} {
+	for _, leak := range []string{token, fmt.Sprintf("%x", token), fmt.Sprintf("%X", token), fmt.Sprintf("%d", []byte(token))} {
 		if strings.Contains(got, leak) {
 			t.Errorf("the secret shows as %q in:\n%s", leak, got)
 		}

@@ -1,0 +1,193 @@
+// Package runtime is the agent as a service: what goes on in a node from the end of its boot to its
+// shutdown. So far that is the heartbeat; a loop of any other kind stands beside it the same way.
+//
+// It promises that a loop outlives every failure of the platform, of the network and of what it
+// reports on; that the intervals are bounded, spread by chance and grow while the platform doesn't
+// answer; that systemd hears when the service is ready, how it is and, by the watchdog, that its
+// loops really turn; and that the end of the context ends it after what is under way has had its
+// time to finish.
+//
+// It trusts who tells it the node's state. It imports nothing of the boot.
+package runtime
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	goruntime "runtime"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/powernode/powernode-agent/internal/fault"
+	"github.com/powernode/powernode-agent/internal/nodeapi"
+)
+
+// Platform takes heartbeats. A *nodeclient.Client is one.
+type Platform interface {
+	Heartbeat(ctx context.Context, hb nodeapi.Heartbeat) (*nodeapi.HeartbeatResponse, error)
+}
+
+// State is what runs on the node.
+type State struct {
+	// Modules maps a module's ID to the OCI manifest digest ("sha256:…") that runs.
+	Modules map[string]string
+	// RootDigest is the fs-verity digest of the mounted root image, 64 hexadecimal digits; "" for none.
+	RootDigest string
+	// Level is the integrity level of the mounted root.
+	Level string
+	// Mount is what has been made of the modules, as the kernel's own tables say.
+	Mount      nodeapi.MountState
+	Generation uint64
+}
+
+// StateSource finds out what runs on the node. It is asked for each heartbeat.
+type StateSource interface {
+	State(ctx context.Context) (State, error)
+}
+
+// Notifier takes messages in the form of sd_notify(3): "READY=1".
+type Notifier interface {
+	Notify(message string) error
+}
+
+// Config is what a Service is made of. Platform and State are required.
+type Config struct {
+	Platform Platform
+	State    StateSource
+	// Proc is where procfs is; "" is /proc.
+	Proc string
+	// AgentVersion and Architecture are told to the platform; "" for Architecture is this binary's.
+	AgentVersion, Architecture string
+	// Notifier hears of the service's life; nil for nobody. Watchdog is the time within which
+	// it wants a sign of it, 0 for never. Systemd returns both.
+	Notifier Notifier
+	Watchdog time.Duration
+	// Timeout bounds one heartbeat, 0 is 60 s. Drain is how long one that is under way may go
+	// on after the end of the context, 0 is 5 s.
+	Timeout, Drain time.Duration
+	// Rand returns numbers of [0,1) to spread the intervals by; nil is math/rand.
+	Rand func() float64
+	// Log takes what goes on; nil discards it.
+	Log *slog.Logger
+}
+
+// Service is the running agent.
+type Service struct{ c Config }
+
+// New returns a Service that does nothing until Run.
+func New(c Config) *Service {
+	if c.Proc == "" {
+		c.Proc = "/proc"
+	}
+	if c.Architecture == "" {
+		c.Architecture = goruntime.GOARCH
+	}
+	if c.Timeout == 0 {
+		c.Timeout = 60 * time.Second
+	}
+	if c.Drain == 0 {
+		c.Drain = 5 * time.Second
+	}
+	if c.Rand == nil {
+		c.Rand = rand.Float64
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Service{c}
+}
+
+// Run serves until ctx ends, lets what is under way finish within the drain time, and returns nil; an
+// error means that something under way couldn't be stopped. It reports itself ready at once: a platform that can't be reached is no reason for systemd to
+// give up on the agent.
+func (s *Service) Run(ctx context.Context) error {
+	s.c.Log.Info("the agent serves", "version", s.c.AgentVersion, "architecture", s.c.Architecture)
+	s.notify("READY=1\nSTATUS=Before the first heartbeat")
+	// work outlives ctx by the drain time.
+	work, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+
+	beat := &heartbeat{service: s, pulse: newPulse(s.c.Timeout + grace)}
+	var loops sync.WaitGroup
+	loops.Go(func() { beat.run(ctx, work) })
+	if s.c.Watchdog > 0 {
+		loops.Go(func() { s.watch(ctx, beat.pulse) })
+	}
+	ended := make(chan struct{})
+	go func() { loops.Wait(); close(ended) }()
+
+	<-ctx.Done()
+	s.notify("STOPPING=1\nSTATUS=Finishing what is under way")
+	select {
+	case <-ended:
+	case <-time.After(s.c.Drain):
+		stop()
+		select {
+		case <-ended:
+		case <-time.After(time.Second):
+			return fault.New(fault.Broken, fault.General, "report this defect", "end the service: a heartbeat doesn't stop")
+		}
+	}
+	s.c.Log.Info("the agent ends")
+	return nil
+}
+
+// grace is what a loop may be late by before it counts as stuck.
+const grace = 30 * time.Second
+
+// pulse is one loop's promise of when it will show up again.
+type pulse struct {
+	mu  sync.Mutex
+	due time.Time
+}
+
+func newPulse(within time.Duration) *pulse { return &pulse{due: time.Now().Add(within)} }
+
+// within promises the next sign of life within d, give or take the grace.
+func (p *pulse) within(d time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.due = time.Now().Add(d + grace)
+}
+
+// late returns how far the loop is behind its promise, or 0.
+func (p *pulse) late() time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return max(0, time.Since(p.due))
+}
+
+// watch tells the watchdog twice in its time that the loops turn, and stops telling it when one
+// doesn't, so that systemd restarts the service.
+func (s *Service) watch(ctx context.Context, p *pulse) {
+	tick := time.NewTicker(s.c.Watchdog / 2)
+	defer tick.Stop()
+	for {
+		if late := p.late(); late > 0 {
+			s.c.Log.Error("the heartbeat's loop is stuck; the watchdog isn't told of life any more", "late", late)
+		} else {
+			s.notify("WATCHDOG=1")
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// status tells systemd in one line how the service is.
+func (s *Service) status(format string, args ...any) {
+	s.notify("STATUS=" + strings.ReplaceAll(fmt.Sprintf(format, args...), "\n", " "))
+}
+
+func (s *Service) notify(message string) {
+	if s.c.Notifier == nil {
+		return
+	}
+	if err := s.c.Notifier.Notify(message); err != nil {
+		s.c.Log.Warn("systemd can't be told", "error", err)
+	}
+}
