@@ -18,6 +18,7 @@ func New(app *cli.App) *cobra.Command {
 		bootCommand(app),
 		serviceCommand(app),
 		enrollCommand(app),
+		verifyCommand(app),
 		statusCommand(app),
 		introspectCommand(app),
 		app.VersionCommand(),

@@ -11,7 +11,6 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
-	"github.com/powernode/powernode-agent/internal/composefs"
 	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/nodeapi"
 	"github.com/powernode/powernode-agent/internal/ociimage"
@@ -59,7 +58,7 @@ func (f *Fetcher) fetch(ctx context.Context, m nodeapi.Module, fresh *Fresh) (Fe
 		ID: m.ID, Name: m.Name, Version: m.Version, Repository: m.Repository,
 		ManifestDigest: string(image.Digest), EffectivePriority: m.EffectivePriority,
 	}
-	bundles, err := f.verify(ctx, want, image)
+	_, bundles, err := judge(ctx, f.Source, f.Verifier, want, image)
 	if err != nil {
 		return Fetched{}, err
 	}
@@ -76,36 +75,6 @@ func (f *Fetcher) fetch(ctx context.Context, m nodeapi.Module, fresh *Fresh) (Fe
 	}
 	stats, err := f.pull(ctx, want, image, sealed, bundles, fresh)
 	return Fetched{Wanted: want, Pulled: stats}, err
-}
-
-// verify finds the image's signatures and judges them, and returns them as the store keeps them.
-func (f *Fetcher) verify(ctx context.Context, want Wanted, image *ociimage.Image) ([][]byte, error) {
-	attached, err := f.Source.Attached(ctx, image)
-	if err != nil {
-		return nil, err
-	}
-	var bundles []signature.Bundle
-	var raw [][]byte
-	for _, a := range attached.Found {
-		// Only what is attached to the manifest itself: it alone carries name, version and seal.
-		if a.Subject != image.Digest {
-			continue
-		}
-		bundle := signature.Bundle{MediaType: a.MediaType, Data: a.Data, Annotations: a.Annotations}
-		encoded, err := bundle.Encode()
-		if err != nil {
-			return nil, err
-		}
-		bundles, raw = append(bundles, bundle), append(raw, encoded)
-	}
-	_, err = f.Verifier.VerifyManifest(signature.Subject{
-		Repository: want.Repository, ManifestDigest: want.ManifestDigest, Manifest: image.Manifest,
-		Name: want.Name, Version: want.Version,
-	}, bundles)
-	if err != nil {
-		return nil, errors.Join(append([]error{err}, attached.PassedOver...)...)
-	}
-	return raw, nil
 }
 
 // pull streams the layers into the store, checks the seal of what they make, and commits.
@@ -125,20 +94,12 @@ func (f *Fetcher) pull(ctx context.Context, want Wanted, image *ociimage.Image, 
 	if err != nil {
 		return stats, err
 	}
-	canonical, err := ociimage.Canonical(root)
+	canonical, moduleImage, err := checkSeal(root, sealed.Seal)
 	if err != nil {
 		return stats, err
 	}
-	moduleImage, seal, err := composefs.Build(canonical, composefs.V1)
-	if err != nil {
-		return stats, fmt.Errorf("seal what was pulled: %w", err)
-	}
-	if seal != sealed.Seal {
-		return stats, fault.New(fault.Refuse, fault.Verify, "publish it again with powernode module publish, which seals it",
-			"its seal is not that of its content: the signed manifest says %s, the layers give %s", sealed.Seal, seal)
-	}
 	record := store.Module{
-		Name: want.Name, Version: want.Version, Repository: want.Repository, ManifestDigest: want.ManifestDigest, Seal: seal,
+		Name: want.Name, Version: want.Version, Repository: want.Repository, ManifestDigest: want.ManifestDigest, Seal: sealed.Seal,
 		PulledAt: f.Now().UTC(), Manifest: image.Manifest, Config: image.Config, Bundles: bundles, Objects: objects(canonical, nil),
 	}
 	for _, l := range image.Layers {

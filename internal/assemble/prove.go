@@ -43,6 +43,14 @@ type Proven struct {
 	Signed   *signature.Verified
 	// Root is the module's canonical tree, read from the image that the seal names.
 	Root *tree.Node
+	// Objects is how many objects the tree refers to.
+	Objects int
+}
+
+// Checks returns the account of what was checked: each passed.
+func (p *Proven) Checks() []signature.Check {
+	return append(append([]signature.Check(nil), p.Signed.Checks...), sealCheck(p.Module.Seal),
+		signature.Check{Name: "objects", Detail: fmt.Sprintf("%d objects have the bytes of their digests", p.Objects)})
 }
 
 // Prover checks modules that are in the store.
@@ -90,36 +98,7 @@ func (p *Prover) Prove(ctx context.Context, want Wanted) (*Proven, error) {
 	if err := p.proveObjects(ctx, want, root); err != nil {
 		return nil, err
 	}
-	return &Proven{Wanted: want, Module: m, Manifest: sealed.Manifest, Signed: signed, Root: root}, nil
-}
-
-// Sealed is what a signed OCI manifest says of the module's content.
-type Sealed struct {
-	Seal     fsverity.Digest
-	Manifest *module.Manifest
-}
-
-// readSealed reads the seal and manifest.yaml of the module called name out of its image's
-// documents.
-func readSealed(name string, image *ociimage.Image) (Sealed, error) {
-	seal, err := image.Seal()
-	if err != nil {
-		return Sealed{}, fmt.Errorf("module %s: %w", name, err)
-	}
-	label, ok := image.Labels[module.LabelManifest]
-	if !ok {
-		return Sealed{}, fault.New(fault.Refuse, fault.Verify, "build it with powernode module build",
-			"module %s: its config has no manifest.yaml (label %s)", name, module.LabelManifest)
-	}
-	described, err := module.ParseManifest([]byte(label))
-	if err != nil {
-		return Sealed{}, fault.New(fault.Refuse, fault.Verify, fault.HintOf(err), "module %s: its manifest.yaml: %w", name, err)
-	}
-	if described.Name != name {
-		return Sealed{}, fault.New(fault.Refuse, fault.Verify, "build it again under its own name",
-			"module %s: its manifest.yaml is that of a module called %q", name, described.Name)
-	}
-	return Sealed{Seal: seal, Manifest: described}, nil
+	return &Proven{Wanted: want, Module: m, Manifest: sealed.Manifest, Signed: signed, Root: root, Objects: len(objects(root, nil))}, nil
 }
 
 // openSealed reads the module image that the seal names. The image is hashed whole and parsed
