@@ -52,7 +52,7 @@ func (b blobs) adopt(f *os.File, digest string) error {
 func (b blobs) put(data []byte) (string, error) {
 	sum := sha256.Sum256(data)
 	digest := "sha256:" + hex.EncodeToString(sum[:])
-	f, err := b.dir.Temp(0o600, blobLabel)
+	f, err := b.dir.Temp(".", 0o600, blobLabel)
 	if err != nil {
 		return "", err
 	}

@@ -62,7 +62,7 @@ func newUploads(dir *durable.Dir, now func() time.Time) *uploads {
 // start begins an upload and returns it locked.
 func (u *uploads) start(repository string) (*session, error) {
 	u.expire()
-	f, err := u.dir.Temp(0o600, blobLabel)
+	f, err := u.dir.Temp(".", 0o600, blobLabel)
 	if err != nil {
 		return nil, err
 	}

@@ -1,0 +1,136 @@
+package platformtest
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/json"
+	"encoding/pem"
+	"io"
+	"net/http"
+
+	"github.com/powernode/powernode-agent/internal/nodeapi"
+	"github.com/powernode/powernode-agent/internal/operatorapi"
+)
+
+// Node is an enrolled node.
+type Node struct {
+	ID   string
+	Name string
+	TLS  tls.Certificate
+}
+
+// Key makes an Ed25519 key.
+func (p *Platform) Key() ed25519.PrivateKey {
+	p.t.Helper()
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return key
+}
+
+// CSR makes a certificate request for a key.
+func (p *Platform) CSR(key crypto.Signer) string {
+	p.t.Helper()
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: pkix.Name{CommonName: "whoever"}}, key)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}))
+}
+
+// Enroll creates a node of that name and architecture and enrolls it.
+func (p *Platform) Enroll(name, architecture string) *Node {
+	p.t.Helper()
+	if _, err := p.Operator.CreateNode(p.t.Context(), operatorapi.NodeCreate{Name: name, Architecture: architecture}); err != nil {
+		p.t.Fatal(err)
+	}
+	return p.EnrollAgain(name)
+}
+
+// EnrollAgain enrolls a node that is there already, with a new token and a new key.
+func (p *Platform) EnrollAgain(name string) *Node {
+	p.t.Helper()
+	token, err := p.Operator.CreateToken(p.t.Context(), name, operatorapi.TokenCreate{})
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	key := p.Key()
+	var out nodeapi.EnrollResponse
+	a := p.Do(nil, http.MethodPost, nodeapi.PathEnroll, nodeapi.EnrollRequest{BootstrapToken: token.Token, CSRPEM: p.CSR(key)})
+	a.Into(&out)
+	return &Node{ID: out.InstanceID, Name: name, TLS: p.Pair(out.CertPEM, key)}
+}
+
+// Pair joins a certificate and its key.
+func (p *Platform) Pair(certPEM string, key crypto.PrivateKey) tls.Certificate {
+	p.t.Helper()
+	block, _ := pem.Decode([]byte(certPEM))
+	if block == nil {
+		p.t.Fatalf("no certificate in %q", certPEM)
+	}
+	return tls.Certificate{Certificate: [][]byte{block.Bytes}, PrivateKey: key}
+}
+
+// Answer is what came back from the platform.
+type Answer struct {
+	Status   int
+	Header   http.Header
+	Body     []byte
+	Envelope nodeapi.Envelope
+
+	p *Platform
+}
+
+// Into decodes the data of an answer that must be a success.
+func (a Answer) Into(v any) {
+	a.p.t.Helper()
+	if a.Status != http.StatusOK || !a.Envelope.Success {
+		a.p.t.Fatalf("status %d: %s", a.Status, a.Body)
+	}
+	if err := json.Unmarshal(a.Envelope.Data, v); err != nil {
+		a.p.t.Fatal(err)
+	}
+}
+
+// Do makes a request, with node's certificate if node isn't nil. body is sent as JSON, except
+// that an io.Reader is sent as it is, and nil not at all. headers are names and values in turn.
+func (p *Platform) Do(node *Node, method, path string, body any, headers ...string) Answer {
+	p.t.Helper()
+	var reader io.Reader
+	switch b := body.(type) {
+	case nil:
+	case io.Reader:
+		reader = b
+	default:
+		data, err := json.Marshal(b)
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		reader = bytes.NewReader(data)
+	}
+	req, err := http.NewRequestWithContext(p.t.Context(), method, p.URL+path, reader)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	for i := 0; i < len(headers); i += 2 {
+		req.Header.Set(headers[i], headers[i+1])
+	}
+	resp, err := p.Client(node).Do(req)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	a := Answer{Status: resp.StatusCode, Header: resp.Header, p: p}
+	if a.Body, err = io.ReadAll(resp.Body); err != nil {
+		p.t.Fatal(err)
+	}
+	// What isn't an envelope leaves it empty.
+	_ = json.Unmarshal(a.Body, &a.Envelope)
+	return a
+}

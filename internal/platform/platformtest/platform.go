@@ -1,0 +1,130 @@
+// Package platformtest runs a whole platform for tests: real TLS, database and registry, on
+// loopback, over a directory of the test's own, with a clock that the test moves.
+//
+// It promises nothing to production code, which must not import it.
+package platformtest
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"net"
+	"net/http"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/powernode/powernode-agent/internal/operatorapi"
+	"github.com/powernode/powernode-agent/internal/operatorclient"
+	"github.com/powernode/powernode-agent/internal/platform"
+)
+
+// Platform is a running platform.
+type Platform struct {
+	// Dir is its data directory.
+	Dir string
+	// URL is its public URL.
+	URL string
+	// Operator speaks with it, with the credentials that it made.
+	Operator *operatorclient.Client
+	// Config is these credentials.
+	Config operatorclient.Config
+	// Clock is its clock.
+	Clock *Clock
+
+	t    testing.TB
+	stop func()
+}
+
+// Clock is the machine's clock, moved by what the test adds.
+type Clock struct {
+	mu    sync.Mutex
+	ahead time.Duration
+}
+
+// Now returns the moved time.
+func (c *Clock) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return time.Now().Add(c.ahead)
+}
+
+// Advance moves the clock on.
+func (c *Clock) Advance(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.ahead += d
+}
+
+// Start starts a platform in a new directory. It stops with the test.
+func Start(t testing.TB) *Platform {
+	t.Helper()
+	return start(t, filepath.Join(t.TempDir(), "platform"), "127.0.0.1:0", &Clock{})
+}
+
+// Restart stops the platform and starts it again over the same directory and address.
+func (p *Platform) Restart() *Platform {
+	p.t.Helper()
+	p.Stop()
+	return start(p.t, p.Dir, p.Config.RegistryHost(), p.Clock)
+}
+
+func start(t testing.TB, dir, listen string, clock *Clock) *Platform {
+	t.Helper()
+	server, err := platform.Open(t.Context(), platform.Options{
+		Dir: dir, Listen: listen, Version: "v0-test", Now: clock.Now,
+		Logger: slog.New(slog.NewTextHandler(testLog{t}, &slog.HandlerOptions{Level: slog.LevelInfo})),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(ctx) }()
+	p := &Platform{Dir: dir, URL: server.URL().String(), Clock: clock, t: t}
+	p.stop = sync.OnceFunc(func() {
+		if p.Operator != nil {
+			p.Operator.Close()
+		}
+		cancel()
+		if err := <-served; err != nil {
+			t.Errorf("the platform ended with: %v", err)
+		}
+	})
+	t.Cleanup(p.stop)
+	if p.Config, err = operatorclient.LoadConfig(filepath.Join(dir, operatorapi.CredentialName)); err != nil {
+		t.Fatal(err)
+	}
+	if p.Operator, err = operatorclient.NewClient(p.Config); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// Stop stops the platform as SIGTERM does.
+func (p *Platform) Stop() { p.stop() }
+
+// Client returns an HTTP client that trusts the platform's CA, presents node's certificate if
+// node isn't nil, and keeps no connection.
+func (p *Platform) Client(node *Node) *http.Client {
+	p.t.Helper()
+	config, err := p.Config.TLS()
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	if node != nil {
+		config.Certificates = append(config.Certificates, node.TLS)
+	}
+	config.Time = p.Clock.Now
+	transport := &http.Transport{TLSClientConfig: config, DisableKeepAlives: true, DialContext: (&net.Dialer{}).DialContext}
+	return &http.Client{Transport: transport, Timeout: time.Minute}
+}
+
+// testLog writes the platform's log into the test's.
+type testLog struct{ t testing.TB }
+
+func (w testLog) Write(p []byte) (int, error) {
+	w.t.Logf("%s", bytes.TrimSpace(p))
+	return len(p), nil
+}
