@@ -50,8 +50,8 @@ func scenario(t *testing.T, replace bool) durabletest.Scenario {
 		return err
 	}
 	setup := func(t testing.TB, dir string) {
-		p.template = func(c *x509.Certificate) { c.NotAfter = time.Now().Add(time.Minute) }
-		defer func() { p.template = nil }()
+		p.set(func() { p.template = func(c *x509.Certificate) { c.NotAfter = time.Now().Add(time.Minute) } })
+		defer p.set(func() { p.template = nil })
 		if err := enroll(dir, token(dir, "old"), time.Now, nil); err != nil {
 			t.Fatal(err)
 		}

@@ -62,6 +62,13 @@ func newPlatform(t testing.TB) *platform {
 	return p
 }
 
+// set changes what the platform does, also while a request that nobody waits for any more is under way.
+func (p *platform) set(alter func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	alter()
+}
+
 func (p *platform) enroll(w http.ResponseWriter, r *http.Request) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
