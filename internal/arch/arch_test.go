@@ -19,7 +19,7 @@ const module = "github.com/powernode/powernode-agent/"
 // only, or of its own floor where sameFloor names the pair.
 var layers = [][]string{
 	{"internal/fault", "internal/nodeapi", "internal/operatorapi", "internal/secret"},
-	{"internal/version", "internal/fsverity", "internal/durable", "internal/module", "internal/nodehttp"},
+	{"internal/version", "internal/fsverity", "internal/durable", "internal/module", "internal/nodehttp", "internal/operatorclient"},
 	{"internal/tree"},
 	{"internal/mount", "internal/erofs", "internal/layer"},
 	{"internal/composefs", "internal/switchroot"},
