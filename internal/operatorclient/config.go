@@ -18,6 +18,7 @@ import (
 	"net/url"
 	"os"
 	"strings"
+	"syscall"
 
 	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/operatorapi"
@@ -38,7 +39,8 @@ type Config struct {
 // token in it opens the whole platform.
 func LoadConfig(path string) (Config, error) {
 	const copyHint = "copy operator.json from the platform's data directory and name it with --config"
-	f, err := os.Open(path)
+	// Without O_NONBLOCK the opening of a FIFO would wait for its writer.
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return Config{}, fault.New(fault.Refuse, fault.Input, copyHint, "open the operator's credential file: %w", err)
