@@ -3,6 +3,7 @@ package ociimage
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -87,20 +88,24 @@ func mayBeSignature(artifactType string) bool {
 	return strings.HasPrefix(artifactType, bundleTypePrefix)
 }
 
-// gatherer collects signatures within bounds.
+// gatherer collects signatures within bounds. Each place where signatures may be has bounds of its
+// own, so that one that is flooded doesn't hide another.
 type gatherer struct {
 	from   documents
-	seen   map[digest.Digest]bool
-	looked int
-	bytes  int64
+	seen   map[[2]digest.Digest]bool // subject and referrer
 	result Attachments
+	// Since the place was begun: manifests looked into, signatures found and their bytes.
+	looked, found int
+	bytes         int64
 }
 
 func newGatherer(from documents) *gatherer {
-	return &gatherer{from: from, seen: make(map[digest.Digest]bool)}
+	return &gatherer{from: from, seen: make(map[[2]digest.Digest]bool)}
 }
 
-func (g *gatherer) full() bool { return g.looked >= attachedMax || g.bytes >= signaturesMax }
+func (g *gatherer) begin() { g.looked, g.found, g.bytes = 0, 0, 0 }
+
+func (g *gatherer) full() bool { return g.found >= attachedMax || g.bytes >= signaturesMax }
 
 // passOver notes why something isn't a signature, unless that may be different next time or for
 // somebody else.
@@ -114,11 +119,15 @@ func (g *gatherer) passOver(err error) error {
 
 // referrer looks into a manifest that is said to refer to the subject.
 func (g *gatherer) referrer(ctx context.Context, s subject, d ocispec.Descriptor) error {
-	if g.full() || g.seen[d.Digest] || !mayBeSignature(d.ArtifactType) {
+	key := [2]digest.Digest{s.descriptor.Digest, d.Digest}
+	if g.full() || g.looked >= attachedMax || g.seen[key] || !mayBeSignature(d.ArtifactType) {
 		return nil
 	}
-	g.seen[d.Digest] = true
+	g.seen[key] = true
 	g.looked++
+	if !validDigest(d.Digest) {
+		return g.passOver(malformedDocument("signature manifest", d.Digest, errors.New("it is listed with a digest that is none")))
+	}
 	doc, err := g.from.document(ctx, s.repository, d.Digest)
 	if err != nil {
 		return g.passOver(err)
@@ -142,7 +151,7 @@ func (g *gatherer) manifest(ctx context.Context, s subject, doc []byte, mustRefe
 		if l.MediaType != MediaTypeSimpleSigning && !strings.HasPrefix(l.MediaType, bundleTypePrefix) {
 			continue
 		}
-		if g.full() || len(g.result.Found) >= attachedMax {
+		if g.full() {
 			return nil
 		}
 		data, err := g.from.blob(ctx, s.repository, l, signatureMax)
@@ -152,6 +161,7 @@ func (g *gatherer) manifest(ctx context.Context, s subject, doc []byte, mustRefe
 			}
 			continue
 		}
+		g.found++
 		g.bytes += int64(len(data))
 		g.result.Found = append(g.result.Found, Attached{MediaType: l.MediaType, Data: data, Annotations: l.Annotations, Subject: s.descriptor.Digest})
 	}

@@ -29,6 +29,7 @@ func (c *Client) Attached(ctx context.Context, image *Image) (Attachments, error
 
 func (c *Client) gather(ctx context.Context, g *gatherer, s subject) error {
 	before := len(g.result.Found)
+	g.begin()
 	if err := c.gatherReferrers(ctx, g, s); err != nil {
 		return err
 	}
@@ -39,6 +40,7 @@ func (c *Client) gather(ctx context.Context, g *gatherer, s subject) error {
 			return err
 		}
 	}
+	g.begin()
 	return c.gatherTag(ctx, g, s, tag+simpleSigningSuffix, func(ctx context.Context, g *gatherer, s subject, doc []byte) error {
 		return g.manifest(ctx, s, doc, false)
 	})
@@ -52,18 +54,21 @@ func (c *Client) gatherReferrers(ctx context.Context, g *gatherer, s subject) er
 	if err != nil {
 		return err
 	}
+	var failed error
 	err = r.Referrers(ctx, s.descriptor, "", func(page []ocispec.Descriptor) error {
 		for _, d := range page {
-			if err := g.referrer(ctx, s, d); err != nil {
-				return err
+			if failed = g.referrer(ctx, s, d); failed != nil {
+				return failed
 			}
 		}
-		if g.full() {
+		if g.full() || g.looked >= attachedMax {
 			return errEnough
 		}
 		return nil
 	})
 	switch {
+	case failed != nil:
+		return failed
 	case err == nil, errors.Is(err, errEnough), errors.Is(err, errdef.ErrTooManyPages):
 		return nil
 	}

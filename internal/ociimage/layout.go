@@ -161,6 +161,7 @@ func isAttachment(d ocispec.Descriptor, name string) bool {
 func (l *Layout) Attached(ctx context.Context, image *Image) (Attachments, error) {
 	g := newGatherer(l)
 	for _, s := range subjects(image) {
+		g.begin()
 		for _, d := range l.index.Manifests {
 			name := d.Annotations[ocispec.AnnotationRefName]
 			var err error

@@ -114,9 +114,12 @@ func (l *Layout) writeIndex() error {
 func (l *Layout) AddLayer(ctx context.Context, root *tree.Node, o layer.WriteOptions) (layer.Descriptor, error) {
 	var d layer.Descriptor
 	err := l.install(func(w io.Writer) (string, error) {
-		var err error
-		d, err = layer.Write(ctx, w, root, o)
-		return blobPath(d.Digest), err
+		written, err := layer.Write(ctx, w, root, o)
+		if err != nil {
+			return "", err
+		}
+		d = written
+		return blobPath(d.Digest), nil
 	})
 	if err != nil {
 		return layer.Descriptor{}, fmt.Errorf("add layer to OCI layout %s: %w", l.path, err)

@@ -153,8 +153,10 @@ func TestResolveRefusesHostileDocuments(t *testing.T) {
 		"no document":             {[]byte("{}"), "not clear"},
 		"index and manifest":      {both, "not clear"},
 		"index, typed a manifest": {[]byte(`{"mediaType":"` + ocispec.MediaTypeImageManifest + `","manifests":[]}`), "not clear"},
-		"manifest, typed an index": {bytes.Replace(manifest(nil), []byte(ocispec.MediaTypeImageManifest), []byte(ocispec.MediaTypeImageIndex), 1),
-			"not clear"},
+		"manifest, typed an index": {
+			bytes.Replace(manifest(nil), []byte(ocispec.MediaTypeImageManifest), []byte(ocispec.MediaTypeImageIndex), 1),
+			"not clear",
+		},
 		"another type":            {[]byte(`{"mediaType":"application/x","layers":[]}`), "neither a manifest nor an index"},
 		"no layers":               {manifest(func(m *ocispec.Manifest) { m.Layers = []ocispec.Descriptor{} }), "0 layers"},
 		"too many layers":         {manifest(func(m *ocispec.Manifest) { m.Layers = make([]ocispec.Descriptor, 129) }), "129 layers"},
@@ -165,13 +167,15 @@ func TestResolveRefusesHostileDocuments(t *testing.T) {
 		"a longer config":         {manifest(func(m *ocispec.Manifest) { m.Config.Size++ }), "bytes"},
 		"a negative layer":        {manifest(func(m *ocispec.Manifest) { m.Layers = []ocispec.Descriptor{descriptor(-1)} }), "out of bounds"},
 		"an endless layer":        {manifest(func(m *ocispec.Manifest) { m.Layers = []ocispec.Descriptor{descriptor(1 << 60)} }), "out of bounds"},
-		"a foreign layer":         {manifest(func(m *ocispec.Manifest) { m.Layers[0].MediaType = "application/vnd.oci.image.layer.nondistributable.v1.tar" }), "no type of a tar layer"},
-		"a sha512 layer":          {manifest(func(m *ocispec.Manifest) { m.Layers[0].Digest = digest.SHA512.FromString("x") }), "is not sha256:"},
-		"a digest with a path":    {manifest(func(m *ocispec.Manifest) { m.Layers[0].Digest = "sha256:../../etc/passwd" }), "is not sha256:"},
-		"other layers in config":  {withConfig(other), "2 diff_ids for the manifest's 1 layers"},
-		"a bad diff_id":           {withConfig(badDiff), "is no sha256 digest"},
-		"a config that is none":   {withConfig([]byte("[]")), "cannot unmarshal"},
-		"windows":                 {withConfig(ocispec.Image{Platform: ocispec.Platform{OS: "windows", Architecture: "amd64"}, RootFS: configFor("", 1).RootFS}), `operating system "windows"`},
+		"a foreign layer": {manifest(func(m *ocispec.Manifest) {
+			m.Layers[0].MediaType = "application/vnd.oci.image.layer.nondistributable.v1.tar"
+		}), "no type of a tar layer"},
+		"a sha512 layer":         {manifest(func(m *ocispec.Manifest) { m.Layers[0].Digest = digest.SHA512.FromString("x") }), "is not sha256:"},
+		"a digest with a path":   {manifest(func(m *ocispec.Manifest) { m.Layers[0].Digest = "sha256:../../etc/passwd" }), "is not sha256:"},
+		"other layers in config": {withConfig(other), "2 diff_ids for the manifest's 1 layers"},
+		"a bad diff_id":          {withConfig(badDiff), "is no sha256 digest"},
+		"a config that is none":  {withConfig([]byte("[]")), "cannot unmarshal"},
+		"windows":                {withConfig(ocispec.Image{Platform: ocispec.Platform{OS: "windows", Architecture: "amd64"}, RootFS: configFor("", 1).RootFS}), `operating system "windows"`},
 	} {
 		d := s.put(t, test.doc)
 		_, err := c.Resolve(context.Background(), Reference{Repository: host + "/x", Digest: d.Digest}, "amd64")
