@@ -209,6 +209,23 @@ func FuzzPattern(f *testing.F) {
 	})
 }
 
+func TestStrictJSON(t *testing.T) {
+	for _, text := range []string{`null`, `{}`, `[]`, `{"a":{"b":1},"b":[{"a":1},{"a":2}]}`, ` {"a" : 1} `} {
+		if err := checkJSON([]byte(text)); err != nil {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+	for text, words := range map[string]string{
+		``: "unexpected EOF", `{`: "unexpected EOF", `{"a":`: "unexpected EOF", `{"a":1}x`: "follows", `{} {}`: "follows", `{a:1}`: "invalid",
+		`{"a":1,"a":1}`: "twice", `{"a":1,"A":1}`: "twice", `[{"subject":1,"\u017fubject":1}]`: "twice", `{"k":1,"\u212a":1}`: "twice", "{\"s\":1,\"\u017f\":2}": "twice",
+		strings.Repeat("[", 100) + strings.Repeat("]", 100): "deeper",
+	} {
+		if err := checkJSON([]byte(text)); err == nil || !strings.Contains(err.Error(), words) {
+			t.Errorf("%q: %v, want %q", text, err, words)
+		}
+	}
+}
+
 func TestBundleEncoding(t *testing.T) {
 	key := newSigner(t)
 	for _, b := range signImage(t, key, imageOf("nginx", "1")) {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"unicode"
 )
 
 // jsonDepthMax is how deep the JSON that this package reads may nest.
@@ -47,7 +48,7 @@ func checkValue(dec *json.Decoder, depth int) error {
 				return noEOF(err)
 			}
 			name, _ := token.(string)
-			folded := strings.ToLower(name)
+			folded := strings.Map(fold, name)
 			if keys[folded] {
 				return fmt.Errorf("the key %.60q stands twice in one JSON object", name)
 			}
@@ -59,6 +60,18 @@ func checkValue(dec *json.Decoder, depth int) error {
 	}
 	_, err = dec.Token() // the closing bracket
 	return noEOF(err)
+}
+
+// fold maps all letters that encoding/json takes for one another to the same one: it goes by
+// Unicode's simple folding, so that "\u017fubject", with a long s, is "subject" too.
+func fold(r rune) rune {
+	for {
+		next := unicode.SimpleFold(r)
+		if next <= r {
+			return next
+		}
+		r = next
+	}
 }
 
 func noEOF(err error) error {

@@ -73,11 +73,17 @@ func TestKeyedImageIsRefused(t *testing.T) {
 	}
 	withSubject := func(change func(*Subject)) Subject { s := image; change(&s); return s }
 	noModule := imageOf("nginx", "1.28.0")
-	noModule.Manifest = []byte(`{"mediaType":"application/vnd.oci.image.manifest.v1+json"}`)
+	noModule.Manifest = []byte(`{"mediaType":"application/vnd.oci.image.manifest.v1+json","annotations":{"org.opencontainers.image.version":"1.28.0"}}`)
 	noModule.ManifestDigest = digestOf(noModule.Manifest)
+	noVersion := imageOf("nginx", "1.28.0")
+	noVersion.Manifest = []byte(`{"mediaType":"application/vnd.oci.image.manifest.v1+json","annotations":{"io.powernode.module.name":"nginx"}}`)
+	noVersion.ManifestDigest = digestOf(noVersion.Manifest)
 	index := imageOf("nginx", "1.28.0")
 	index.Manifest = []byte(`{"mediaType":"application/vnd.oci.image.index.v1+json"}`)
 	index.ManifestDigest = digestOf(index.Manifest)
+	artifactType := imageOf("nginx", "1.28.0")
+	artifactType.Manifest = []byte(strings.Replace(string(artifactType.Manifest), "image.manifest.v1", "artifact.manifest.v1", 1))
+	artifactType.ManifestDigest = digestOf(artifactType.Manifest)
 	for _, c := range []struct {
 		name    string
 		subject Subject
@@ -119,8 +125,10 @@ func TestKeyedImageIsRefused(t *testing.T) {
 		{"replayed as another version", withSubject(func(s *Subject) { s.Version = "1.29.0" }), good, CheckModule, "validly signed, but as module nginx 1.28.0"},
 		{"no name asked for", withSubject(func(s *Subject) { s.Name = "" }), good, CheckModule, "not named validly"},
 		{"no version asked for", withSubject(func(s *Subject) { s.Version = "" }), good, CheckModule, "not named validly"},
-		{"signed, but not a module", noModule, signImage(t, key, noModule), CheckModule, "not as a module"},
+		{"signed, but not a module", noModule, signImage(t, key, noModule), CheckModule, "not as a module: annotation io.powernode.module.name"},
+		{"signed, without a version", noVersion, signImage(t, key, noVersion), CheckModule, "not as a module: annotation org.opencontainers.image.version"},
 		{"signed, but an index", index, signImage(t, key, index), CheckModule, "index of several images"},
+		{"signed, but of another type", artifactType, signImage(t, key, artifactType), CheckModule, "not that of an image manifest"},
 		{"too many signatures", image, slices.Repeat(good, BundlesMax), CheckBundle, "at most 64"},
 		{"a huge bundle", image, []Bundle{{MediaType: signing.BundleMediaType, Data: make([]byte, BundleMax+1)}}, CheckBundle, "larger than"},
 		{"a huge annotation", image, []Bundle{{MediaType: MediaTypePayload, Data: payloadFor(image), Annotations: map[string]string{annotationSignature: strings.Repeat("A", BundleMax+1)}}}, CheckBundle, "larger than"},
