@@ -222,7 +222,11 @@ func TestLinkUnnamed(t *testing.T) {
 	dir := t.TempDir()
 	d := open(t, dir)
 	defer d.Close()
-	f, err := d.Temp(0o400, "x")
+	if f, err := d.Temp("..", 0o400, "x"); err == nil {
+		f.Close()
+		t.Error("made a file outside")
+	}
+	f, err := d.Temp(".", 0o400, "x")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -145,7 +145,7 @@ func TestLinkByProc(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer d.Close()
-	f, err := d.Temp(0o400, "x")
+	f, err := d.Temp(".", 0o400, "x")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -72,11 +72,14 @@ func (d *Dir) write(name string, data []byte, perm fs.FileMode, what string, ins
 	if err := checkName(name); err != nil {
 		return err
 	}
-	f, err := d.temp(name, perm, what)
+	f, err := d.temp(".", name, perm, what)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
+	if err := f.Chmod(perm.Perm()); err != nil {
+		return d.Diagnose(err)
+	}
 	if err := d.WriteAll(f, data, what); err != nil {
 		return err
 	}
@@ -89,18 +92,23 @@ func (d *Dir) write(name string, data []byte, perm fs.FileMode, what string, ins
 	return d.Sync(what)
 }
 
-// Temp creates an unnamed file with mode perm in the directory, open for reading and writing. It
-// vanishes when it is closed, also by a kill, unless Link or Replace gave it a name. The label is
-// what:create.
-func (d *Dir) Temp(perm fs.FileMode, what string) (*os.File, error) {
-	return d.temp("(unnamed)", perm, what)
+// Temp creates an unnamed file with mode perm, less the umask, in the sub-directory of that name,
+// or in the directory itself where sub is "."; open for reading and writing. It vanishes when it
+// is closed, also by a kill, unless it was linked. The label is what:create.
+func (d *Dir) Temp(sub string, perm fs.FileMode, what string) (*os.File, error) {
+	if sub != "." {
+		if err := checkName(sub); err != nil {
+			return nil, err
+		}
+	}
+	return d.temp(sub, ".", perm, what)
 }
 
 // temp is Temp for a file that is to get a name, which messages then show.
-func (d *Dir) temp(name string, perm fs.FileMode, what string) (*os.File, error) {
+func (d *Dir) temp(sub, name string, perm fs.FileMode, what string) (*os.File, error) {
 	var f *os.File
 	err := d.Step(what+":create", func() error {
-		fd, err := unix.Openat(d.fd(), ".", unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, uint32(perm.Perm()))
+		fd, err := unix.Openat(d.fd(), sub, unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, uint32(perm.Perm()))
 		if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EISDIR) {
 			return fault.New(fault.Refuse, fault.Mount, "put it on ext4, XFS, btrfs or tmpfs",
 				"the filesystem of %s has no unnamed files: %w", d.path, err)
@@ -109,15 +117,9 @@ func (d *Dir) temp(name string, perm fs.FileMode, what string) (*os.File, error)
 			return d.pathError("create", name, err)
 		}
 		f = os.NewFile(uintptr(fd), filepath.Join(d.path, name))
-		return f.Chmod(perm.Perm())
+		return nil
 	})
-	if err != nil {
-		if f != nil {
-			f.Close()
-		}
-		return nil, d.Diagnose(err)
-	}
-	return f, nil
+	return f, d.Diagnose(err)
 }
 
 // WriteAll appends data to f under the label what:write. Where the hook fails that, half the data

@@ -59,13 +59,14 @@ func (s *Store) putGeneration(g Generation, image io.Reader) (uint64, error) {
 	if g.RootDigest.IsZero() {
 		return 0, fault.New(fault.Refuse, fault.Verify, "", "it has no root digest")
 	}
+	failures := s.failures.Load()
 	if err := s.putImage(g.RootDigest, image); err != nil {
 		return 0, err
 	}
-	s.linking.Lock()
-	err := s.share()
-	s.linking.Unlock()
-	if err != nil {
+	if err := s.shareLocked(); err != nil {
+		return 0, err
+	}
+	if err := s.syncSince(failures); err != nil {
 		return 0, err
 	}
 	if !s.HasObject(g.RootDigest) {
@@ -75,9 +76,6 @@ func (s *Store) putGeneration(g Generation, image io.Reader) (uint64, error) {
 		if !s.HasModule(m.ManifestDigest) {
 			return 0, fault.New(fault.Refuse, fault.General, "pull it first", "module %s %s (%s) isn't in the store", m.Name, m.Version, m.ManifestDigest)
 		}
-	}
-	if err := s.Sync(); err != nil {
-		return 0, err
 	}
 	if s.Verity() == nil {
 		if err := s.EnableVerity(context.Background(), []fsverity.Digest{g.RootDigest}); err != nil {
@@ -99,8 +97,11 @@ func (s *Store) putGeneration(g Generation, image io.Reader) (uint64, error) {
 	return g.Number, s.generations.WriteNew(generationFile(g.Number), data, recordPerm, "generation")
 }
 
-// lockGenerations keeps other handles from giving out numbers and moving pointers.
+// lockGenerations keeps other handles from giving out numbers, moving pointers and sweeping.
 func (s *Store) lockGenerations() (*durable.Lock, error) {
+	if err := s.shareLocked(); err != nil {
+		return nil, err
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), lockPatience)
 	defer cancel()
 	return s.generations.Lock(ctx, generationLock, durable.Exclusive)
@@ -182,6 +183,35 @@ func (s *Store) Generations() ([]Generation, error) {
 		generations = append(generations, g)
 	}
 	return generations, errors.Join(errs...)
+}
+
+// RemoveGeneration removes a generation's record. It refuses one that a pointer names, and the
+// latest: its number would be given out again.
+func (s *Store) RemoveGeneration(n uint64) error {
+	if err := s.writable(); err != nil {
+		return err
+	}
+	lock, err := s.lockGenerations()
+	if err != nil {
+		return err
+	}
+	defer lock.Unlock()
+	next, err := s.nextNumber()
+	if err != nil {
+		return err
+	}
+	keep := map[uint64]string{next - 1: "the latest"}
+	for _, name := range []PointerName{Current, Previous, Staged} {
+		pointed, err := s.Pointer(name)
+		if err != nil {
+			return err
+		}
+		keep[pointed] = string(name)
+	}
+	if why, ok := keep[n]; ok {
+		return fault.New(fault.Refuse, fault.Destructive, "", "remove generation %d: it is %s", n, why)
+	}
+	return s.generations.Remove(generationFile(n), "generation")
 }
 
 // OpenRootImage opens the root image with that digest.

@@ -58,10 +58,15 @@ func readRecord(dir *durable.Dir, name string, v any) error {
 	return damaged(dir.Path()+"/"+name, err)
 }
 
-// damaged says that a file of the store can't be used; nil stays nil.
+// damaged says that a file of the store can't be used; nil stays nil, and an error that is of kind
+// Broken already stays what it is.
 func damaged(path string, err error) error {
-	if err == nil {
-		return nil
+	if f, ok := errors.AsType[*fault.Error](err); err == nil || ok && f.Kind == fault.Broken {
+		return err
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		// A part that is missing must not look as if the whole weren't there.
+		err = errors.New("it is missing")
 	}
 	return fault.New(fault.Broken, fault.General, "remove it and pull or compose again what it described", "%s is damaged: %w", path, err)
 }

@@ -48,6 +48,9 @@ type Store struct {
 	freshMu sync.Mutex        // for appending to fresh while linking is held shared
 	fresh   []fsverity.Digest // linked since the last Sync took it
 
+	syncing  sync.Mutex    // one Sync at a time
+	failures atomic.Uint64 // how many of them failed
+
 	buffers sync.Pool // of *buffer
 	verity  atomic.Pointer[error]
 }
@@ -75,14 +78,20 @@ func (s *Store) open(dir string, opts Options) (err error) {
 	if err := s.checkFormat(); err != nil {
 		return err
 	}
-	for name, sub := range map[string]**durable.Dir{
-		"objects": &s.objects, "modules": &s.modules, "generations": &s.generations,
-		"partial": &s.partial, "unsynced": &s.unsynced,
+	for _, sub := range []struct {
+		name string
+		dir  **durable.Dir
+	}{
+		{"objects", &s.objects},
+		{"modules", &s.modules},
+		{"generations", &s.generations},
+		{"partial", &s.partial},
+		{"unsynced", &s.unsynced},
 	} {
 		if opts.ReadOnly {
-			*sub, err = s.dir.Sub(name)
+			*sub.dir, err = s.dir.Sub(sub.name)
 		} else {
-			*sub, err = s.dir.MakeSub(name, dirPerm, "store")
+			*sub.dir, err = s.dir.MakeSub(sub.name, dirPerm, "store")
 		}
 		if err != nil {
 			return err

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/powernode/powernode-agent/internal/durable"
+	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/fsverity"
 )
 
@@ -21,10 +22,7 @@ const lockPatience = 2 * time.Minute
 // begin makes sure that the handle is known to be at work, before it links its first object. The
 // caller holds s.linking alone.
 func (s *Store) begin() error {
-	if s.marker != "" {
-		return nil
-	}
-	if err := s.share(); err != nil {
+	if err := s.share(); err != nil || s.marker != "" {
 		return err
 	}
 	marker := rand.Text()
@@ -48,6 +46,13 @@ func (s *Store) share() error {
 	return err
 }
 
+// shareLocked is share for a caller that doesn't hold s.linking.
+func (s *Store) shareLocked() error {
+	s.linking.Lock()
+	defer s.linking.Unlock()
+	return s.share()
+}
+
 // Sync puts every object committed so far on the disk, by one syncfs, and enables fs-verity on
 // the new ones where the kernel and the filesystem have it. When it fails, the objects committed
 // since the last good Sync are gone.
@@ -55,12 +60,15 @@ func (s *Store) Sync() error {
 	if err := s.writable(); err != nil {
 		return err
 	}
+	s.syncing.Lock()
+	defer s.syncing.Unlock()
 	s.linking.Lock()
 	pending := s.fresh
 	s.fresh = nil
 	s.linking.Unlock()
 
 	if err := s.flush(pending); err != nil {
+		s.failures.Add(1)
 		return errors.Join(fmt.Errorf("sync store: %w", err), s.removeObjects(pending))
 	}
 
@@ -85,10 +93,19 @@ func (s *Store) flush(pending []fsverity.Digest) error {
 	if len(pending) == 0 || s.Verity() != nil {
 		return nil
 	}
-	if err := s.EnableVerity(context.Background(), pending); err != nil {
+	return s.EnableVerity(context.Background(), pending)
+}
+
+// syncSince is Sync for work that began when failures stood at before. The kernel reports an error
+// of the disk once, perhaps to another goroutine's Sync, and what it hit may be this one's.
+func (s *Store) syncSince(before uint64) error {
+	if err := s.Sync(); err != nil {
 		return err
 	}
-	return s.objects.SyncFS("sync-verity")
+	if s.failures.Load() != before {
+		return fault.New(fault.Retry, fault.Mount, "try again", "the disk of %s reported an error meanwhile", s.dir.Path())
+	}
+	return nil
 }
 
 // removeObjects removes objects that no record lists.

@@ -79,8 +79,8 @@ func (s *Store) VerifyObjects(ctx context.Context, digests []fsverity.Digest) (V
 	return Verified{enforced.Load(), hashed.Load(), bytes.Load()}, err
 }
 
-// EnableVerity enables fs-verity on the objects that lack it, and checks the digest that the
-// kernel computed. Where kernel or filesystem have no fs-verity the error says so (see Verity).
+// EnableVerity enables fs-verity on the objects that lack it, checks the digests that the kernel
+// computed, and puts that on the disk. Where kernel or filesystem have no fs-verity the error says so (see Verity).
 func (s *Store) EnableVerity(ctx context.Context, digests []fsverity.Digest) error {
 	if err := s.writable(); err != nil {
 		return err
@@ -88,30 +88,43 @@ func (s *Store) EnableVerity(ctx context.Context, digests []fsverity.Digest) err
 	if err := s.Verity(); err != nil {
 		return err
 	}
-	return s.forEach(ctx, digests, s.enableVerity)
+	var enabled atomic.Bool
+	err := s.forEach(ctx, digests, func(d fsverity.Digest) error {
+		changed, err := s.enableVerity(d)
+		if changed {
+			enabled.Store(true)
+		}
+		return err
+	})
+	if err != nil || !enabled.Load() {
+		return err
+	}
+	return s.objects.SyncFS("verity")
 }
 
-func (s *Store) enableVerity(d fsverity.Digest) error {
+// enableVerity reports whether fs-verity wasn't enabled before.
+func (s *Store) enableVerity(d fsverity.Digest) (bool, error) {
 	f, err := s.OpenObject(d)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer f.Close()
 	got, err := fsverity.Measure(f)
-	if errors.Is(err, fsverity.ErrNotEnabled) {
+	changed := errors.Is(err, fsverity.ErrNotEnabled)
+	if changed {
 		err = s.objects.Step("object:verity", func() error { return fsverity.Enable(f) })
 		if err == nil || errors.Is(err, fsverity.ErrAlreadyEnabled) {
 			got, err = fsverity.Measure(f)
 		}
 	}
 	if err != nil {
-		return s.objectError("enable fs-verity on", d, err)
+		return false, s.objectError("enable fs-verity on", d, err)
 	}
 	if got != d {
-		return fault.New(fault.Broken, fault.Verify, "remove it and pull the module that needs it again",
+		return false, fault.New(fault.Broken, fault.Verify, "remove it and pull the module that needs it again",
 			"object %s is damaged: the kernel measures %s", d, got)
 	}
-	return nil
+	return changed, nil
 }
 
 // forEach calls do for every digest, from as many goroutines as there are cores.
