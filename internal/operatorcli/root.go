@@ -19,7 +19,7 @@ func New(app *cli.App) *cobra.Command {
 		"the platform's operator.json (default $POWERNODE_CONFIG, then ~/.config/powernode/operator.json)")
 	root.AddCommand(
 		group("key", "Make signing keys", keyGenerateCommand(app)),
-		group("module", "Build and publish modules", modulePublishCommand(app, conn)),
+		group("module", "Build and publish modules", moduleBuildCommand(app), modulePublishCommand(app, conn)),
 		app.VersionCommand(),
 	)
 	return root

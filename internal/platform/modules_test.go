@@ -54,8 +54,8 @@ func brokenModules() map[string]broken {
 		"another manifest in the label": {config(func(c *ocispec.Image) {
 			c.Config.Labels[module.LabelManifest] += "mask: [/etc/shadow]\n"
 		}), "isn't the manifest.yaml of the label"},
-		"windows":       {config(func(c *ocispec.Image) { c.OS = "windows" }), "want linux/amd64 or linux/arm64"},
-		"mips":          {config(func(c *ocispec.Image) { c.Architecture = "mips" }), "want linux/amd64 or linux/arm64"},
+		"windows":       {config(func(c *ocispec.Image) { c.OS = "windows" }), "want linux/amd64, linux/arm64 or linux/all"},
+		"mips":          {config(func(c *ocispec.Image) { c.Architecture = "mips" }), "want linux/amd64, linux/arm64 or linux/all"},
 		"another layer": {config(func(c *ocispec.Image) { c.RootFS.DiffIDs[0] = "sha256:" + "00" }), "diff_id"},
 		"a layer of another content": {config(func(c *ocispec.Image) {
 			c.RootFS.DiffIDs[0] = ocispec.DescriptorEmptyJSON.Digest

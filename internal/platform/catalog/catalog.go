@@ -13,6 +13,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"os"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -112,7 +113,7 @@ func (c *Catalog) Register(ctx context.Context, in Registration) (db.Module, err
 			return db.Module{}, refuse("register %s@%s: its images are of different modules, %s %s and %s %s",
 				in.Repository, in.Digest, first.name, first.version, one.name, one.version)
 		}
-		if _, twice := out.Image(one.image.Architecture); twice {
+		if slices.ContainsFunc(out.Images, func(i db.Image) bool { return i.Architecture == one.image.Architecture }) {
 			return db.Module{}, refuse("register %s@%s: it has two images for %s", in.Repository, in.Digest, one.image.Architecture)
 		}
 		out.Images = append(out.Images, one.image)
@@ -168,4 +169,4 @@ func isIndex(mediaType string) bool {
 	return mediaType == ocispec.MediaTypeImageIndex || mediaType == "application/vnd.docker.distribution.manifest.list.v2+json"
 }
 
-func knownArchitecture(s string) bool { return s == "amd64" || s == "arm64" }
+func knownArchitecture(s string) bool { return s == "amd64" || s == "arm64" || s == db.AnyArchitecture }

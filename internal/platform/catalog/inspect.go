@@ -110,7 +110,7 @@ func (c *Catalog) open(ctx context.Context, repository, digest string) (*ociimag
 func describe(image *ociimage.Image) (*inspected, fsverity.Digest, error) {
 	none := fsverity.Digest{}
 	if image.OS != "linux" || !knownArchitecture(image.Architecture) {
-		return nil, none, refuse("it is for %.40q/%.40q: want linux/amd64 or linux/arm64", image.OS, image.Architecture)
+		return nil, none, refuse("it is for %.40q/%.40q: want linux/amd64, linux/arm64 or linux/all", image.OS, image.Architecture)
 	}
 	name, version := image.Annotations[module.AnnotationName], image.Annotations[module.AnnotationVersion]
 	if err := module.CheckName(name); err != nil {

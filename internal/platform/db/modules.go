@@ -42,11 +42,16 @@ type Image struct {
 // EffectivePriority is category position x 1000 + priority: higher wins.
 func (m Module) EffectivePriority() int { return m.CategoryPosition*1000 + m.Priority }
 
-// Image returns the module's image for an architecture.
+// AnyArchitecture is the architecture of an image that holds nothing that a processor runs.
+const AnyArchitecture = "all"
+
+// Image returns the module's image for an architecture: the one made for it, else the one for any.
 func (m Module) Image(architecture string) (Image, bool) {
-	for _, image := range m.Images {
-		if image.Architecture == architecture {
-			return image, true
+	for _, want := range []string{architecture, AnyArchitecture} {
+		for _, image := range m.Images {
+			if image.Architecture == want {
+				return image, true
+			}
 		}
 	}
 	return Image{}, false

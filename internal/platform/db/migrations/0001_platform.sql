@@ -83,7 +83,7 @@ CREATE INDEX versions_repository ON versions (repository);
 -- What a version is on each architecture.
 CREATE TABLE images (
     version_id      TEXT NOT NULL REFERENCES versions (id) ON DELETE CASCADE,
-    architecture    TEXT NOT NULL CHECK (architecture IN ('amd64', 'arm64')),
+    architecture    TEXT NOT NULL CHECK (architecture IN ('amd64', 'arm64', 'all')),
     manifest_digest TEXT NOT NULL,
     seal            TEXT NOT NULL,
     manifest        TEXT NOT NULL,
