@@ -13,8 +13,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"os"
+	"slices"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/singleflight"
