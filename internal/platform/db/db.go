@@ -176,7 +176,8 @@ func collect[T any](rows *sql.Rows, err error, scan func(rows *sql.Rows, v *T) e
 	if err != nil {
 		return nil, err
 	}
-	defer rows.Close()
+	// What can go wrong with reading is in rows.Err.
+	defer func() { _ = rows.Close() }()
 	list := []T{}
 	for rows.Next() {
 		var v T

@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -176,6 +175,6 @@ func (p *Platform) asOperator(method, path, contentType string, data []byte) {
 	p.t.Helper()
 	a := p.Do(nil, method, path, bytes.NewReader(data), "Authorization", "Bearer "+p.Config.Token.Reveal(), "Content-Type", contentType)
 	if a.Status != http.StatusCreated {
-		p.t.Fatal(fmt.Sprintf("%s %s: status %d: %s", method, path, a.Status, a.Body))
+		p.t.Fatalf("%s %s: status %d: %s", method, path, a.Status, a.Body)
 	}
 }

@@ -305,7 +305,7 @@ type cutBody struct{ io.Reader }
 
 func (b cutBody) Read(p []byte) (int, error) {
 	n, err := b.Reader.Read(p)
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		err = errors.New("the line broke")
 	}
 	return n, err
@@ -316,7 +316,7 @@ func TestUploadResumes(t *testing.T) {
 	s := newServer(t, options{})
 	at := s.do("POST", "/v2/r/blobs/uploads/", "").header.Get("Location")
 	rec := httptest.NewRecorder()
-	req := httptest.NewRequest("PATCH", at, cutBody{strings.NewReader("abc")})
+	req := httptest.NewRequest(http.MethodPatch, at, cutBody{strings.NewReader("abc")})
 	req.SetBasicAuth("operator", "secret")
 	s.registry.ServeHTTP(rec, req)
 	if rec.Code != 400 || !strings.Contains(rec.Body.String(), "BLOB_UPLOAD_INVALID") {

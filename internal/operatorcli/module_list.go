@@ -1,0 +1,46 @@
+package operatorcli
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/powernode/powernode-agent/internal/cli"
+	"github.com/powernode/powernode-agent/internal/operatorapi"
+)
+
+func moduleListCommand(app *cli.App, conn *connection) *cobra.Command {
+	return &cobra.Command{
+		Use:   "list",
+		Short: "List the modules that the platform knows, in their current versions",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			client, err := conn.client()
+			if err != nil {
+				return err
+			}
+			defer client.Close()
+			list, err := client.Modules(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return app.Print(list, func(w io.Writer) error { return cli.Rows(w, moduleHeader, moduleRows(list.Modules)) })
+		},
+	}
+}
+
+var moduleHeader = []string{"MODULE", "VERSION", "VARIETY", "PRIORITY", "ARCH", "SEAL", "IMAGE"}
+
+// moduleRows lists modules, one row for each architecture.
+func moduleRows(list []operatorapi.Module) [][]string {
+	var rows [][]string
+	for _, m := range list {
+		for _, image := range m.Images {
+			rows = append(rows, []string{
+				m.Name, m.Version, m.Variety, fmt.Sprint(m.EffectivePriority), image.Architecture, short(image.Seal), m.Repository + "@" + m.Digest,
+			})
+		}
+	}
+	return rows
+}

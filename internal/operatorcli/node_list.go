@@ -1,0 +1,75 @@
+package operatorcli
+
+import (
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/powernode/powernode-agent/internal/cli"
+	"github.com/powernode/powernode-agent/internal/operatorapi"
+)
+
+func nodeListCommand(app *cli.App, conn *connection) *cobra.Command {
+	return &cobra.Command{
+		Use:   "list",
+		Short: "List the nodes, and whether each runs what it should",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			client, err := conn.client()
+			if err != nil {
+				return err
+			}
+			defer client.Close()
+			list, err := client.Nodes(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return app.Print(list, func(w io.Writer) error { return nodeTable(w, list.Nodes) })
+		},
+	}
+}
+
+func nodeTable(w io.Writer, nodes []operatorapi.Node) error {
+	rows := make([][]string, 0, len(nodes))
+	for _, n := range nodes {
+		var report operatorapi.Report
+		if n.Report != nil {
+			report = *n.Report
+		}
+		rows = append(rows, []string{
+			n.Name, string(n.Status), orDash(n.Architecture), fmt.Sprint(n.Modules), inStep(n), orDash(short(report.RootDigest)),
+			orDash(short(n.ExpectedRootDigest)), orDash(report.IntegrityLevel), orDash(report.AgentVersion), heartbeatAge(n),
+		})
+	}
+	return cli.Rows(w, []string{"NAME", "STATUS", "ARCH", "MODULES", "IN STEP", "ROOT", "EXPECTED", "LEVEL", "AGENT", "HEARTBEAT"}, rows)
+}
+
+// inStep says whether a node runs what the platform expects, "-" where either isn't known.
+func inStep(n operatorapi.Node) string {
+	switch {
+	case n.InStep:
+		return "yes"
+	case n.Report == nil || n.ExpectedRootDigest == "":
+		return "-"
+	default:
+		return "no"
+	}
+}
+
+// short returns enough of a digest to tell two apart; --output json has the whole.
+func short(digest string) string {
+	const enough = 12
+	if len(digest) <= enough {
+		return digest
+	}
+	return digest[:enough]
+}
+
+func heartbeatAge(n operatorapi.Node) string {
+	if n.Report == nil {
+		return "never"
+	}
+	return (time.Duration(n.Report.AgeSeconds) * time.Second).String() + " ago"
+}

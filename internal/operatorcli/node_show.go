@@ -1,0 +1,117 @@
+package operatorcli
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/powernode/powernode-agent/internal/cli"
+	"github.com/powernode/powernode-agent/internal/operatorapi"
+)
+
+func nodeShowCommand(app *cli.App, conn *connection) *cobra.Command {
+	return &cobra.Command{
+		Use:   "show NODE",
+		Short: "Show a node: what it runs, what it should run, and what happened to it",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			client, err := conn.client()
+			if err != nil {
+				return err
+			}
+			defer client.Close()
+			detail, err := client.Node(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			return app.Print(detail, func(w io.Writer) error { return showNode(w, detail) })
+		},
+	}
+}
+
+func showNode(w io.Writer, d operatorapi.NodeDetail) error {
+	n := d.Node
+	pairs := [][2]string{
+		{"node", n.Name},
+		{"id", n.ID},
+		{"status", string(n.Status)},
+		{"architecture", orDash(n.Architecture)},
+		{"expected root", orDash(n.ExpectedRootDigest)},
+	}
+	if n.ExpectedRootError != "" {
+		pairs = append(pairs, [2]string{"no expected root", n.ExpectedRootError})
+	}
+	if r := n.Report; r != nil {
+		pairs = append(pairs, [][2]string{
+			{"reported root", orDash(r.RootDigest)},
+			{"in step", inStep(n)},
+			{"integrity level", orDash(r.IntegrityLevel)},
+			{"mount state", r.MountState},
+			{"generation", fmt.Sprint(r.Generation)},
+			{"agent", r.AgentVersion + " on " + r.Architecture},
+			{"boot id", r.BootID},
+			{"up", (time.Duration(r.UptimeSeconds) * time.Second).String()},
+			{"load", orDash(r.LoadAverage)},
+			{"memory free", cli.Bytes(uint64(max(r.MemoryFreeKB, 0)) * 1024)},
+		}...)
+	}
+	pairs = append(pairs, [2]string{"heartbeat", heartbeatAge(n)})
+	if err := cli.Pairs(w, pairs); err != nil {
+		return err
+	}
+	for _, part := range []struct {
+		header []string
+		rows   [][]string
+	}{
+		{moduleHeader, moduleRows(d.Assignments)},
+		{[]string{"CERTIFICATE", "VALID FROM", "UNTIL", "REVOKED"}, certificateRows(d.Certificates)},
+		{[]string{"CONFLICT", "WINNER", "LOSERS", "REASON"}, conflictRows(d.Conflicts)},
+		{[]string{"AT", "EVENT", "WHAT"}, eventRows(d.Events)},
+	} {
+		if len(part.rows) == 0 {
+			continue
+		}
+		fmt.Fprintln(w)
+		if err := cli.Rows(w, part.header, part.rows); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func certificateRows(list []operatorapi.Certificate) [][]string {
+	var rows [][]string
+	for _, c := range list {
+		revoked := "-"
+		if c.RevokedAt != nil {
+			revoked = c.RevokedAt.Format(time.RFC3339)
+		}
+		rows = append(rows, []string{c.Serial, c.NotBefore.Format(time.RFC3339), c.NotAfter.Format(time.RFC3339), revoked})
+	}
+	return rows
+}
+
+// shownConflicts is how many conflicts a person is shown; --output json has all that are kept.
+const shownConflicts = 20
+
+func conflictRows(list []operatorapi.Conflict) [][]string {
+	var rows [][]string
+	for i, c := range list {
+		if i == shownConflicts {
+			return append(rows, []string{fmt.Sprintf("and %d more", len(list)-i), "", "", ""})
+		}
+		rows = append(rows, []string{c.Path, c.Winner, strings.Join(c.Losers, ", "), c.Reason})
+	}
+	return rows
+}
+
+func eventRows(list []operatorapi.Event) [][]string {
+	var rows [][]string
+	for _, e := range list {
+		rows = append(rows, []string{e.At.Format(time.RFC3339), e.Kind, e.Text})
+	}
+	return rows
+}
