@@ -19,7 +19,11 @@ func New(app *cli.App) *cobra.Command {
 		"the platform's operator.json (default $POWERNODE_CONFIG, then ~/.config/powernode/operator.json)")
 	root.AddCommand(
 		group("key", "Make signing keys", keyGenerateCommand(app)),
-		group("module", "Build and publish modules", moduleBuildCommand(app), modulePublishCommand(app, conn)),
+		group("module", "Build and publish modules", moduleBuildCommand(app), modulePublishCommand(app, conn), moduleListCommand(app, conn)),
+		group("node", "Look after nodes", nodeCreateCommand(app, conn), nodeListCommand(app, conn), nodeShowCommand(app, conn)),
+		group("token", "Make bootstrap tokens", tokenCreateCommand(app, conn)),
+		assignCommand(app, conn),
+		unassignCommand(app, conn),
 		app.VersionCommand(),
 	)
 	return root
