@@ -61,6 +61,11 @@ func (c *Conn) Do(ctx context.Context, call Call) error {
 	defer resp.Body.Close()
 	alive()
 	raw, err := io.ReadAll(io.LimitReader(&liveReader{resp.Body, alive}, nodeapi.MaxResponse+1))
+	if err == nil {
+		// Where we gave up, the peer may have ended its answer properly just before our end
+		// was closed; it is still a part of one.
+		err = reqCtx.Err()
+	}
 	switch {
 	case err != nil:
 		return fail.transport(err)

@@ -87,6 +87,8 @@ func TestDoAnswers(t *testing.T) {
 		{"404 of the platform", answer(404, `{"success":false,"error":"NodeModule not found","code":"NOT_FOUND"}`), expect{fault.Refuse, "NodeModule not found", "powernode node list"}},
 		{"404 of a web server", answer(404, `<html>nope</html>`), expect{fault.Refuse, "404 Not Found", "not a proxy's page"}},
 		{"409", answer(409, `{"success":false,"error":"already","code":"CONFLICT"}`), expect{fault.Refuse, "409 CONFLICT: already", ""}},
+		{"a hint of the platform", answer(422, `{"success":false,"error":"no","code":"VALIDATION_ERROR","details":{"hint":"create the\n node `+token+` anew"}}`), expect{fault.Refuse, "422 VALIDATION_ERROR: no", "create the  node redacted anew"}},
+		{"details of another shape", answer(422, `{"success":false,"error":"no","code":"VALIDATION_ERROR","details":["x"]}`), expect{fault.Refuse, "422 VALIDATION_ERROR: no", ""}},
 		{"413", answer(413, `{"success":false,"error":"big","code":"TOO_LARGE"}`), expect{fault.Refuse, "413 TOO_LARGE", ""}},
 		{"422 token", answer(422, `{"success":false,"error":"invalid or expired bootstrap token `+token+`","code":"TOKEN_REFUSED"}`), expect{fault.Refuse, "bootstrap token redacted", "powernode token create"}},
 		{"429", answer(429, `{"success":false,"error":"slow down"}`), expect{fault.Retry, "429 Too Many Requests: slow down", "wait"}},

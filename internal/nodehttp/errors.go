@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -96,14 +97,16 @@ func (f *failure) new(kind fault.Kind, hint, format string, args ...any) error {
 
 // status classifies an answer that isn't a success.
 func (f *failure) status(resp *http.Response, env nodeapi.Envelope) error {
-	msg := env.Error
-	for _, s := range f.call.Secrets {
-		if !s.IsZero() {
-			msg = strings.ReplaceAll(msg, s.Reveal(), s.String())
+	hide := func(text string) string {
+		for _, s := range f.call.Secrets {
+			if !s.IsZero() {
+				text = strings.ReplaceAll(text, s.Reveal(), s.String())
+			}
 		}
+		return text
 	}
 	e := &StatusError{
-		Status: resp.StatusCode, Code: nodeapi.Code(clean(string(env.Code), 40)), Message: clean(msg, 200),
+		Status: resp.StatusCode, Code: nodeapi.Code(clean(string(env.Code), 40)), Message: clean(hide(env.Error), 200),
 		RetryAfter: parseRetryAfter(resp.Header.Get("Retry-After"), f.conn.options.Now()),
 	}
 	kind, hint := fault.Refuse, ""
@@ -123,6 +126,15 @@ func (f *failure) status(resp *http.Response, env nodeapi.Envelope) error {
 	case s < 400:
 		// A 2xx whose envelope says no.
 		kind, hint = fault.Broken, "look into the platform's log"
+	}
+	if hint == "" {
+		// The platform may know what we don't.
+		var details struct {
+			Hint string `json:"hint"`
+		}
+		if json.Unmarshal(env.Details, &details) == nil {
+			hint = clean(hide(details.Hint), 160)
+		}
 	}
 	return f.new(kind, hint, "%w", e)
 }

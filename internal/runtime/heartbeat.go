@@ -90,8 +90,14 @@ func (h *heartbeat) send(ctx context.Context) (answer *nodeapi.HeartbeatResponse
 	return answer, err
 }
 
+// unknown stands for a fact that the platform insists on and that can't be found out.
+const unknown = "unknown"
+
 // newHeartbeat puts the wire's struct together.
 func newHeartbeat(c Config, f Facts, s State) nodeapi.Heartbeat {
+	if f.BootID == "" {
+		f.BootID = unknown
+	}
 	if s.Modules == nil {
 		s.Modules = map[string]string{}
 	}

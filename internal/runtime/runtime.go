@@ -81,6 +81,9 @@ func New(c Config) *Service {
 	if c.Proc == "" {
 		c.Proc = "/proc"
 	}
+	if c.AgentVersion == "" {
+		c.AgentVersion = unknown
+	}
 	if c.Architecture == "" {
 		c.Architecture = goruntime.GOARCH
 	}
