@@ -20,7 +20,7 @@ func (s *Store) keep(d fsverity.Digest, size uint64) (bool, error) {
 	case errors.Is(err, unix.ENOENT):
 		return false, nil
 	case err != nil:
-		return false, err
+		return false, s.objectError("look for", d, err)
 	case st.Mode&unix.S_IFMT == unix.S_IFREG && uint64(st.Size) == size:
 		return true, nil
 	}
@@ -55,7 +55,9 @@ func (s *Store) link(f *os.File, d fsverity.Digest) (bool, error) {
 
 func (s *Store) linkObject(f *os.File, d fsverity.Digest) error {
 	path := d.ObjectPath()
-	link := func() error { return durable.LinkUnnamed(f, s.objects.File(), path) }
+	link := func() error {
+		return pathError("create", s.objects, path, durable.LinkUnnamed(f, s.objects.File(), path))
+	}
 	err := s.objects.Step("object:link", link)
 	if errors.Is(err, fs.ErrNotExist) {
 		if err = s.makeObjectDir(path[:2]); err == nil {
@@ -67,7 +69,7 @@ func (s *Store) linkObject(f *os.File, d fsverity.Digest) error {
 
 func (s *Store) makeObjectDir(name string) error {
 	err := s.objects.Step("object:mkdir", func() error {
-		return unix.Mkdirat(int(s.objects.File().Fd()), name, dirPerm)
+		return pathError("create", s.objects, name, unix.Mkdirat(int(s.objects.File().Fd()), name, dirPerm))
 	})
 	if errors.Is(err, fs.ErrExist) {
 		return nil

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/powernode/powernode-agent/internal/durable"
 	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/fsverity"
 )
@@ -50,7 +51,15 @@ func (s *Store) objectError(doing string, d fsverity.Digest, err error) error {
 	case errors.Is(err, fs.ErrNotExist):
 		return fault.New(fault.Broken, fault.Verify, "pull the module that needs it again", "%s object %s: it isn't in the store: %w", doing, d, err)
 	}
-	return s.objects.Diagnose(&fs.PathError{Op: doing + " object", Path: filepath.Join(s.objects.Path(), d.ObjectPath()), Err: err})
+	return s.objects.Diagnose(pathError(doing+" object", s.objects, d.ObjectPath(), err))
+}
+
+// pathError says what was being done to a path in dir; nil stays nil.
+func pathError(doing string, dir *durable.Dir, path string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &fs.PathError{Op: doing, Path: filepath.Join(dir.Path(), path), Err: err}
 }
 
 // Objects yields the digest of every object that is here, in no particular order, and stops after
