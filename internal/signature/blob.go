@@ -1,6 +1,7 @@
 package signature
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -39,18 +40,22 @@ type BlobOptions struct {
 // VerifyBlob verifies the signature of a plain file, or of a file known by its digest. With a
 // bundle that holds an in-toto statement the file must be one of its subjects, whatever the
 // statement says about it. Wrong options are a fault.Refuse in area Input, a verdict one in area
-// Verify whose chain holds a Failure.
+// Verify whose chain holds a Failure; a file that can't be read to its end is neither.
 func VerifyBlob(options BlobOptions) (*Verified, error) {
 	d, err := blobDemand(options)
 	if err != nil {
 		return nil, err
 	}
-	read, err := blobArtifact(options)
+	file := &blobReader{from: options.Artifact, left: blobBufferMax}
+	read, err := blobArtifact(options, file)
 	if err != nil {
 		return nil, err
 	}
 	account, failure := verifyBlob(d, options.Bundle, read)
-	if failure != nil {
+	switch {
+	case file.err != nil:
+		return nil, fault.New(fault.Refuse, fault.Input, "name a file that can be read", "verify the file: %w", file.err)
+	case failure != nil:
 		return nil, fault.New(fault.Refuse, fault.Verify, failure.Check.hint(), "verify the file: %w", failure)
 	}
 	return account, nil
@@ -118,39 +123,43 @@ func blobDemand(o BlobOptions) (*demand, error) {
 }
 
 // blobArtifact returns the file, which can be read for one attempt: there is one demanded signer.
-func blobArtifact(o BlobOptions) (artifact, error) {
+func blobArtifact(o BlobOptions, file *blobReader) (artifact, error) {
 	if (o.Artifact == nil) == (o.Digest == "") {
 		return nil, fault.New(fault.Refuse, fault.Input, "name one file, or one digest as sha256:<64 hexadecimal digits>", "it isn't said what was signed")
 	}
-	if o.Digest != "" {
-		sum, err := parseDigest(o.Digest)
-		if err != nil {
-			return nil, fault.New(fault.Refuse, fault.Input, "name a file, or a digest as sha256:<64 hexadecimal digits>", "%w", err)
-		}
-		return func(bool) verify.ArtifactPolicyOption { return verify.WithArtifactDigest("sha256", sum) }, nil
+	if o.Digest == "" {
+		return func(buffers bool) verify.ArtifactPolicyOption {
+			file.bounded = buffers
+			return verify.WithArtifact(file)
+		}, nil
 	}
-	return func(buffers bool) verify.ArtifactPolicyOption {
-		if buffers {
-			return verify.WithArtifact(&boundedReader{from: o.Artifact, left: blobBufferMax})
-		}
-		return verify.WithArtifact(o.Artifact)
-	}, nil
+	sum, err := parseDigest(o.Digest)
+	if err != nil {
+		return nil, fault.New(fault.Refuse, fault.Input, "name a file, or a digest as sha256:<64 hexadecimal digits>", "%w", err)
+	}
+	return func(bool) verify.ArtifactPolicyOption { return verify.WithArtifactDigest("sha256", sum) }, nil
 }
 
-// boundedReader fails when it is asked for more than it may pass on; io.LimitReader would instead
-// make the signature one of a shortened file.
-type boundedReader struct {
-	from io.Reader
-	left int64
+// blobReader reads the file and remembers an error, so that a disk's isn't taken for a bad
+// signature. Where it is bounded it fails at the bound; io.LimitReader would instead make the
+// signature one of a shortened file.
+type blobReader struct {
+	from    io.Reader
+	bounded bool
+	left    int64
+	err     error
 }
 
-// Read reads at most what is left.
-func (r *boundedReader) Read(p []byte) (int, error) {
+// Read reads on.
+func (r *blobReader) Read(p []byte) (int, error) {
 	n, err := r.from.Read(p)
-	if r.left -= int64(n); r.left < 0 {
-		return 0, errTooLarge
+	if r.left -= int64(n); r.bounded && r.left < 0 {
+		n, err = 0, errTooLarge
+	}
+	if err != nil && !errors.Is(err, io.EOF) {
+		r.err = err
 	}
 	return n, err
 }
 
-var errTooLarge = fmt.Errorf("the file is larger than %d MiB, the most that this kind of key can be used for", blobBufferMax>>20)
+var errTooLarge = fmt.Errorf("it is larger than %d MiB, the most that this kind of key can be used for", blobBufferMax>>20)

@@ -80,7 +80,7 @@ func TestBlobIsRefused(t *testing.T) {
 		check   CheckName
 		words   string
 	}{
-		"foreign key":     {BlobOptions{Bundle: messageBundle(foreign.ID(), data, foreign.sign(t, data)).Data, Key: key.PublicPEM()}, CheckSignature, "which the command doesn't list"},
+		"foreign key":     {BlobOptions{Bundle: messageBundle(foreign.ID(), data, foreign.sign(t, data)).Data, Key: key.PublicPEM()}, CheckSignature, "which the command doesn't name"},
 		"changed file":    {BlobOptions{Bundle: bundle, Key: key.PublicPEM(), Artifact: strings.NewReader("hallo")}, CheckSignature, "has been changed"},
 		"no log entry":    {BlobOptions{Bundle: bundle, Key: key.PublicPEM(), TrustedRoot: trusted}, CheckLog, "no entry"},
 		"wrong identity":  {BlobOptions{Bundle: by(how{subject: "https://evil"}), TrustedRoot: trusted, CertificateIdentity: testSubject, CertificateOIDCIssuer: testIssuer}, CheckIdentity, "not one that is trusted"},
@@ -146,8 +146,11 @@ func TestBlobReadError(t *testing.T) {
 		Bundle: messageBundle(key.ID(), data, key.sign(t, data)).Data, Key: key.PublicPEM(),
 		Artifact: io.MultiReader(bytes.NewReader(data), errReader{}),
 	})
-	if err == nil {
-		t.Fatalf("accepted: %+v", account)
+	if err == nil || !strings.Contains(err.Error(), "the disk is gone") {
+		t.Fatalf("%+v, %v", account, err)
+	}
+	if check, verdict := FailedCheck(err); verdict {
+		t.Errorf("a disk's error is taken for a verdict of the check %q", check)
 	}
 }
 
@@ -156,10 +159,13 @@ type errReader struct{}
 func (errReader) Read([]byte) (int, error) { return 0, errors.New("the disk is gone") }
 
 func TestBoundedReader(t *testing.T) {
-	for left, ok := range map[int64]bool{4: false, 5: true, 6: true} {
-		_, err := io.ReadAll(&boundedReader{from: strings.NewReader("hello"), left: left})
-		if (err == nil) != ok || !ok && !errors.Is(err, errTooLarge) {
-			t.Errorf("%d bytes left: %v", left, err)
+	for left, fits := range map[int64]bool{4: false, 5: true, 6: true} {
+		for _, bounded := range []bool{true, false} {
+			r := &blobReader{from: strings.NewReader("hello"), left: left, bounded: bounded}
+			_, err := io.ReadAll(r)
+			if ok := fits || !bounded; (err == nil) != ok || (r.err == nil) != ok || !ok && !errors.Is(err, errTooLarge) {
+				t.Errorf("%d bytes left, bounded %v: %v", left, bounded, err)
+			}
 		}
 	}
 }

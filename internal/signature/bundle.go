@@ -11,8 +11,9 @@ import (
 
 // The bounds of what is attached to an image.
 const (
-	// BundlesMax is how many signatures of one image are looked at; more are refused.
-	BundlesMax = 64
+	// BundlesMax is how many signatures of one image are looked at; more are refused. It leaves
+	// room for all that a pull finds in the three places where cosign puts them.
+	BundlesMax = 256
 	// BundleMax is the largest bundle, payload or annotation in bytes.
 	BundleMax = 1 << 20
 )
@@ -58,28 +59,26 @@ func (b Bundle) Encode() ([]byte, error) {
 	return text, nil
 }
 
-// DecodeBundle is the reverse of Encode. It checks the outer shape only.
-func DecodeBundle(raw []byte) (Bundle, error) {
-	if len(raw) > 4*BundleMax { // base64 and the annotations come on top of the data
-		return Bundle{}, fmt.Errorf("decode a signature: it is larger than %d bytes", 4*BundleMax)
-	}
-	var b Bundle
+// DecodeBundle is the reverse of Encode. What can't be read becomes a Bundle of no known type,
+// which VerifyManifest passes over as it does any other rubbish: what somebody hung on an image
+// beside its good signature must not spoil that one.
+func DecodeBundle(raw []byte) Bundle {
+	rubbish := Bundle{Data: raw}
 	var kind struct {
 		MediaType string `json:"mediaType"`
 	}
-	if err := json.Unmarshal(raw, &kind); err != nil {
-		return Bundle{}, fmt.Errorf("decode a signature: %w", err)
+	// Base64 and the annotations come on top of the data.
+	if len(raw) > 4*BundleMax || json.Unmarshal(raw, &kind) != nil {
+		return rubbish
 	}
 	if isSigstore(kind.MediaType) {
-		return Bundle{MediaType: kind.MediaType, Data: raw}, nil
+		return Bundle{MediaType: kind.MediaType, Data: raw}
 	}
-	if kind.MediaType != MediaTypePayload {
-		return Bundle{}, fmt.Errorf("decode a signature: media type %.100q isn't known", kind.MediaType)
+	var b Bundle
+	if kind.MediaType != MediaTypePayload || json.Unmarshal(raw, &b) != nil {
+		return rubbish
 	}
-	if err := json.Unmarshal(raw, &b); err != nil {
-		return Bundle{}, fmt.Errorf("decode a signature: %w", err)
-	}
-	return b, nil
+	return b
 }
 
 func isSigstore(mediaType string) bool { return strings.HasPrefix(mediaType, MediaTypeBundle) }

@@ -68,7 +68,7 @@ func (d *demand) judgeKeys(sig *signed, named string, what artifact) (*Verified,
 	case known >= 0:
 		return nil, fail(CheckSignature, nil, "it names key %s, but doesn't verify with it: the signature or what was signed has been changed", d.keys[known].name)
 	case named != "":
-		return nil, fail(CheckSignature, nil, "it was made with the key %.60q, which %s doesn't list", named, d.who)
+		return nil, fail(CheckSignature, nil, "it was made with the key %.60q, which %s doesn't name", named, d.who)
 	default:
 		return nil, fail(CheckSignature, nil, "it was made with none of the keys of %s, or has been changed", d.who)
 	}

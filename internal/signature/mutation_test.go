@@ -72,7 +72,7 @@ var mutations = []struct {
 	{"policyfile.go", "if line := anchored(&tree); line > 0 {", "if line := anchored(&tree); line < 0 {", "TestPolicyIsRefused/a merge key"},
 	{"policyfile.go", "len(text) > PolicyMax", "false", "TestPolicyIsRefused/too large"},
 	{"policyfile.go", "case len(doc.Rules) == 0:", "case false:", "TestPolicyIsRefused/no rules"},
-	{"policyfile.go", "case p.integrity.rank() == 0:", "case false:", "TestPolicyIsRefused/a level called unsafe"},
+	{"policyfile.go", "case !p.integrity.known():", "case false:", "TestPolicyIsRefused/a level called unsafe"},
 	{"policyfile.go", "case len(doc.Images) == 0:", "case false:", "TestPolicyIsRefused/no images"},
 	{"policyfile.go", "case len(doc.Keys)+len(doc.Identities) == 0:", "case false:", "TestPolicyIsRefused/nobody"},
 	{"policyfile.go", `case len(doc.Identities) > 0 && doc.TrustedRoot == "":`, "case false:", "TestPolicyIsRefused/no trusted root"},
@@ -88,7 +88,8 @@ var mutations = []struct {
 	{"blob.go", `(o.CertificateIdentity == "" || o.CertificateOIDCIssuer == "")`, `o.CertificateIdentity == "" && o.CertificateOIDCIssuer == ""`, "TestBlobOptions/issuer without identity"},
 	{"blob.go", "if err == nil && keyless {", "if err == nil && false {", "TestBlobOptions/identity with half a root"},
 	{"blob.go", `if (o.Artifact == nil) == (o.Digest == "") {`, `if o.Artifact == nil && o.Digest == "" {`, "TestBlobOptions/a file and a digest"},
-	{"blob.go", "if r.left -= int64(n); r.left < 0 {", "if r.left < 0 {", "TestBoundedReader"},
+	{"blob.go", "case file.err != nil:", "case false:", "TestBlobReadError"},
+	{"blob.go", "if r.left -= int64(n); r.bounded && r.left < 0 {", "if r.bounded && r.left < 0 {", "TestBoundedReader"},
 }
 
 // TestMutations applies each mutation through a build overlay and runs the test that must notice.

@@ -71,22 +71,6 @@ func TestIntegrityDefaultsToChecked(t *testing.T) {
 	if p.Integrity() != LevelChecked {
 		t.Errorf("integrity %q", p.Integrity())
 	}
-	for _, c := range []struct {
-		have, need Level
-		meets      bool
-	}{
-		{LevelEnforced, LevelEnforced, true},
-		{LevelEnforced, LevelChecked, true},
-		{LevelChecked, LevelChecked, true},
-		{LevelChecked, LevelEnforced, false},
-		{"", LevelChecked, false},
-		{"unsafe", LevelChecked, false},
-		{LevelEnforced, "", false},
-	} {
-		if got := c.have.Meets(c.need); got != c.meets {
-			t.Errorf("%q meets %q: %v", c.have, c.need, got)
-		}
-	}
 }
 
 func TestPolicyIsRefused(t *testing.T) {

@@ -87,7 +87,7 @@ func loadPolicy(text []byte, files fs.FS) (*Policy, error) {
 	switch {
 	case doc.SchemaVersion != PolicySchemaVersion:
 		return nil, fmt.Errorf("schema_version is %d; this program reads %d", doc.SchemaVersion, PolicySchemaVersion)
-	case p.integrity.rank() == 0:
+	case !p.integrity.known():
 		return nil, fmt.Errorf("integrity %.40q isn't known; it is enforced or checked", doc.Integrity)
 	case len(doc.Rules) == 0:
 		return nil, errors.New("it has no rules, so it trusts nobody")

@@ -92,7 +92,7 @@ func TestKeyedImageIsRefused(t *testing.T) {
 		words   string
 	}{
 		{"unsigned", image, nil, CheckBundle, "it is not signed"},
-		{"foreign key", image, signImage(t, foreign, image)[:1], CheckSignature, "which rule site doesn't list"},
+		{"foreign key", image, signImage(t, foreign, image)[:1], CheckSignature, "which rule site doesn't name"},
 		{"foreign key, older form", image, signImage(t, foreign, image)[1:], CheckSignature, "with none of the keys of rule site"},
 		{"foreign key under a trusted name", image, []Bundle{dsseBundle(key.ID(), statementFor(image.ManifestDigest), foreign.sign(t, pae(statementFor(image.ManifestDigest))))}, CheckSignature, "names key release, but doesn't verify"},
 		{"changed signature", image, []Bundle{dsseBundle(key.ID(), statementFor(image.ManifestDigest), key.sign(t, []byte("x")))}, CheckSignature, "has been changed"},
@@ -129,7 +129,7 @@ func TestKeyedImageIsRefused(t *testing.T) {
 		{"signed, without a version", noVersion, signImage(t, key, noVersion), CheckModule, "not as a module: annotation org.opencontainers.image.version"},
 		{"signed, but an index", index, signImage(t, key, index), CheckModule, "index of several images"},
 		{"signed, but of another type", artifactType, signImage(t, key, artifactType), CheckModule, "not that of an image manifest"},
-		{"too many signatures", image, slices.Repeat(good, BundlesMax), CheckBundle, "at most 64"},
+		{"too many signatures", image, slices.Repeat(good, BundlesMax), CheckBundle, "at most 256"},
 		{"a huge bundle", image, []Bundle{{MediaType: signing.BundleMediaType, Data: make([]byte, BundleMax+1)}}, CheckBundle, "larger than"},
 		{"a huge annotation", image, []Bundle{{MediaType: MediaTypePayload, Data: payloadFor(image), Annotations: map[string]string{annotationSignature: strings.Repeat("A", BundleMax+1)}}}, CheckBundle, "larger than"},
 		{"an unknown kind of bundle", image, []Bundle{{MediaType: "application/spdx+json", Data: []byte("{}")}}, CheckBundle, "isn't known"},
