@@ -40,6 +40,19 @@ func KnownMediaType(mediaType string) bool {
 	return ok
 }
 
+// OCIMediaType returns the OCI media type of layers that have docker's, and any other as it is.
+func OCIMediaType(mediaType string) string {
+	switch mediaType {
+	case dockerTar:
+		return MediaTypeTar
+	case dockerTarGzip:
+		return MediaTypeTarGzip
+	case dockerTarZstd:
+		return MediaTypeTarZstd
+	}
+	return mediaType
+}
+
 func compressionOf(mediaType string) (compression, bool) {
 	switch mediaType {
 	case MediaTypeTar, dockerTar:

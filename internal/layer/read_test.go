@@ -444,3 +444,30 @@ func TestOthersErrorsComeBack(t *testing.T) {
 		}
 	}
 }
+
+// TestZstdChunked reads layers with what zstd:chunked adds: skippable frames, and data in several
+// frames (a frame for each file).
+func TestZstdChunked(t *testing.T) {
+	plain := makeTar(t, sample()...)
+	skippable := append([]byte{0x5e, 0x2a, 0x4d, 0x18, 5, 0, 0, 0}, "table"...)
+	first, _ := pack(t, plain[:2048], MediaTypeTarZstd)
+	second, _ := pack(t, plain[2048:], MediaTypeTarZstd)
+	blob := slices.Concat(skippable, first, skippable, second, skippable)
+	d := Descriptor{MediaType: MediaTypeTarZstd, Digest: digest.FromBytes(blob), Size: int64(len(blob)), DiffID: digest.FromBytes(plain)}
+	l, err := NewReader(Discard{}, DefaultLimits()).Read(context.Background(), d, bytes.NewReader(blob))
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkSample(t, l)
+}
+
+// TestZstdWindow refuses a frame that asks for more memory than a decoder may take.
+func TestZstdWindow(t *testing.T) {
+	// Magic, a frame header without a content size, a window of 2^31 bytes (RFC 8878, 3.1.1.1.2).
+	blob := []byte{0x28, 0xb5, 0x2f, 0xfd, 0x00, (31 - 10) << 3, 0x01, 0x00, 0x00}
+	d := Descriptor{MediaType: MediaTypeTarZstd, Digest: digest.FromBytes(blob), Size: int64(len(blob)), DiffID: digest.FromString("")}
+	_, err := NewReader(Discard{}, DefaultLimits()).Read(context.Background(), d, bytes.NewReader(blob))
+	if err == nil || !strings.Contains(err.Error(), "window") {
+		t.Errorf("error %v", err)
+	}
+}

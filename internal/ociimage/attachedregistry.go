@@ -100,12 +100,10 @@ func (c *Client) gatherTag(ctx context.Context, g *gatherer, s subject, tag stri
 // gatherFallback reads an index of referrers.
 func (c *Client) gatherFallback(ctx context.Context, g *gatherer, s subject, doc []byte) error {
 	var index ocispec.Index
-	if mediaType, err := documentType(doc); err != nil || !isIndexType(mediaType) {
-		return nil // the tag is somebody else's
-	}
 	if err := json.Unmarshal(doc, &index); err != nil {
 		return g.passOver(malformedDocument("referrers index", digest.FromBytes(doc), err))
 	}
+	// Whatever else somebody put under the tag lists no manifests that refer to the subject.
 	for _, d := range index.Manifests {
 		if err := g.referrer(ctx, s, d); err != nil {
 			return err

@@ -117,7 +117,23 @@ func ParseImage(manifest, config []byte) (*Image, error) {
 			MediaType: d.MediaType, Digest: d.Digest, Size: d.Size, DiffID: c.RootFS.DiffIDs[i],
 		})
 	}
+	if d, ok := contradiction(image.Layers); ok {
+		return nil, malformedDocument("manifest", sum, fmt.Errorf("it says two things of layer %s", d))
+	}
 	return image, nil
+}
+
+// contradiction finds a layer that is listed more than once, and not always as the same. Whoever
+// fetches layers by digest may rely on there being one truth about each.
+func contradiction(layers []layer.Descriptor) (digest.Digest, bool) {
+	said := make(map[digest.Digest]layer.Descriptor, len(layers))
+	for _, d := range layers {
+		if before, ok := said[d.Digest]; ok && before != d {
+			return d.Digest, true
+		}
+		said[d.Digest] = d
+	}
+	return "", false
 }
 
 func parseManifest(b []byte) (*ocispec.Manifest, error) {

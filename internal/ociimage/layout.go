@@ -135,6 +135,8 @@ func (l *Layout) find(ref Reference) (digest.Digest, error) {
 			found = append(found, d)
 		}
 	}
+	// One image may have several names.
+	slices.SortFunc(found, func(a, b ocispec.Descriptor) int { return strings.Compare(string(a.Digest), string(b.Digest)) })
 	found = slices.CompactFunc(found, func(a, b ocispec.Descriptor) bool { return a.Digest == b.Digest })
 	switch {
 	case len(found) == 1:

@@ -293,9 +293,10 @@ func TestStall(t *testing.T) {
 	u, c, ref := newUnreliable(t, Options{Stall: 400 * time.Millisecond, Retry: Retrying{Attempts: 2, Min: time.Millisecond, Max: time.Millisecond}}, 100_000)
 	done := make(chan struct{})
 	t.Cleanup(func() { close(done) })
-	silent := true
+	var silent atomic.Bool
+	silent.Store(true)
 	u.answer = func(w http.ResponseWriter, r *http.Request, _ int, content []byte) bool {
-		if !silent {
+		if !silent.Load() {
 			return false
 		}
 		if r.Header.Get("Range") == "" {
@@ -319,7 +320,7 @@ func TestStall(t *testing.T) {
 	if timeout, ok := errors.AsType[*stallError](err); !ok || !timeout.Timeout() {
 		t.Errorf("error %v is no timeout", err)
 	}
-	silent = false
+	silent.Store(false)
 	checkPulled(t, c, ref, PullOptions{Sink: layer.Discard{}})
 }
 

@@ -157,7 +157,14 @@ func TestResolveRefusesHostileDocuments(t *testing.T) {
 			bytes.Replace(manifest(nil), []byte(ocispec.MediaTypeImageManifest), []byte(ocispec.MediaTypeImageIndex), 1),
 			"not clear",
 		},
-		"another type":            {[]byte(`{"mediaType":"application/x","layers":[]}`), "neither a manifest nor an index"},
+		"another type": {[]byte(`{"mediaType":"application/x","layers":[]}`), "neither a manifest nor an index"},
+		"two truths about a layer": {func() []byte {
+			config := s.put(t, configFor("amd64", 2))
+			return manifest(func(m *ocispec.Manifest) {
+				config.MediaType = ocispec.MediaTypeImageConfig
+				m.Config, m.Layers = config, append(m.Layers, m.Layers[0])
+			})
+		}(), "says two things of layer"},
 		"no layers":               {manifest(func(m *ocispec.Manifest) { m.Layers = []ocispec.Descriptor{} }), "0 layers"},
 		"too many layers":         {manifest(func(m *ocispec.Manifest) { m.Layers = make([]ocispec.Descriptor, 129) }), "129 layers"},
 		"an artifact":             {manifest(func(m *ocispec.Manifest) { m.Config.MediaType = ocispec.MediaTypeEmptyJSON }), "it is no image"},

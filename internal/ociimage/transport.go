@@ -72,7 +72,8 @@ func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	ctx, cancel := context.WithCancelCause(req.Context())
 	w := &watchdog{stall: g.stall, cancel: cancel}
-	w.timer = time.AfterFunc(g.stall, func() { cancel(&stallError{after: g.stall, host: req.URL.Host}) })
+	silence := &stallError{after: g.stall, host: req.URL.Host}
+	w.timer = time.AfterFunc(g.stall, func() { cancel(silence) })
 	req = req.Clone(ctx)
 	if req.Body != nil && req.Body != http.NoBody {
 		req.Body = &watchedBody{ReadCloser: req.Body, ctx: ctx, dog: w, pauses: false}
