@@ -1,0 +1,137 @@
+// Command init is the init of the systems that the tests boot. It dials the socket that the test
+// listens on, does what it is asked to, one JSON line each way, and ends with the connection.
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+)
+
+const socket = "/persist/e2e/ctl"
+
+type request struct {
+	Op   string   `json:"op"`
+	Args []string `json:"args"`
+	Data string   `json:"data"`
+}
+
+type answer struct {
+	Code   int    `json:"code"`
+	Stdout string `json:"stdout"`
+	Stderr string `json:"stderr"`
+	Error  string `json:"error"`
+}
+
+func main() {
+	conn, err := net.Dial("unix", socket)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "init:", err)
+		os.Exit(99)
+	}
+	encoder := json.NewEncoder(conn)
+	lines := bufio.NewScanner(conn)
+	lines.Buffer(nil, 16<<20)
+	for lines.Scan() {
+		var r request
+		if err := json.Unmarshal(lines.Bytes(), &r); err != nil {
+			os.Exit(98)
+		}
+		if r.Op == "exit" {
+			_ = encoder.Encode(answer{})
+			return
+		}
+		a, err := do(r)
+		if err != nil {
+			a.Error = err.Error()
+		}
+		if err := encoder.Encode(a); err != nil {
+			os.Exit(97)
+		}
+	}
+}
+
+var running = map[string]*exec.Cmd{}
+
+func do(r request) (answer, error) {
+	switch r.Op {
+	case "self":
+		return answer{Stdout: strings.Join(append(os.Args, os.Environ()...), "\n")}, nil
+	case "run":
+		return run(r)
+	case "start":
+		return answer{}, start(r)
+	case "stop":
+		return stop(r.Args[0])
+	case "read":
+		text, err := os.ReadFile(r.Args[0])
+		return answer{Stdout: string(text)}, err
+	case "write":
+		return answer{}, os.WriteFile(r.Args[0], []byte(r.Data), 0o600)
+	case "remove":
+		return answer{}, os.Remove(r.Args[0])
+	case "list":
+		entries, err := os.ReadDir(r.Args[0])
+		var names []string
+		for _, e := range entries {
+			names = append(names, e.Name())
+		}
+		return answer{Stdout: strings.Join(names, " ")}, err
+	default:
+		return answer{}, errors.New("no such operation: " + r.Op)
+	}
+}
+
+func run(r request) (answer, error) {
+	var out, errs bytes.Buffer
+	cmd := exec.Command(r.Args[0], r.Args[1:]...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(r.Data), &out, &errs
+	err := cmd.Run()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		err = nil
+	}
+	a := answer{Stdout: out.String(), Stderr: errs.String()}
+	if cmd.ProcessState != nil {
+		a.Code = cmd.ProcessState.ExitCode()
+	}
+	return a, err
+}
+
+// start starts a program that goes on. Args are a name, then the program and its arguments.
+func start(r request) error {
+	log, err := os.Create("/run/" + r.Args[0] + ".log")
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	cmd := exec.Command(r.Args[1], r.Args[2:]...)
+	cmd.Stdout, cmd.Stderr = log, log
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	running[r.Args[0]] = cmd
+	return nil
+}
+
+// stop ends such a program by SIGTERM and returns its log.
+func stop(name string) (answer, error) {
+	cmd := running[name]
+	if cmd == nil {
+		return answer{}, errors.New("nothing is called " + name)
+	}
+	delete(running, name)
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		return answer{}, err
+	}
+	_ = cmd.Wait() // the exit code says it
+	log, err := os.ReadFile("/run/" + name + ".log")
+	return answer{Code: cmd.ProcessState.ExitCode(), Stderr: string(log)}, err
+}
