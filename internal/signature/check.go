@@ -1,6 +1,7 @@
 package signature
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -26,6 +27,14 @@ const (
 	CheckKey         CheckName = "key"              // the key is one that is trusted, within its validity window
 	CheckModule      CheckName = "module"           // the signed manifest carries the module's name and version
 )
+
+// checkOrder is that order.
+var checkOrder = []CheckName{
+	CheckDigest, CheckPolicy, CheckBundle, CheckSubject, CheckReference, CheckSignature,
+	CheckLog, CheckTime, CheckCertificate, CheckCT, CheckIdentity, CheckKey, CheckModule,
+}
+
+func (c CheckName) place() int { return slices.Index(checkOrder, c) }
 
 // The checks without which no signature of the kind counts.
 var (
@@ -84,6 +93,7 @@ func (v *Verified) complete(extra ...CheckName) (*Verified, *Failure) {
 			return nil, &Failure{Check: name, text: "the check did not run"}
 		}
 	}
+	slices.SortStableFunc(v.Checks, func(a, b Check) int { return cmp.Compare(a.Name.place(), b.Name.place()) })
 	return v, nil
 }
 
@@ -116,14 +126,6 @@ func FailedCheck(err error) (CheckName, bool) {
 		return f.Check, true
 	}
 	return "", false
-}
-
-// progress orders failures by how far the signature came: the farthest says most.
-func (f *Failure) progress() int {
-	order := []CheckName{
-		CheckBundle, CheckSubject, CheckReference, CheckSignature, CheckLog, CheckTime, CheckCertificate, CheckCT, CheckIdentity, CheckKey,
-	}
-	return slices.Index(order, f.Check)
 }
 
 // hint says what a person can do about a failure of the check.

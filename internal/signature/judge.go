@@ -57,7 +57,7 @@ func (d *demand) judgeKeys(sig *signed, named string, what artifact) (*Verified,
 		if failure == nil {
 			return account, nil
 		}
-		if worst == nil || failure.progress() > worst.progress() {
+		if worst == nil || failure.Check.place() > worst.Check.place() {
 			worst = failure
 		}
 	}

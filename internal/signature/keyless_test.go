@@ -32,6 +32,9 @@ func TestKeylessImageIsVerified(t *testing.T) {
 			if since := time.Since(account.SignedAt); since < -time.Minute || since > time.Minute {
 				t.Errorf("signed at %v", account.SignedAt)
 			}
+			if !slices.IsSortedFunc(account.Checks, func(a, b Check) int { return a.Name.place() - b.Name.place() }) {
+				t.Errorf("checks out of order: %v", account.Checks)
+			}
 			for _, name := range slices.Concat(identityChecks, manifestChecks) {
 				if !slices.ContainsFunc(account.Checks, func(c Check) bool { return c.Name == name && c.Detail != "" }) {
 					t.Errorf("check %q isn't in the account: %v", name, account.Checks)

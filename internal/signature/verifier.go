@@ -171,7 +171,7 @@ func summarize(failures []*Failure) *Failure {
 	}
 	var texts []string
 	for i, f := range failures {
-		if f.progress() > best.progress() {
+		if f.Check.place() > best.Check.place() {
 			best = f
 		}
 		if i < failuresShown {
