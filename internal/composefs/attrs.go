@@ -13,6 +13,8 @@ type attr struct {
 	name  string
 	value []byte
 	kind  attrKind
+	// object is the digest that a metacopy or a redirect of the usual form consists of.
+	object *fsverity.Digest
 }
 
 // attrKind tells apart the two attributes that nearly every file has with a value of its own.
@@ -66,15 +68,26 @@ func (a *attrs) of(p *plan, index int) []attr {
 
 // addContent says where a file's content lies and which digest it has.
 func (a *attrs) addContent(n *tree.Node) {
-	a.list = append(a.list, attr{nameMetacopy, a.metacopyValue(n), metacopy})
-	if n.Payload != "" {
+	m := attr{name: nameMetacopy, kind: metacopy}
+	if hasDigest(n) {
+		m.object, m.value = &n.Digest, appendMetacopy(a.metacopyData[:0], n.Digest)
+	}
+	a.list = append(a.list, m)
+	r := attr{name: nameRedirect, kind: redirect}
+	switch {
+	case n.Payload != "":
 		a.redirectData = append(append(a.redirectData[:0], '/'), n.Payload...)
-	} else if !n.Digest.IsZero() && n.Explicit&tree.ExplicitPayload == 0 {
+		if d, ok := parseObjectPath(n.Payload); ok {
+			r.object = &d
+		}
+	case !n.Digest.IsZero() && n.Explicit&tree.ExplicitPayload == 0:
 		a.redirectData = appendObjectPath(append(a.redirectData[:0], '/'), n.Digest)
-	} else {
+		r.object = &n.Digest
+	default:
 		return
 	}
-	a.list = append(a.list, attr{nameRedirect, a.redirectData, redirect})
+	r.value = a.redirectData
+	a.list = append(a.list, r)
 }
 
 // metacopySize is the size of struct ovl_metacopy with a SHA-256 digest.
@@ -83,15 +96,10 @@ const metacopySize = 4 + digestSize
 // digestSize is the size of a SHA-256 digest in bytes.
 const digestSize = 32
 
-// metacopyValue is overlayfs's struct ovl_metacopy: version 0, its own length, no flags,
-// FS_VERITY_HASH_ALG_SHA256, the digest. A file without a digest has an empty one.
-func (a *attrs) metacopyValue(n *tree.Node) []byte {
-	if !hasDigest(n) {
-		return nil
-	}
-	a.metacopyData = [metacopySize]byte{0, metacopySize, 0, 1}
-	copy(a.metacopyData[4:], n.Digest[:])
-	return a.metacopyData[:]
+// appendMetacopy adds overlayfs's struct ovl_metacopy to b: version 0, its own length, no flags,
+// FS_VERITY_HASH_ALG_SHA256, the digest. The one of a file without a digest is empty.
+func appendMetacopy(b []byte, d fsverity.Digest) []byte {
+	return append(append(b, 0, metacopySize, 0, 1), d[:]...)
 }
 
 // hasDigest reports whether the image says which digest the file's content has.
@@ -137,6 +145,8 @@ func unescapeName(name string) (plain string, ok bool) {
 	if !strings.HasPrefix(name, overlayPrefix) {
 		return name, true
 	}
-	rest, ok := strings.CutPrefix(name, escapePrefix)
-	return overlayPrefix + rest, ok
+	if rest, ok := strings.CutPrefix(name, escapePrefix); ok {
+		return overlayPrefix + rest, true
+	}
+	return "", false
 }

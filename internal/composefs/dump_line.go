@@ -2,13 +2,13 @@ package composefs
 
 import (
 	"bytes"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"math"
-	"strconv"
+	"math/bits"
 
 	"github.com/powernode/powernode-agent/internal/erofs"
-	"github.com/powernode/powernode-agent/internal/fsverity"
 	"github.com/powernode/powernode-agent/internal/tree"
 )
 
@@ -52,12 +52,16 @@ func splitLine(text []byte) (line, error) {
 	return l, nil
 }
 
-// optional returns a field that "-" stands for the absence of, unescaped.
+// optional returns a field that "-" stands for the absence of, unescaped. It may be a part of the
+// line, which the next one overwrites.
 func (l *line) optional(field int) (value []byte, ok bool, err error) {
-	if string(l.fields[field]) == "-" {
+	value = l.fields[field]
+	if string(value) == "-" {
 		return nil, false, nil
 	}
-	value, err = unescape(nil, l.fields[field])
+	if bytes.IndexByte(value, '\\') >= 0 {
+		value, err = unescape(nil, value)
+	}
 	return value, true, err
 }
 
@@ -152,9 +156,9 @@ func (l *line) content(n *tree.Node, size uint64) error {
 	case tree.Regular:
 		n.Size = size
 		if len(content) > 0 {
-			n.Inline = content
+			n.Inline = bytes.Clone(content)
 		} else if size > 0 {
-			return l.object(n, string(payload))
+			return l.object(n, payload)
 		}
 	default:
 		n.Size = size
@@ -163,14 +167,14 @@ func (l *line) content(n *tree.Node, size uint64) error {
 }
 
 // object reads where a file's content lies and its digest.
-func (l *line) object(n *tree.Node, payload string) error {
+func (l *line) object(n *tree.Node, payload []byte) error {
 	text, given, err := l.optional(fieldDigest)
 	if err != nil {
 		return fmt.Errorf("digest: %w", err)
 	}
 	if given {
-		if n.Digest, err = fsverity.ParseDigest(string(bytes.ToLower(text))); err != nil {
-			return err
+		if _, err := hex.Decode(n.Digest[:], text[:min(len(text), 2*digestSize)]); err != nil || len(text) != 2*digestSize {
+			return fmt.Errorf("digest %.80q: want 64 hexadecimal digits", text)
 		}
 	}
 	describe(n, given, payload)
@@ -178,25 +182,33 @@ func (l *line) object(n *tree.Node, payload string) error {
 }
 
 // describe records a file's object: its digest, if it has one, and its path where that isn't the usual.
-func describe(n *tree.Node, hasDigest bool, payload string) {
+func describe(n *tree.Node, hasDigest bool, payload []byte) {
+	var usual [redirectSize]byte
 	switch {
 	case n.Digest.IsZero():
-		n.Payload = payload
+		n.Payload = string(payload)
 		if hasDigest {
 			n.Explicit |= tree.ExplicitDigest
 		}
-	case payload == "":
+	case len(payload) == 0:
 		n.Explicit |= tree.ExplicitPayload
-	case payload != n.Digest.ObjectPath():
-		n.Payload = payload
+	case !bytes.Equal(payload, appendObjectPath(usual[:0], n.Digest)):
+		n.Payload = string(payload)
 	}
 }
 
 // parseNumber reads a number as C's strtoull does, without its overflow: a minus sign wraps.
-func parseNumber(field []byte, base int) (uint64, error) {
+func parseNumber(field []byte, base uint64) (uint64, error) {
 	digits, negative := bytes.CutPrefix(field, []byte{'-'})
-	v, err := strconv.ParseUint(string(digits), base, 64)
-	if err != nil {
+	v, ok := uint64(0), len(digits) > 0
+	for _, c := range digits {
+		d := uint64(c - '0') // huge for what comes before '0'
+		high, low := bits.Mul64(v, base)
+		sum, carry := bits.Add64(low, d, 0)
+		ok = ok && d < base && high == 0 && carry == 0
+		v = sum
+	}
+	if !ok {
 		return 0, fmt.Errorf("invalid number %.40q", field)
 	}
 	if negative {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 
 	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/tree"
@@ -37,7 +36,7 @@ func ReadDump(r io.Reader, limits Limits) (*tree.Node, error) {
 	if limits.Entries == 0 {
 		limits.Entries = 8 << 20
 	}
-	d := dumpReader{limits: limits, names: make(map[string]string), values: make(map[string][]byte), pending: make(map[*tree.Node]int)}
+	d := dumpReader{limits: limits, intern: newInterner(), pending: make(map[*tree.Node]int)}
 	count, err := d.read(r)
 	if err == nil {
 		err = d.link()
@@ -66,9 +65,9 @@ type dumpReader struct {
 	links   []dumpLink
 	// pending finds the link that a node only holds the place of.
 	pending map[*tree.Node]int
-	// names and values hold attributes seen before; a tree has few that differ.
-	names  map[string]string
-	values map[string][]byte
+	intern  interner
+	// key and value are scratch space for an attribute.
+	key, value []byte
 }
 
 // read reads all lines and returns the number of the last.
@@ -200,15 +199,14 @@ func (d *dumpReader) xattrs(text []byte) ([]tree.Xattr, error) {
 		if !ok {
 			return nil, fmt.Errorf("%.40q has no \"=\"", field)
 		}
-		name, err := unescape(nil, key)
-		if err != nil {
+		var err error
+		if d.key, err = unescape(d.key[:0], key); err != nil {
 			return nil, err
 		}
-		content, err := unescape(nil, value)
-		if err != nil {
+		if d.value, err = unescape(d.value[:0], value); err != nil {
 			return nil, err
 		}
-		n.SetXattr(d.intern(name), d.internValue(content))
+		n.SetXattr(d.intern.name(d.key), d.intern.value(d.value))
 	}
 	size := 12
 	for _, x := range n.Xattrs {
@@ -217,28 +215,4 @@ func (d *dumpReader) xattrs(text []byte) ([]tree.Xattr, error) {
 		}
 	}
 	return n.Xattrs, nil
-}
-
-// internLimit bounds how many names and values are kept for reuse.
-const internLimit = 1 << 14
-
-func (d *dumpReader) intern(b []byte) string {
-	if s, ok := d.names[string(b)]; ok {
-		return s
-	}
-	s := strings.Clone(string(b))
-	if len(d.names) < internLimit {
-		d.names[s] = s
-	}
-	return s
-}
-
-func (d *dumpReader) internValue(b []byte) []byte {
-	if v, ok := d.values[string(b)]; ok {
-		return v
-	}
-	if len(d.values) < internLimit {
-		d.values[string(b)] = b
-	}
-	return b
 }

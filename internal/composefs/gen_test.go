@@ -138,7 +138,7 @@ func (g generator) content(n *tree.Node) {
 	}
 	n.Size = rapid.SampledFrom([]uint64{1, 65, 4096, 4097, 1 << 20, 1<<32 - 1, 1 << 32, 1 << 43, 1<<43 + 1, 1 << 45, 9000000000000000}).Draw(t, "size")
 	n.Digest = fsverity.Digest{rapid.SampledFrom([]byte{1, 2, 3, 4, 5, 6, 7, 0xff}).Draw(t, "digest")}
-	describe(n, true, rapid.SampledFrom([]string{n.Digest.ObjectPath(), n.Digest.ObjectPath(), n.Digest.ObjectPath(), fsverity.Digest{2}.ObjectPath(), "odd/payload", "/", ""}).Draw(t, "payload"))
+	describe(n, true, []byte(rapid.SampledFrom([]string{n.Digest.ObjectPath(), n.Digest.ObjectPath(), n.Digest.ObjectPath(), fsverity.Digest{2}.ObjectPath(), "odd/payload", "/", ""}).Draw(t, "payload")))
 	switch rapid.IntRange(0, 9).Draw(t, "odd") {
 	case 0:
 		n.Digest, n.Explicit = fsverity.Digest{}, n.Explicit&^tree.ExplicitPayload

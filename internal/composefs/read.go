@@ -44,7 +44,7 @@ func read(data []byte) (*tree.Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	rd := reader{image: im, version: version, leaves: make(map[uint64]*readLeaf), dirNIDs: make(map[uint64]struct{})}
+	rd := reader{image: im, version: version, leaves: make(map[uint64]*readLeaf), dirNIDs: make(map[uint64]struct{}), intern: newInterner()}
 	return rd.run()
 }
 
@@ -69,6 +69,7 @@ type reader struct {
 	// leaves and dirNIDs find inodes seen before.
 	leaves  map[uint64]*readLeaf
 	dirNIDs map[uint64]struct{}
+	intern  interner
 	// next is the number that the next inode has if the image is numbered as composefs does.
 	next uint32
 }

@@ -1,6 +1,7 @@
 package composefs
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"slices"
@@ -22,7 +23,7 @@ func (r *reader) node(in *erofs.Inode, root bool) (*tree.Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	object, err := takeXattrs(n, list, root)
+	object, err := r.takeXattrs(n, list, root)
 	if err != nil {
 		return nil, err
 	}
@@ -39,7 +40,7 @@ type object struct {
 
 // takeXattrs gives the node the attributes that are the tree's own, by their own names, and returns
 // the ones that composefs added.
-func takeXattrs(n *tree.Node, list []erofs.Xattr, root bool) (object, error) {
+func (r *reader) takeXattrs(n *tree.Node, list []erofs.Xattr, root bool) (object, error) {
 	var o object
 	if len(list) > 0 {
 		n.Xattrs = make([]tree.Xattr, 0, len(list))
@@ -48,7 +49,7 @@ func takeXattrs(n *tree.Node, list []erofs.Xattr, root bool) (object, error) {
 		name, own := unescapeName(x.Name)
 		switch {
 		case own:
-			n.Xattrs = append(n.Xattrs, tree.Xattr{Name: name, Value: x.Value})
+			n.Xattrs = append(n.Xattrs, tree.Xattr{Name: name, Value: r.intern.value(x.Value)})
 		case x.Name == nameMetacopy && o.metacopy == nil:
 			o.metacopy = x.Value
 		case x.Name == nameRedirect && o.redirect == nil:
@@ -128,15 +129,11 @@ func takeObject(n *tree.Node, o object) error {
 		}
 		n.Digest = fsverity.Digest(o.metacopy[4:])
 	}
-	payload := ""
-	if o.redirect != nil {
-		path, ok := strings.CutPrefix(string(o.redirect), "/")
-		if !ok || path == "" {
-			return fmt.Errorf("redirect to %.80q: want a path from the object store's root", o.redirect)
-		}
-		payload = path
+	path, ok := bytes.CutPrefix(o.redirect, []byte{'/'})
+	if o.redirect != nil && (!ok || len(path) == 0) {
+		return fmt.Errorf("redirect to %.80q: want a path from the object store's root", o.redirect)
 	}
-	describe(n, hasDigest, payload)
+	describe(n, hasDigest, path)
 	return nil
 }
 

@@ -65,54 +65,44 @@ func (s *sharing) count(a attr) { s.update(a, func(n uint32) uint32 { return n +
 
 func (s *sharing) put(a attr, place uint32) { s.update(a, func(uint32) uint32 { return place }) }
 
-// update replaces the attribute's value.
+// update replaces the attribute's number.
 func (s *sharing) update(a attr, f func(uint32) uint32) {
-	if d, ok := objectOf(a); ok {
-		u := s.objects[d]
+	if a.object != nil {
+		u := s.objects[*a.object]
 		if a.kind == metacopy {
 			u.metacopy = f(u.metacopy)
 		} else {
 			u.redirect = f(u.redirect)
 		}
-		s.objects[d] = u
+		s.objects[*a.object] = u
 		return
 	}
-	if n, ok := s.ordinary[attrKey{a.name, string(a.value)}]; ok {
+	n, seen := s.ordinary[attrKey{a.name, string(a.value)}]
+	if seen {
+		// Looking up with the bytes themselves spares the copy that a new key needs.
 		s.ordinary[attrKey{a.name, string(a.value)}] = f(n)
 		return
 	}
 	s.ordinary[attrKey{a.name, string(a.value)}] = f(0)
 }
 
-// get returns the attribute's value.
+// get returns the attribute's number.
 func (s *sharing) get(a attr) uint32 {
-	d, ok := objectOf(a)
 	switch {
-	case !ok:
+	case a.object == nil:
 		return s.ordinary[attrKey{a.name, string(a.value)}]
 	case a.kind == metacopy:
-		return s.objects[d].metacopy
+		return s.objects[*a.object].metacopy
 	default:
-		return s.objects[d].redirect
+		return s.objects[*a.object].redirect
 	}
-}
-
-// objectOf returns the digest that a metacopy or a redirect consists of, if it has the usual form.
-func objectOf(a attr) (fsverity.Digest, bool) {
-	switch {
-	case a.kind == metacopy && len(a.value) == metacopySize:
-		return fsverity.Digest(a.value[4:]), true
-	case a.kind == redirect && len(a.value) == redirectSize:
-		return parseObjectPath(a.value[1:])
-	}
-	return fsverity.Digest{}, false
 }
 
 // redirectSize is the length of an object's path with a slash before it.
 const redirectSize = 1 + 2*digestSize + 1
 
 // parseObjectPath undoes appendObjectPath, and only that.
-func parseObjectPath(path []byte) (d fsverity.Digest, ok bool) {
+func parseObjectPath(path string) (d fsverity.Digest, ok bool) {
 	if len(path) != redirectSize-1 || path[2] != '/' {
 		return d, false
 	}
@@ -151,17 +141,17 @@ func (s *sharing) gather() {
 		}
 	}
 	for d, u := range s.objects {
+		if u.metacopy <= 1 && u.redirect <= 1 {
+			delete(s.objects, d)
+			continue
+		}
+		s.objects[d] = uses{}
+		object := d
 		if u.metacopy > 1 {
-			value := append([]byte{0, metacopySize, 0, 1}, d[:]...)
-			s.list = append(s.list, attr{nameMetacopy, value, metacopy})
+			s.list = append(s.list, attr{nameMetacopy, appendMetacopy(nil, d), metacopy, &object})
 		}
 		if u.redirect > 1 {
-			s.list = append(s.list, attr{nameRedirect, appendObjectPath([]byte{'/'}, d), redirect})
-		}
-		if u.metacopy > 1 || u.redirect > 1 {
-			s.objects[d] = uses{}
-		} else {
-			delete(s.objects, d)
+			s.list = append(s.list, attr{nameRedirect, appendObjectPath([]byte{'/'}, d), redirect, &object})
 		}
 	}
 }

@@ -16,6 +16,7 @@ type Image struct {
 	super  Superblock
 	left   uint64
 	shared map[uint32]Xattr
+	names  xattrNames
 }
 
 // Open reads the superblock of an image. data must stay as it is while the Image is in use.
@@ -30,7 +31,7 @@ func Open(data []byte) (*Image, error) {
 	if uint64(super.Blocks)*BlockSize != uint64(len(data)) {
 		return nil, fmt.Errorf("EROFS image of %d bytes: its superblock says %d blocks", len(data), super.Blocks)
 	}
-	return &Image{data: data, super: super, left: uint64(len(data)), shared: make(map[uint32]Xattr)}, nil
+	return &Image{data: data, super: super, left: uint64(len(data)), shared: make(map[uint32]Xattr), names: make(xattrNames)}, nil
 }
 
 // Super returns the superblock.
@@ -172,7 +173,7 @@ func (im *Image) Xattrs(i *Inode) ([]Xattr, error) {
 	shared, own := own[:refs], own[refs:]
 	var list []Xattr
 	for len(own) > 0 {
-		x, n, err := parseXattrEntry(own)
+		x, n, err := im.names.parse(own)
 		if err != nil {
 			return nil, fmt.Errorf("inode %d: %w", i.NID, err)
 		}
@@ -198,7 +199,7 @@ func (im *Image) sharedXattr(ref uint32) (Xattr, error) {
 	if at > uint64(len(im.data)) {
 		return Xattr{}, fmt.Errorf("attribute %d lies beyond the image's end", ref)
 	}
-	x, n, err := parseXattrEntry(im.data[at:])
+	x, n, err := im.names.parse(im.data[at:])
 	if err != nil {
 		return Xattr{}, err
 	}

@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// Xattr is an extended attribute with its full name. Readers must not change Value: several
-// inodes may share it.
+// Xattr is an extended attribute with its full name. What an Image hands out has a Value that is a
+// part of the image.
 type Xattr struct {
 	Name  string
 	Value []byte
@@ -72,8 +72,30 @@ func XattrFilterBit(name string) uint32 {
 	return 1 << (xxh32(rest, filterSeed+uint32(index)) & 31)
 }
 
-// parseXattrEntry reads the entry at the start of b and returns its size with the padding.
-func parseXattrEntry(b []byte) (Xattr, uint64, error) {
+// xattrNames keeps the names that have been put together from prefix and rest: there are few.
+type xattrNames map[xattrNameKey]string
+
+type xattrNameKey struct {
+	index uint8
+	rest  string
+}
+
+// xattrNamesLimit bounds how many are kept.
+const xattrNamesLimit = 1 << 12
+
+func (names xattrNames) name(index uint8, rest []byte) string {
+	if name, ok := names[xattrNameKey{index, string(rest)}]; ok {
+		return name
+	}
+	name := xattrPrefixes[index] + string(rest)
+	if len(names) < xattrNamesLimit {
+		names[xattrNameKey{index, string(rest)}] = name
+	}
+	return name
+}
+
+// parse reads the entry at the start of b and returns its size with the padding.
+func (names xattrNames) parse(b []byte) (Xattr, uint64, error) {
 	if len(b) < XattrEntrySize {
 		return Xattr{}, 0, fmt.Errorf("attribute entry beyond its area")
 	}
@@ -86,12 +108,11 @@ func parseXattrEntry(b []byte) (Xattr, uint64, error) {
 		return Xattr{}, 0, fmt.Errorf("attribute entry beyond its area")
 	}
 	rest := b[XattrEntrySize : XattrEntrySize+nameLen]
-	name := xattrPrefixes[index] + string(rest)
+	name := names.name(uint8(index), rest)
 	if name == "" || strings.IndexByte(name, 0) >= 0 {
 		return Xattr{}, 0, fmt.Errorf("attribute with the name %q", name)
 	}
-	value := append([]byte{}, b[XattrEntrySize+nameLen:end]...)
-	return Xattr{Name: name, Value: value}, roundUp(uint64(end), XattrAlign), nil
+	return Xattr{Name: name, Value: b[XattrEntrySize+nameLen : end]}, roundUp(uint64(end), XattrAlign), nil
 }
 
 // roundUp rounds n up to a multiple of a power of two.
