@@ -38,21 +38,13 @@ type Fetched struct {
 	Pulled ociimage.Stats
 }
 
-// Fetch resolves an assigned module, verifies its signature and, unless the store has it, pulls
+// Fetch resolves an assigned module whose name and version were checked, verifies its signature and, unless the store has it, pulls
 // its layers and checks its seal. fresh collects the objects whose bytes were hashed on the way.
 // Nothing of a module that is refused is kept but objects without a record.
 func (f *Fetcher) Fetch(ctx context.Context, m nodeapi.Module, fresh *Fresh) (Fetched, error) {
-	fetched, err := f.fetch(ctx, m, fresh)
-	if err != nil {
-		return Fetched{}, fmt.Errorf("module %.80q %.80q: %w", m.Name, m.Version, err)
-	}
-	return fetched, nil
-}
-
-func (f *Fetcher) fetch(ctx context.Context, m nodeapi.Module, fresh *Fresh) (Fetched, error) {
 	image, err := f.Source.Resolve(ctx, ociimage.Reference{Repository: m.Repository, Digest: digest.Digest(m.Digest)}, f.Arch)
 	if err != nil {
-		return Fetched{}, err
+		return Fetched{}, fmt.Errorf("module %s %s: %w", m.Name, m.Version, err)
 	}
 	want := Wanted{
 		ID: m.ID, Name: m.Name, Version: m.Version, Repository: m.Repository,
@@ -74,7 +66,10 @@ func (f *Fetcher) fetch(ctx context.Context, m nodeapi.Module, fresh *Fresh) (Fe
 		return Fetched{}, err
 	}
 	stats, err := f.pull(ctx, want, image, sealed, bundles, fresh)
-	return Fetched{Wanted: want, Pulled: stats}, err
+	if err != nil {
+		return Fetched{}, fmt.Errorf("module %s: %w", want, err)
+	}
+	return Fetched{Wanted: want, Pulled: stats}, nil
 }
 
 // pull streams the layers into the store, checks the seal of what they make, and commits.

@@ -32,9 +32,26 @@ func (b *boot) fallBack(reason error) error {
 	if err != nil {
 		return fmt.Errorf("%w; nor can the last generation be used: %w", reason, err)
 	}
+	if sameWanted(wanted, b.plan.wanted) {
+		return reason // it would fail for the same reason
+	}
 	b.remark(fmt.Sprintf("%v; staying with generation %d", reason, b.plan.last.Number), fault.HintOf(reason))
 	b.plan.wanted, b.plan.fellBack, b.plan.expected = wanted, true, fsverity.Digest{}
 	return nil
+}
+
+// sameWanted reports whether both ask for the same modules.
+func sameWanted(a, b []assemble.Wanted) bool {
+	in := make(map[assemble.Wanted]bool, len(a))
+	for _, w := range a {
+		in[w] = true
+	}
+	for _, w := range b {
+		if !in[w] {
+			return false
+		}
+	}
+	return len(a) == len(b)
 }
 
 // remark keeps something that a person should know, and says it on the console.

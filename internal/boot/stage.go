@@ -52,7 +52,8 @@ func runStages(ctx context.Context, console io.Writer, stages []Stage) ([]StageR
 		record := StageRecord{Name: stage.Name, Millis: time.Since(start).Milliseconds(), Result: result}
 		if err != nil {
 			record.Error = err.Error()
-			fmt.Fprintf(console, "[%7.3f] %d/%d %s: failed: %v\n", time.Since(begun).Seconds(), i+1, len(stages), stage.Name, err)
+			// The reason is in the error, which the caller prints.
+			fmt.Fprintf(console, "[%7.3f] %d/%d %s: failed\n", time.Since(begun).Seconds(), i+1, len(stages), stage.Name)
 			return append(records, record), &StageError{stage.Name, err}
 		}
 		records = append(records, record)
