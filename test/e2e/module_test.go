@@ -68,6 +68,9 @@ func app(version string) mod {
 	}}
 }
 
+// hostArch is what the tests run on.
+const hostArch = runtime.GOARCH
+
 var initProgram = sync.OnceValue(func() []byte {
 	b, err := os.ReadFile(program("init"))
 	if err != nil {
@@ -101,7 +104,7 @@ func (m mod) addTo(t testing.TB, l *ociimage.Layout) *ociimage.Image {
 	}
 	arch := m.arch
 	if arch == "" {
-		arch = runtime.GOARCH
+		arch = hostArch
 	}
 	spec := ociimage.ImageSpec{Architecture: arch, Layers: []layer.Descriptor{d}, Tag: module.VersionTag(m.version)}
 	if !m.undescribed {

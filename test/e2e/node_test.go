@@ -265,3 +265,9 @@ func (n *node) detail() operatorapi.NodeDetail {
 	}
 	return d
 }
+
+// pointer returns the number of the generation that a pointer names.
+func (n *node) pointer(name string) string {
+	n.t.Helper()
+	return strings.TrimSpace(string(read(n.t, filepath.Join(n.state(), "generations", name))))
+}

@@ -117,13 +117,13 @@ type published struct {
 // publish builds a module and publishes it with the operator's key and these further flags.
 func (p *platform) publish(m mod, flags ...string) published {
 	p.t.Helper()
-	return p.publishLayout(m.layout(p.t), flags...)
+	return p.publishLayout(append([]string{m.layout(p.t)}, flags...)...)
 }
 
-func (p *platform) publishLayout(layout string, flags ...string) published {
+func (p *platform) publishLayout(layoutAndFlags ...string) published {
 	p.t.Helper()
 	var out published
-	p.operator(append([]string{"module", "publish", "--key", p.key + ".key", "--output", "json", layout}, flags...)...).into(p.t, &out)
+	p.operator(append([]string{"module", "publish", "--key", p.key + ".key", "--output", "json"}, layoutAndFlags...)...).into(p.t, &out)
 	return out
 }
 
