@@ -1,0 +1,50 @@
+package platform_test
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"testing"
+
+	"github.com/powernode/powernode-agent/internal/durable"
+	"github.com/powernode/powernode-agent/internal/nodeapi"
+	"github.com/powernode/powernode-agent/internal/operatorapi"
+	"github.com/powernode/powernode-agent/internal/oracle"
+)
+
+// TestProtocolExamples decodes each example of docs/protocol.md into the struct that it is of, and
+// refuses fields that the struct doesn't have.
+func TestProtocolExamples(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join(oracle.Root(t), "docs", "protocol.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	structs := map[string]func() any{
+		"nodeapi.Envelope":           func() any { return new(nodeapi.Envelope) },
+		"nodeapi.EnrollRequest":      func() any { return new(nodeapi.EnrollRequest) },
+		"nodeapi.EnrollResponse":     func() any { return new(nodeapi.EnrollResponse) },
+		"nodeapi.Heartbeat":          func() any { return new(nodeapi.Heartbeat) },
+		"nodeapi.HeartbeatResponse":  func() any { return new(nodeapi.HeartbeatResponse) },
+		"nodeapi.ModuleList":         func() any { return new(nodeapi.ModuleList) },
+		"nodeapi.ModuleDetail":       func() any { return new(nodeapi.ModuleDetail) },
+		"operatorapi.ModuleRegister": func() any { return new(operatorapi.ModuleRegister) },
+	}
+	seen := map[string]bool{}
+	for _, m := range regexp.MustCompile("(?s)<!-- (\\S+) -->\n```json\n(.*?)```").FindAllSubmatch(text, -1) {
+		name := string(m[1])
+		newStruct, ok := structs[name]
+		if !ok {
+			t.Errorf("an example of %s, which the test doesn't know", name)
+			continue
+		}
+		seen[name] = true
+		if err := durable.DecodeJSON(m[2], newStruct()); err != nil {
+			t.Errorf("example of %s: %v\n%s", name, err, m[2])
+		}
+	}
+	for name := range structs {
+		if !seen[name] {
+			t.Errorf("no example of %s", name)
+		}
+	}
+}
