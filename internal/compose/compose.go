@@ -170,15 +170,23 @@ func (c *composer) names() []string {
 	return names
 }
 
-// makeCanonical gives the root the attributes of /usr and empties /run.
+// makeCanonical gives the root the attributes of /usr and empties /run, which takes the time of
+// /usr: what sealing does to a tree (ociimage.Canonical), so that it finds nothing to do in this one.
 func (c *composer) makeCanonical(root *tree.Node) {
-	if usr := root.Child("usr"); usr != nil && usr.Kind == tree.Directory {
+	usr := root.Child("usr")
+	hasUsr := usr != nil && usr.Kind == tree.Directory
+	if hasUsr {
 		root.Mode, root.UID, root.GID, root.Mtime, root.Xattrs = usr.Mode, usr.UID, usr.GID, usr.Mtime, slices.Clone(usr.Xattrs)
 	}
-	if run := root.Child("run"); run != nil && run.Kind == tree.Directory {
-		for name, child := range run.Entries() {
-			c.report.Dropped = append(c.report.Dropped, Owned{"/run/" + name, c.layers[c.owners[child]].Name})
-			run.RemoveChild(name)
-		}
+	run := root.Child("run")
+	if run == nil || run.Kind != tree.Directory {
+		return
+	}
+	if hasUsr {
+		run.Mtime = usr.Mtime
+	}
+	for name, child := range run.Entries() {
+		c.report.Dropped = append(c.report.Dropped, Owned{"/run/" + name, c.layers[c.owners[child]].Name})
+		run.RemoveChild(name)
 	}
 }

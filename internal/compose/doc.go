@@ -34,7 +34,8 @@
 // directory below usr/lib/powernode/modules that bears its name.
 //
 // In the end the result is made canonical as a sealed tree is: the root directory takes the
-// attributes of /usr, and /run, into which only a move can have put anything, is empty.
+// attributes of /usr, and /run, into which only a move can have put anything, is empty and takes
+// the time of /usr.
 //
 // Composing is not associative in general: masks act downwards, and a file cuts off what ranks
 // below it. It is where no module has a mask and none has a directory where another has

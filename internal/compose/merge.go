@@ -156,6 +156,7 @@ func (c *composer) copyLeaf(e entry) *tree.Node {
 	n := *e.node
 	// Some names of the file may have lost: links are counted anew.
 	n.Nlink = 0
+	n.Explicit &^= tree.ExplicitNlink
 	n.Xattrs = slices.Clone(n.Xattrs)
 	copies[e.node] = &n
 	c.owners[&n] = int32(e.layer)

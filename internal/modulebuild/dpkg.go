@@ -1,6 +1,7 @@
 package modulebuild
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -106,7 +107,7 @@ func added(before, after map[string]stanza) []stanza {
 
 func sortStanzas(all []stanza) {
 	slices.SortFunc(all, func(a, b stanza) int {
-		return strings.Compare(a.get("Package")+":"+a.get("Architecture"), b.get("Package")+":"+b.get("Architecture"))
+		return cmp.Or(strings.Compare(a.get("Package"), b.get("Package")), strings.Compare(a.get("Architecture"), b.get("Architecture")))
 	})
 }
 

@@ -13,12 +13,13 @@ import (
 // name one.
 var DefaultEpoch = time.Unix(1577836800, 0).UTC()
 
-// newestBefore returns the newest time in the tree that is older than start, when the build began:
-// that of the youngest file that came out of a package. Without one it is DefaultEpoch.
+// newestBefore returns the newest time of a file in the tree that is older than start, when the
+// build began: that of the youngest file that came out of a package. Without one it is
+// DefaultEpoch. Directories don't count: those over a base have the base's times.
 func newestBefore(root *tree.Node, start time.Time) time.Time {
 	newest := int64(0)
 	for _, n := range root.Walk() {
-		if n.Mtime.Sec < start.Unix() {
+		if n.Kind != tree.Directory && n.Mtime.Sec < start.Unix() {
 			newest = max(newest, n.Mtime.Sec)
 		}
 	}

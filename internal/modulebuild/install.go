@@ -42,7 +42,7 @@ for file in passwd group; do
 	[ ! -e root/etc/$file ] || cp root/etc/$file before/
 done
 export APT_CONFIG="$PWD/apt.conf"
-apt-get -q update
+apt-get -q -o APT::Update::Error-Mode=any update
 apt-get -q -y --download-only install "$@"
 unshare --net apt-get -q -y install "$@"
 `
