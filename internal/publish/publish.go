@@ -9,11 +9,8 @@ package publish
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
-	"maps"
 	"slices"
-	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -154,21 +151,11 @@ func checkDescribed(image *ociimage.Image) error {
 	return nil
 }
 
-// withSeal adds the sealed image to the layout, under the name that the unsealed one has there.
+// withSeal adds the sealed image to the layout, under the module's version. All else of the
+// manifest stays as its builder made it.
 func withSeal(layout *ociimage.Layout, image *ociimage.Image, seal fsverity.Digest) (*ociimage.Image, error) {
-	annotations := maps.Clone(image.Annotations)
-	annotations[module.AnnotationSeal] = seal.String()
-	var config struct {
-		Created time.Time `json:"created"`
-	}
-	if err := json.Unmarshal(image.Config, &config); err != nil {
-		return nil, fmt.Errorf("seal image %s: read its config: %w", image.Digest, err)
-	}
-	return layout.AddImage(ociimage.ImageSpec{
-		Architecture: image.Architecture, Variant: image.Variant, Created: config.Created,
-		Labels: image.Labels, Annotations: annotations, Layers: image.Layers,
-		Tag: module.VersionTag(annotations[module.AnnotationVersion]),
-	})
+	tag := module.VersionTag(image.Annotations[module.AnnotationVersion])
+	return layout.Annotate(image, map[string]string{module.AnnotationSeal: seal.String()}, tag)
 }
 
 // push pushes one image and attaches both forms of its signature. The tag comes with the image
