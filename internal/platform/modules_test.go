@@ -230,6 +230,17 @@ func TestNoComposition(t *testing.T) {
 	if modules.Count != 2 || modules.RootDigest != "" {
 		t.Errorf("%+v", modules)
 	}
+	// A module whose layers are lost is one node's trouble, and not that of who lists nodes.
+	execute(t, p, "DELETE FROM roots")
+	for _, name := range []string{"modules", "registry"} {
+		if err := os.RemoveAll(filepath.Join(p.Dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	nodes, err := p.Operator.Nodes(ctx)
+	if err != nil || nodes.Count != 1 || !strings.Contains(nodes.Nodes[0].ExpectedRootError, "see its log") {
+		t.Errorf("%+v, %v", nodes, err)
+	}
 }
 
 // TestManyAskAtOnce lets many nodes ask for a root that isn't computed yet.

@@ -53,7 +53,7 @@ func (a *API) createNode(w http.ResponseWriter, r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return a.operatorView(r.Context(), node, nil)
+	return a.operatorView(r.Context(), node, nil), nil
 }
 
 func (a *API) listNodes(_ http.ResponseWriter, r *http.Request) (any, error) {
@@ -67,11 +67,7 @@ func (a *API) listNodes(_ http.ResponseWriter, r *http.Request) (any, error) {
 		if err != nil {
 			return nil, err
 		}
-		view, err := a.operatorView(r.Context(), node, modules)
-		if err != nil {
-			return nil, err
-		}
-		list.Nodes = append(list.Nodes, view)
+		list.Nodes = append(list.Nodes, a.operatorView(r.Context(), node, modules))
 	}
 	return list, nil
 }
@@ -97,9 +93,7 @@ func (a *API) showNode(_ http.ResponseWriter, r *http.Request) (any, error) {
 		return nil, err
 	}
 	detail := operatorapi.NodeDetail{Assignments: []operatorapi.Module{}, Certificates: []operatorapi.Certificate{}, Conflicts: []operatorapi.Conflict{}}
-	if detail.Node, err = a.operatorView(ctx, node, modules); err != nil {
-		return nil, err
-	}
+	detail.Node = a.operatorView(ctx, node, modules)
 	for _, m := range modules {
 		detail.Assignments = append(detail.Assignments, a.moduleView(m))
 	}
@@ -112,10 +106,7 @@ func (a *API) showNode(_ http.ResponseWriter, r *http.Request) (any, error) {
 			ID: c.ID, Serial: c.Serial, NotBefore: c.NotBefore, NotAfter: c.NotAfter, RevokedAt: c.RevokedAt,
 		})
 	}
-	root, _, err := a.expected(ctx, node.Architecture, modules)
-	if err != nil {
-		return nil, err
-	}
+	root, _ := a.expected(ctx, node.Architecture, modules)
 	for _, c := range root.Conflicts {
 		detail.Conflicts = append(detail.Conflicts, operatorapi.Conflict(c))
 	}
@@ -124,20 +115,17 @@ func (a *API) showNode(_ http.ResponseWriter, r *http.Request) (any, error) {
 }
 
 // operatorView puts together what the operator sees of a node.
-func (a *API) operatorView(ctx context.Context, node db.Node, modules []db.Module) (operatorapi.Node, error) {
+func (a *API) operatorView(ctx context.Context, node db.Node, modules []db.Module) operatorapi.Node {
 	view := operatorapi.Node{
 		ID: node.ID, Name: node.Name, Status: operatorapi.NodePending, CreatedAt: node.CreatedAt, Architecture: node.Architecture, Modules: node.Modules,
 	}
-	root, text, err := a.expected(ctx, node.Architecture, modules)
-	if err != nil {
-		return view, err
-	}
+	root, text := a.expected(ctx, node.Architecture, modules)
 	view.ExpectedRootError = text
 	if !root.Digest.IsZero() {
 		view.ExpectedRootDigest = root.Digest.String()
 	}
 	if node.Report == nil {
-		return view, nil
+		return view
 	}
 	// A clock that was set back makes no heartbeat younger than now.
 	age := max(a.now().Sub(node.Report.ReceivedAt), 0)
@@ -152,23 +140,28 @@ func (a *API) operatorView(ctx context.Context, node db.Node, modules []db.Modul
 		LoadAverage: hb.LoadAverage, MemoryFreeKB: hb.MemoryFreeKB, RootDigest: hb.RootDigest, IntegrityLevel: hb.IntegrityLevel, Generation: hb.Generation,
 	}
 	view.InStep = view.ExpectedRootDigest != "" && view.ExpectedRootDigest == hb.RootDigest
-	return view, nil
+	return view
 }
 
-// expected returns the composition that a node should run. text says why there is none where
-// that is the modules' fault, or that the architecture isn't known yet; err is the platform's.
-func (a *API) expected(ctx context.Context, architecture string, modules []db.Module) (root db.Root, text string, err error) {
+// expected returns the composition that a node should run, or a text that says why there is none.
+// The platform's own trouble with one node's modules is logged, and keeps nobody from the rest.
+func (a *API) expected(ctx context.Context, architecture string, modules []db.Module) (root db.Root, text string) {
 	if len(modules) == 0 {
-		return db.Root{}, "", nil
+		return db.Root{}, ""
 	}
 	if architecture == "" {
-		return db.Root{}, "the node's architecture isn't known before it enrolls", nil
+		return db.Root{}, "the node's architecture isn't known before it enrolls"
 	}
-	root, err = a.catalog.ExpectedRoot(ctx, architecture, modules)
-	if err != nil && fault.KindOf(err) == fault.Refuse {
-		return db.Root{}, err.Error(), nil
+	root, err := a.catalog.ExpectedRoot(ctx, architecture, modules)
+	switch {
+	case err == nil:
+		return root, root.Refusal
+	case fault.KindOf(err) == fault.Refuse:
+		return db.Root{}, err.Error()
+	default:
+		a.log.Error("no root digest could be computed", "architecture", architecture, "error", err)
+		return db.Root{}, "the platform couldn't compute it; see its log"
 	}
-	return root, "", err
 }
 
 // createToken makes a bootstrap token: 32 random bytes, of which the platform keeps the hash.

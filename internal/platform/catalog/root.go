@@ -31,8 +31,8 @@ const (
 )
 
 // ExpectedRoot returns the composition of the modules on an architecture: what a node's root
-// digest must be. The first time it composes; later it remembers. Modules that make no
-// composition, or lack an image for the architecture, are fault.Refuse.
+// digest must be, or why there is none. The first time it composes; later it remembers. A module
+// that lacks an image for the architecture is fault.Refuse.
 func (c *Catalog) ExpectedRoot(ctx context.Context, architecture string, modules []db.Module) (db.Root, error) {
 	hash, err := inputHash(architecture, modules)
 	if err != nil {
@@ -106,6 +106,10 @@ func (c *Catalog) compose(ctx context.Context, architecture string, modules []db
 	}
 	defer done()
 	result, err := compose.Compose(inputs)
+	if fault.KindOf(err) == fault.Refuse {
+		// The same modules are refused each time: that is worth remembering, too.
+		return db.Root{Refusal: err.Error()}, nil
+	}
 	if err != nil {
 		return db.Root{}, err
 	}

@@ -346,7 +346,7 @@ func TestModules(t *testing.T) {
 }
 
 func TestRoots(t *testing.T) {
-	d, _ := newDB(t)
+	d, c := newDB(t)
 	ctx := t.Context()
 	hash := sha256.Sum256([]byte("inputs"))
 	if _, err := d.Root(ctx, hash); !errors.Is(err, ErrNotFound) {
@@ -356,6 +356,22 @@ func TestRoots(t *testing.T) {
 	check(t, d.PutRoot(ctx, hash, r))
 	if diff := cmp.Diff(r, first(d.Root(ctx, hash))); diff != "" {
 		t.Error(diff)
+	}
+	refused := Root{Refusal: "a and b disagree", Conflicts: []Conflict{}}
+	check(t, d.PutRoot(ctx, [32]byte{1}, refused))
+	if diff := cmp.Diff(refused, first(d.Root(ctx, [32]byte{1}))); diff != "" {
+		t.Error(diff)
+	}
+	// Only the latest are kept.
+	for i := range keepRoots {
+		c.advance(time.Millisecond)
+		check(t, d.PutRoot(ctx, [32]byte{2, byte(i), byte(i >> 8)}, r))
+	}
+	if _, err := d.Root(ctx, hash); !errors.Is(err, ErrNotFound) {
+		t.Errorf("the oldest is still there: %v", err)
+	}
+	if _, err := d.Root(ctx, [32]byte{2}); err != nil {
+		t.Errorf("one of the latest is gone: %v", err)
 	}
 }
 

@@ -17,21 +17,27 @@ type Conflict struct {
 	Reason string   `json:"reason"`
 }
 
+// keepRoots is how many of the latest compositions are kept.
+const keepRoots = 1000
+
 // Root is a composition that was computed.
 type Root struct {
-	Digest    fsverity.Digest
+	// Digest is the root digest; zero where there is none.
+	Digest fsverity.Digest
+	// Refusal says why the modules make no composition; "" where they make one.
+	Refusal   string
 	Conflicts []Conflict
 }
 
 // Root returns the composition whose inputs have that hash, or ErrNotFound.
 func (d *DB) Root(ctx context.Context, inputHash [32]byte) (Root, error) {
 	var digest, conflicts string
-	if err := d.read.QueryRowContext(ctx, "SELECT root_digest, conflicts FROM roots WHERE input_hash = ?", inputHash[:]).Scan(&digest, &conflicts); err != nil {
+	var r Root
+	if err := d.read.QueryRowContext(ctx, "SELECT root_digest, refusal, conflicts FROM roots WHERE input_hash = ?", inputHash[:]).
+		Scan(&digest, &r.Refusal, &conflicts); err != nil {
 		return Root{}, explain(err)
 	}
-	var r Root
-	var err error
-	if r.Digest, err = fsverity.ParseDigest(digest); err != nil {
+	if err := r.Digest.UnmarshalText([]byte(digest)); err != nil {
 		return Root{}, err
 	}
 	if err := json.Unmarshal([]byte(conflicts), &r.Conflicts); err != nil {
@@ -40,15 +46,22 @@ func (d *DB) Root(ctx context.Context, inputHash [32]byte) (Root, error) {
 	return r, nil
 }
 
-// PutRoot keeps a composition.
+// PutRoot keeps a composition, and drops those that are too old.
 func (d *DB) PutRoot(ctx context.Context, inputHash [32]byte, r Root) error {
 	conflicts, err := json.Marshal(r.Conflicts)
 	if err != nil {
 		return err
 	}
+	digest, err := r.Digest.MarshalText()
+	if err != nil {
+		return err
+	}
 	return d.update(ctx, func(tx *sql.Tx) error {
-		_, err := tx.ExecContext(ctx, "INSERT OR REPLACE INTO roots (input_hash, root_digest, conflicts, computed_at) VALUES (?, ?, ?, ?)",
-			inputHash[:], r.Digest.String(), string(conflicts), millis(d.now()))
+		if _, err := tx.ExecContext(ctx, "INSERT OR REPLACE INTO roots (input_hash, root_digest, refusal, conflicts, computed_at) VALUES (?, ?, ?, ?, ?)",
+			inputHash[:], string(digest), r.Refusal, string(conflicts), millis(d.now())); err != nil {
+			return err
+		}
+		_, err := tx.ExecContext(ctx, "DELETE FROM roots WHERE computed_at <= (SELECT computed_at FROM roots ORDER BY computed_at DESC LIMIT 1 OFFSET ?)", keepRoots)
 		return err
 	})
 }

@@ -98,13 +98,16 @@ CREATE TABLE assignments (
 ) STRICT;
 CREATE INDEX assignments_module ON assignments (module_id);
 
--- Compositions that were computed, by the hash of what went into them.
+-- Compositions that were computed, by the hash of what went into them. Either root_digest is set,
+-- or refusal says why these modules make no composition.
 CREATE TABLE roots (
     input_hash  BLOB PRIMARY KEY,
     root_digest TEXT    NOT NULL,
+    refusal     TEXT    NOT NULL,
     conflicts   TEXT    NOT NULL,
     computed_at INTEGER NOT NULL
 ) STRICT;
+CREATE INDEX roots_computed ON roots (computed_at);
 
 CREATE TABLE events (
     id      INTEGER PRIMARY KEY AUTOINCREMENT,
