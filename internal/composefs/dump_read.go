@@ -80,11 +80,11 @@ func (d *dumpReader) read(r io.Reader) (int, error) {
 		switch {
 		case errors.Is(err, bufio.ErrBufferFull):
 			return count, fmt.Errorf("longer than %d bytes", lineLimit)
-		case err != nil && err != io.EOF:
+		case err != nil && !errors.Is(err, io.EOF):
 			return count, &ioError{err}
 		case size > d.limits.Bytes:
 			return count, fmt.Errorf("the dump is longer than %d bytes", d.limits.Bytes)
-		case err == io.EOF && len(text) == 0:
+		case err != nil && len(text) == 0:
 			if d.root == nil {
 				return count, errors.New("the dump holds nothing")
 			}

@@ -13,16 +13,17 @@ import (
 	"github.com/powernode/powernode-agent/internal/tree"
 )
 
-// imageLimit bounds the images that Read takes in, and with it its memory: about five million files.
-const imageLimit = 1 << 30
+// ImageMax is the size in bytes of the largest image that Read takes in: about five million files.
+// It bounds Read's memory.
+const ImageMax = 1 << 30
 
 // Read reads the tree that an image of size bytes was written from. Names that an inode has several of
 // become one node with several names; stubs, escapes and whiteouts' marks are undone.
 //
 // It refuses whatever no composefs of version 0 or 1 writes.
 func Read(r io.ReaderAt, size int64) (*tree.Node, error) {
-	if size < blockSize || size > imageLimit {
-		return nil, fault.New(fault.Refuse, fault.Verify, "", "read a composefs image: %d bytes: the size must be %d to %d", size, blockSize, imageLimit)
+	if size < blockSize || size > ImageMax {
+		return nil, fault.New(fault.Refuse, fault.Verify, "", "read a composefs image: %d bytes: the size must be %d to %d", size, blockSize, ImageMax)
 	}
 	data := make([]byte, size)
 	if _, err := io.ReadFull(io.NewSectionReader(r, 0, size), data); err != nil {

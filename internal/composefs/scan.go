@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
@@ -35,15 +36,15 @@ type ScanOptions struct {
 
 // FromDir reads the tree below a directory, with the digests of the files that don't lie in the image.
 func FromDir(ctx context.Context, dir string, opts ScanOptions) (*tree.Node, error) {
-	if opts.Content == nil {
-		opts.Content = fsverity.SumFile
-	}
 	f, err := os.OpenFile(dir, unix.O_DIRECTORY|unix.O_RDONLY, 0)
 	if err != nil {
 		return nil, fault.New(fault.Refuse, fault.Input, "name a directory that can be read", "scan %s: %w", dir, err)
 	}
 	defer f.Close()
 	s := scanner{opts: opts, files: make(map[fileID]*tree.Node)}
+	if opts.Content == nil {
+		s.opts.Content = s.sum
+	}
 	s.group, s.ctx = errgroup.WithContext(ctx)
 	s.group.SetLimit(runtime.GOMAXPROCS(0))
 	root, err := s.root(f)
@@ -62,6 +63,37 @@ type scanner struct {
 	ctx   context.Context
 	group *errgroup.Group
 	files map[fileID]*tree.Node
+	sums  sync.Pool // of *sum
+}
+
+// sum is what computing a digest needs, kept for the next file.
+type sum struct {
+	hasher fsverity.Hasher
+	buf    [128 << 10]byte
+}
+
+// sum computes a file's digest: one file on one core, because there are many, unless it is large.
+func (s *scanner) sum(f *os.File) (fsverity.Digest, uint64, error) {
+	const large = 8 << 20
+	if info, err := f.Stat(); err != nil || info.Size() >= large {
+		return fsverity.SumFile(f)
+	}
+	w, ok := s.sums.Get().(*sum)
+	if !ok {
+		w = new(sum)
+	}
+	defer s.sums.Put(w)
+	w.hasher = fsverity.Hasher{}
+	for {
+		n, err := f.Read(w.buf[:])
+		_, _ = w.hasher.Write(w.buf[:n]) // never fails
+		if errors.Is(err, io.EOF) {
+			return w.hasher.Sum(), w.hasher.Size(), nil
+		}
+		if err != nil {
+			return fsverity.Digest{}, 0, err
+		}
+	}
 }
 
 // fileID tells files apart.
@@ -166,7 +198,7 @@ func (s *scanner) node(dir *os.File, name string, st *unix.Stat_t) (*tree.Node, 
 
 // file reads the content of a regular file that isn't empty.
 func (s *scanner) file(dir *os.File, n *tree.Node, name, path string) error {
-	f, err := openAt(dir, name, unix.O_NONBLOCK)
+	f, err := openAt(dir, name, 0)
 	if err != nil {
 		return err
 	}

@@ -20,6 +20,7 @@ func New(app *cli.App) *cobra.Command {
 	root.AddCommand(
 		group("key", "Make signing keys", keyGenerateCommand(app)),
 		group("module", "Build and publish modules", moduleBuildCommand(app), modulePublishCommand(app, conn), moduleListCommand(app, conn)),
+		imageCommand(app),
 		group("node", "Look after nodes", nodeCreateCommand(app, conn), nodeListCommand(app, conn), nodeShowCommand(app, conn)),
 		group("token", "Make bootstrap tokens", tokenCreateCommand(app, conn)),
 		assignCommand(app, conn),
