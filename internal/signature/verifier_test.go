@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	protorekor "github.com/sigstore/protobuf-specs/gen/pb-go/rekor/v1"
+
 	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/signing"
 )
@@ -293,6 +295,50 @@ func TestKeyWindow(t *testing.T) {
 				t.Errorf("check %q", check)
 			}
 			wantRefused(t, account, err, check, c.words)
+		})
+	}
+}
+
+// TestKeyWithLogEntry: an entry that comes with a signature by key must be a good one if the rule
+// has a trusted root, and gives the time then.
+func TestKeyWithLogEntry(t *testing.T) {
+	key, in := newSigner(t), newInstance(t)
+	v := verifierFor(t, keyPolicy(string(key.PublicPEM()), "    trusted_root: trusted_root.json\n"), in.trustedRoot(t), Options{})
+	image := imageOf("nginx", "1.28.0")
+	sig, other := key.sign(t, image.Manifest), key.sign(t, image.Manifest)
+	logged := func(by *instance, h how, sig []byte) Bundle {
+		parsed, err := parseBundle(messageBundle(key.ID(), image.Manifest, sig).Data)
+		fatal(t, err)
+		parsed.VerificationMaterial.TlogEntries = []*protorekor.TransparencyLogEntry{by.log(t, h, "hashedrekord", map[string]any{
+			"data":      map[string]any{"hash": map[string]string{"algorithm": "sha256", "value": image.ManifestDigest[len("sha256:"):]}},
+			"signature": map[string]any{"content": other, "publicKey": map[string]any{"content": key.PublicPEM()}},
+		})}
+		return attach(t, parsed.Bundle)
+	}
+	for _, c := range []struct {
+		name   string
+		bundle Bundle
+		timed  bool
+		check  CheckName // that refuses; "" if it is accepted
+	}{
+		{"a good entry", logged(in, how{}, other), true, ""},
+		{"a good entry without time", logged(in, how{noPromise: true}, other), false, ""},
+		{"an entry of a foreign log", logged(newInstance(t), how{}, other), false, CheckLog},
+		{"an entry about another signature", logged(in, how{}, sig), false, CheckLog},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			account, err := v.VerifyManifest(image, []Bundle{c.bundle})
+			if c.check != "" {
+				wantRefused(t, account, err, c.check, "transparency log")
+				return
+			}
+			fatal(t, err)
+			has := func(name CheckName) bool {
+				return slices.ContainsFunc(account.Checks, func(c Check) bool { return c.Name == name })
+			}
+			if !has(CheckLog) || has(CheckTime) != c.timed || account.SignedAt.IsZero() == c.timed {
+				t.Errorf("account %+v", account)
+			}
 		})
 	}
 }
