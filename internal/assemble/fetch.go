@@ -60,7 +60,7 @@ func (f *Fetcher) Fetch(ctx context.Context, m nodeapi.Module, fresh *Fresh) (Fe
 	}
 	have, err := f.Store.GetModule(want.ManifestDigest)
 	switch {
-	case err == nil && have.Seal == sealed.Seal && slices.EqualFunc(have.Bundles, bundles, bytes.Equal) && have.Repository == want.Repository:
+	case err == nil && have.Seal == sealed.Seal && slices.EqualFunc(have.Bundles, bundles, bytes.Equal) && have.Repository == want.Repository && f.whole(have):
 		return Fetched{Wanted: want}, nil
 	case err != nil && !errors.Is(err, fs.ErrNotExist) && fault.KindOf(err) != fault.Broken:
 		return Fetched{}, err
@@ -70,6 +70,17 @@ func (f *Fetcher) Fetch(ctx context.Context, m nodeapi.Module, fresh *Fresh) (Fe
 		return Fetched{}, fmt.Errorf("module %s: %w", want, err)
 	}
 	return Fetched{Wanted: want, Pulled: stats}, nil
+}
+
+// whole reports whether all objects of a module are there. A damaged one is Prove's to find; once
+// somebody has removed it, the module is pulled again.
+func (f *Fetcher) whole(m store.Module) bool {
+	for _, d := range append(m.Objects, m.Seal) {
+		if !f.Store.HasObject(d) {
+			return false
+		}
+	}
+	return true
 }
 
 // pull streams the layers into the store, checks the seal of what they make, and commits.
