@@ -3,6 +3,7 @@ package assemble
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/powernode/powernode-agent/internal/compose"
@@ -40,8 +41,32 @@ func Compose(modules []*Proven) (*Composition, error) {
 	return &Composition{Modules: modules, RootDigest: digest, Report: result.Report, image: image}, nil
 }
 
-// Keep records the composition as a generation and returns it. The current generation is
-// returned instead where it has the same modules and root digest: booting again adds nothing.
+// Store puts the root image into the store, where it can be mounted from. No record names it
+// until Keep. One that is there already is looked through first: it may have been damaged since,
+// and here are its bytes.
+func (c *Composition) Store(st *store.Store) error {
+	if st.HasObject(c.RootDigest) && st.VerifyObject(c.RootDigest) != nil {
+		if err := st.RemoveObject(c.RootDigest); err != nil {
+			return fmt.Errorf("replace a damaged root image: %w", err)
+		}
+	}
+	w, err := st.NewObject(int64(len(c.image)))
+	if err != nil {
+		return fmt.Errorf("store the root image: %w", err)
+	}
+	defer w.Abort()
+	if _, err := w.Write(c.image); err != nil {
+		return fmt.Errorf("store the root image: %w", err)
+	}
+	if _, _, err := w.Commit(); err != nil {
+		return err
+	}
+	return st.Sync()
+}
+
+// Keep records the composition as a generation and returns it. A generation that is there
+// already, of the same modules with the same root digest, is returned instead: booting again adds
+// nothing.
 func (c *Composition) Keep(st *store.Store, cause, level string, now time.Time) (store.Generation, error) {
 	modules := make([]store.GenerationModule, len(c.Modules))
 	for i, m := range c.Modules {
@@ -50,24 +75,19 @@ func (c *Composition) Keep(st *store.Store, cause, level string, now time.Time) 
 			Seal: m.Module.Seal, EffectivePriority: m.Wanted.EffectivePriority,
 		}
 	}
-	current, err := currentGeneration(st)
-	if err == nil && current.Number != 0 && current.RootDigest == c.RootDigest && sameModules(current.Modules, modules) && st.HasObject(c.RootDigest) {
-		return current, nil
+	// Damaged records are left out, and are no reason not to make another.
+	known, _ := st.Generations()
+	for _, g := range slices.Backward(known) {
+		if g.RootDigest == c.RootDigest && sameModules(g.Modules, modules) {
+			return g, nil
+		}
 	}
 	g := store.Generation{Created: now.UTC(), Modules: modules, RootDigest: c.RootDigest, Cause: cause, Level: level}
+	var err error
 	if g.Number, err = st.PutGeneration(g, bytes.NewReader(c.image)); err != nil {
 		return store.Generation{}, err
 	}
 	return g, nil
-}
-
-// currentGeneration returns the record that the pointer names, or the zero Generation.
-func currentGeneration(st *store.Store) (store.Generation, error) {
-	n, err := st.Pointer(store.Current)
-	if err != nil || n == 0 {
-		return store.Generation{}, err
-	}
-	return st.Generation(n)
 }
 
 // sameModules reports whether a and b hold the same modules in the same ranks, in any order.

@@ -2,7 +2,6 @@ package boot
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"runtime"
 
@@ -12,14 +11,13 @@ import (
 	"github.com/powernode/powernode-agent/internal/nodeapi"
 	"github.com/powernode/powernode-agent/internal/nodeclient"
 	"github.com/powernode/powernode-agent/internal/ociimage"
-	"github.com/powernode/powernode-agent/internal/store"
 )
 
 // fetch asks the platform what to run and brings it into the store. Without the platform, or with
 // a module that can't be had, a node that has run before goes on with what ran.
 func (b *boot) fetch(ctx context.Context) (string, error) {
 	var err error
-	if b.plan.last, err = lastGeneration(b.store); err != nil {
+	if b.plan.ran, err = ranBefore(b.store); err != nil {
 		b.remark(err.Error(), fault.HintOf(err))
 	}
 	err = b.fetchAssigned(ctx)
@@ -29,8 +27,8 @@ func (b *boot) fetch(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if b.plan.fellBack {
-		return fmt.Sprintf("nothing; generation %d has %d modules", b.plan.last.Number, len(b.plan.wanted)), nil
+	if n := b.plan.back.Number; n != 0 {
+		return fmt.Sprintf("nothing; generation %d has %d modules", n, len(b.plan.wanted)), nil
 	}
 	p := b.facts.Pulled
 	return fmt.Sprintf("%d modules, %d of them pulled: %d layers, %d bytes, %d new objects", len(b.plan.wanted), p.Modules, p.Layers, p.Bytes, p.NewObjects), nil
@@ -98,25 +96,4 @@ func (b *boot) fetchModule(ctx context.Context, fetcher *assemble.Fetcher, m nod
 		p.NewObjects += s.NewObjects
 	}
 	return fetched, nil
-}
-
-// lastGeneration returns the generation that is current, else the one before it, or the zero
-// Generation on a first boot.
-func lastGeneration(st *store.Store) (store.Generation, error) {
-	var failed error
-	for _, name := range []store.PointerName{store.Current, store.Previous} {
-		n, err := st.Pointer(name)
-		if err == nil && n == 0 {
-			continue
-		}
-		var g store.Generation
-		if err == nil {
-			g, err = st.Generation(n)
-		}
-		if err == nil {
-			return g, failed
-		}
-		failed = errors.Join(failed, err)
-	}
-	return store.Generation{}, failed
 }

@@ -3,10 +3,14 @@ package boot
 import (
 	"context"
 	"fmt"
+	"io/fs"
+	"os"
 	"runtime"
+	"syscall"
 
 	"github.com/powernode/powernode-agent/internal/assemble"
 	"github.com/powernode/powernode-agent/internal/enroll"
+	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/identity"
 	"github.com/powernode/powernode-agent/internal/mount"
 	"github.com/powernode/powernode-agent/internal/nodehttp"
@@ -28,9 +32,10 @@ type boot struct {
 	credentials *enroll.Credentials
 	discovered  identity.Identity
 
-	plan       plan
-	proven     []*assemble.Proven
-	generation store.Generation
+	plan        plan
+	proven      []*assemble.Proven
+	composition *assemble.Composition
+	generation  store.Generation
 }
 
 func (b *boot) close() {
@@ -42,7 +47,10 @@ func (b *boot) close() {
 // identify opens what is local: trust policy, store, abilities of kernel and disk, and the node's
 // credentials or, where it has none that serve, its identity.
 func (b *boot) identify(ctx context.Context) (string, error) {
-	var err error
+	err := checkPersist(b.config.Persist)
+	if err != nil {
+		return "", err
+	}
 	if b.verifier, b.required, err = LoadTrust(b.config.Trust); err != nil {
 		return "", err
 	}
@@ -68,6 +76,20 @@ func (b *boot) identify(ctx context.Context) (string, error) {
 		return "", err
 	}
 	return fmt.Sprintf("node %s of %s (from %s)", orUnnamed(b.discovered.InstanceID), b.discovered.PlatformURL, b.discovered.From.PlatformURL), nil
+}
+
+// checkPersist refuses to make the directory that everything depends on: where it is missing, the
+// disk that holds it isn't mounted, and a token would be used up for credentials kept in memory.
+func checkPersist(path string) error {
+	info, err := os.Stat(path)
+	if err == nil && !info.IsDir() {
+		err = &fs.PathError{Op: "open", Path: path, Err: syscall.ENOTDIR}
+	}
+	if err != nil {
+		return fault.New(fault.Refuse, fault.Mount, "mount the disk that outlives the boot there, or name another directory with --persist",
+			"use the persist directory: %w", err)
+	}
+	return nil
 }
 
 func orUnnamed(id string) string {

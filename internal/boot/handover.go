@@ -50,6 +50,9 @@ var initEnvironment = []string{
 	"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "TERM=linux", "LANG=C.UTF-8",
 }
 
+// persistentName is the directory of the root whose content outlives the boot.
+const persistentName = "var"
+
 // bindPersistent makes /persist and /var of the new root outlive the boot.
 func (b *boot) bindPersistent(root *switchroot.Root) error {
 	persist, err := os.Open(b.config.Persist)
@@ -65,7 +68,7 @@ func (b *boot) bindPersistent(root *switchroot.Root) error {
 		return err
 	}
 	defer roots.Close()
-	return root.Persist(context.Background(), roots, "var")
+	return root.Persist(context.Background(), roots, persistentName)
 }
 
 // luggage is what goes from the old root to the new one by hand, because an ordinary system's

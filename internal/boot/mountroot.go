@@ -2,9 +2,12 @@ package boot
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/mount"
@@ -18,42 +21,75 @@ var (
 	upperDir = filepath.Join(RunDir, "upper")
 )
 
-// mount makes the union of the proven root image, the objects and a fresh upper, and checks that
-// its init can be started. A refusal leaves nothing mounted.
-func (b *boot) mount(context.Context) (string, error) {
-	upper, work, err := b.makeUpper()
+// unfitRoot says that a root was mounted as it should be, and can't run: the modules are to blame.
+type unfitRoot struct{ error }
+
+func (e *unfitRoot) Unwrap() error { return e.error }
+
+// mount makes the union of the proven root image, the objects and a fresh upper, checks that it
+// can run, and makes it the current generation. A root that can't run gives way to a generation
+// that ran before. An error leaves nothing mounted and no generation behind.
+func (b *boot) mount(ctx context.Context) (string, error) {
+	err := b.mountPlan(ctx)
+	if _, unfit := errors.AsType[*unfitRoot](err); unfit {
+		err = b.insteadOf(ctx, err, b.prove, b.composePlan, b.mountPlan)
+	}
 	if err != nil {
 		return "", err
+	}
+	if err := b.keep(); err != nil {
+		b.unmountPlan()
+		return "", err
+	}
+	return fmt.Sprintf("generation %d, integrity level %s", b.generation.Number, b.level), nil
+}
+
+func (b *boot) mountPlan(context.Context) error {
+	upper, work, err := b.makeUpper()
+	if err != nil {
+		return err
 	}
 	defer upper.Close()
 	defer work.Close()
-	image, err := b.store.OpenRootImage(b.generation.RootDigest)
+	if err = b.mountUnion(upper, work); err == nil {
+		err = b.checkRoot()
+	}
 	if err != nil {
-		return "", err
+		b.unmountPlan()
+	}
+	return err
+}
+
+func (b *boot) mountUnion(upper, work *os.File) error {
+	digest := b.composition.RootDigest
+	image, err := b.store.OpenRootImage(digest)
+	if err != nil {
+		return err
 	}
 	defer image.Close()
 	union, err := mount.Union(mount.UnionSpec{
-		Image: image, Digest: b.generation.RootDigest, Objects: b.store.ObjectsDir(),
+		Image: image, Digest: digest, Objects: b.store.ObjectsDir(),
 		Upper: upper, Work: work, Level: b.level,
 	})
 	if err != nil {
-		return "", err
+		return err
 	}
 	defer union.Close()
 	if err := os.MkdirAll(rootDir, 0o755); err != nil {
-		return "", fmt.Errorf("mount the root: %w", err)
-	}
-	if err := union.Attach(rootDir); err != nil {
-		return "", err
+		return fmt.Errorf("mount the root: %w", err)
 	}
 	if b.facts.Mount, err = union.ID(); err != nil {
-		return "", err
+		return err
 	}
-	if err := b.checkRoot(); err != nil {
-		_ = mount.Unmount(rootDir, mount.Claim{Digest: b.generation.RootDigest, ID: b.facts.Mount})
-		return "", err
-	}
-	return fmt.Sprintf("root %s, integrity level %s", b.generation.RootDigest, b.level), nil
+	return union.Attach(rootDir)
+}
+
+// unmountPlan takes away what mountPlan mounted, as far as it came. Failing that, the mounts go
+// with this process's namespace, or with the initramfs.
+func (b *boot) unmountPlan() {
+	_ = mount.Unmount(rootDir, mount.Claim{Digest: b.composition.RootDigest, ID: b.facts.Mount})
+	b.facts.Mount = mount.ID{}
+	_ = unix.Unmount(upperDir, unix.MNT_DETACH)
 }
 
 // makeUpper mounts one tmpfs for the upper and work directories, which must share a mount.
@@ -89,12 +125,19 @@ func (b *boot) makeUpper() (upper, work *os.File, err error) {
 	return dirs[0], dirs[1], nil
 }
 
-// checkRoot refuses a root whose init this machine can't start.
+// checkRoot refuses a root whose init this machine can't start, or that has something else in the
+// place of a directory that is to be mounted on.
 func (b *boot) checkRoot() error {
-	root, err := os.Open(rootDir)
+	root, err := switchroot.Open(rootDir, switchroot.Options{Namespace: b.config.Namespace})
 	if err != nil {
 		return err
 	}
 	defer root.Close()
-	return switchroot.CheckProgram(root, b.config.Init[0])
+	if err = root.CheckInit(b.config.Init[0]); err == nil {
+		err = root.CheckPlaces(filepath.Base(PersistInRoot), persistentName)
+	}
+	if err != nil && fault.KindOf(err) == fault.Refuse {
+		return &unfitRoot{err}
+	}
+	return err
 }

@@ -33,7 +33,7 @@ func LoadTrust(path string) (*signature.Verifier, mount.Level, error) {
 	}
 	policy, err := signature.LoadPolicy(text, root.FS())
 	if err != nil {
-		return nil, "", fmt.Errorf("trust policy %s: %w", path, err)
+		return nil, "", fmt.Errorf("%s: %w", path, err)
 	}
 	level, err := mount.ParseLevel(string(policy.Integrity()))
 	if err != nil {

@@ -64,6 +64,25 @@ func (r *Root) kernelTargets() (kernelTargets, error) {
 	return targets, nil
 }
 
+// CheckPlaces refuses a root that can't take the kernel's file systems, or a mount at one of the
+// further top-level directories names: something else than a directory lies there. What is
+// missing is made, as it is for mounting.
+func (r *Root) CheckPlaces(names ...string) error {
+	targets, err := r.kernelTargets()
+	if err != nil {
+		return err
+	}
+	targets.close()
+	for _, name := range names {
+		target, err := mountPoint(r.dir, name)
+		if err != nil {
+			return err
+		}
+		target.Close()
+	}
+	return nil
+}
+
 func (r *Root) kernelMounts(targets kernelTargets) error {
 	if !r.namespace {
 		for i, k := range moved {
