@@ -3,9 +3,9 @@ package e2e
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"net"
 	"os"
 	"os/exec"
@@ -157,7 +157,11 @@ func (n *node) tryBoot() (*system, result) {
 // listenControl listens where the init program dials. A kill leaves the socket's name behind.
 func (n *node) listenControl() net.Listener {
 	n.t.Helper()
-	path := filepath.Join(n.persist, "e2e", "ctl")
+	dir := filepath.Join(n.persist, "e2e")
+	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
+		dir = tempDir(n.t) // a node without a disk: nobody will dial
+	}
+	path := filepath.Join(dir, "ctl")
 	if err := os.Remove(path); err != nil && !os.IsNotExist(err) {
 		n.t.Fatal(err)
 	}
@@ -169,23 +173,23 @@ func (n *node) listenControl() net.Listener {
 }
 
 // refuses boots the node, which must fail with that exit code and one sentence that holds the
-// wanted words, and leave every record of the node as it was.
+// wanted words, and leave nothing half done.
 func (n *node) refuses(code int, wants ...string) result {
 	n.t.Helper()
 	before := n.records()
 	s, r := n.tryBoot()
 	if s != nil {
 		s.exit()
-		n.t.Fatal("the node boots")
+		n.t.Fatalf("the node boots:\n%s", s.console())
 	}
 	r.refused(n.t, code, wants...)
-	n.sameRecords(before)
+	n.nothingHalfDone(before)
 	n.nothingMounted()
 	return r
 }
 
-// records returns what the node's store says: every file that names modules and generations, with
-// a hash of its content. Objects and half downloads that nothing names are no record.
+// records returns what the node's store says: every file that names credentials, modules and
+// generations, with a hash of its content. Objects and half downloads that nothing names are none.
 func (n *node) records() map[string]string {
 	n.t.Helper()
 	records := make(map[string]string)
@@ -210,7 +214,7 @@ func (n *node) records() map[string]string {
 }
 
 func ignoreMissing(err error) error {
-	if os.IsNotExist(err) {
+	if os.IsNotExist(err) || errors.Is(err, syscall.ENOTDIR) {
 		return nil
 	}
 	return err
@@ -218,25 +222,61 @@ func ignoreMissing(err error) error {
 
 // transient says that a file of the store is a lock, or the key that waits for its certificate.
 func transient(path string) bool {
-	return strings.HasSuffix(path, "lock") || strings.HasPrefix(filepath.Base(path), "pending")
+	return strings.HasSuffix(path, ".lock") || filepath.Base(path) == "lock" || strings.HasPrefix(filepath.Base(path), "pending")
 }
 
+// sameRecords checks that nothing was recorded since before.
 func (n *node) sameRecords(before map[string]string) {
 	n.t.Helper()
-	after := n.records()
-	if maps.Equal(before, after) {
-		return
+	for _, path := range n.changes(before) {
+		n.t.Errorf("half done: %s is new, changed or gone", path)
 	}
-	for _, path := range slices.Sorted(maps.Keys(after)) {
+}
+
+// nothingHalfDone checks that since before nothing was recorded but work that is done and need not
+// be done again: the credentials of a node that had none, and modules that prove to be whole.
+func (n *node) nothingHalfDone(before map[string]string) {
+	n.t.Helper()
+	whole := make(map[string]bool)
+	for _, path := range n.changes(before) {
+		parts := strings.Split(path, "/")
+		switch {
+		case before[path] == "" && path == "pki/credentials.json":
+		case before[path] == "" && parts[0] == "modules":
+			whole[parts[1]] = true
+		default:
+			n.t.Errorf("half done: %s is new, changed or gone", path)
+		}
+	}
+	for digits := range whole {
+		if r := n.agent("verify", "sha256:"+digits, "--trust-policy", n.trust); r.code != 0 {
+			n.t.Errorf("half done: a module was kept that isn't whole: %s", r.stderr)
+		}
+	}
+}
+
+func (n *node) changes(before map[string]string) []string {
+	n.t.Helper()
+	after := n.records()
+	var paths []string
+	for path := range after {
 		if before[path] != after[path] {
-			n.t.Errorf("half done: %s is new or changed", path)
+			paths = append(paths, path)
 		}
 	}
 	for path := range before {
-		if _, ok := after[path]; !ok {
-			n.t.Errorf("half done: %s is gone", path)
+		if after[path] == "" {
+			paths = append(paths, path)
 		}
 	}
+	slices.Sort(paths)
+	return paths
+}
+
+// agent runs the agent on the machine that the tests run on, over the node's disk.
+func (n *node) agent(args ...string) result {
+	n.t.Helper()
+	return command(n.t, "", nil, "powernode-agent", append(args, "--state", n.state())...)
 }
 
 // nothingMounted checks that no mount and no loop device of the node is left on the machine.

@@ -3,11 +3,13 @@ package e2e
 import (
 	"database/sql"
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -188,3 +190,15 @@ func decode[T any](t testing.TB, data []byte) T {
 	}
 	return v
 }
+
+// on returns the platform as another test's, for its messages.
+func (p *platform) on(t testing.TB) *platform {
+	c := *p
+	c.t = t
+	return &c
+}
+
+var nodeNumber atomic.Uint32
+
+// nodeName returns a name that no other node of any platform has.
+func nodeName() string { return fmt.Sprintf("node-%d", nodeNumber.Add(1)) }
