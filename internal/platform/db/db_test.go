@@ -363,12 +363,16 @@ func TestRoots(t *testing.T) {
 		t.Error(diff)
 	}
 	// Only the latest are kept.
-	for i := range keepRoots {
-		c.advance(time.Millisecond)
-		check(t, d.PutRoot(ctx, [32]byte{2, byte(i), byte(i >> 8)}, r))
+	if _, err := d.write.Exec(`WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?1)
+		INSERT INTO roots SELECT CAST(i AS BLOB), '', '', '[]', ?2 + i FROM n`, keepRoots-1, millis(c.now())); err != nil {
+		t.Fatal(err)
 	}
-	if _, err := d.Root(ctx, hash); !errors.Is(err, ErrNotFound) {
-		t.Errorf("the oldest is still there: %v", err)
+	c.advance(time.Hour)
+	check(t, d.PutRoot(ctx, [32]byte{2}, r))
+	for _, old := range [][32]byte{hash, {1}} {
+		if _, err := d.Root(ctx, old); !errors.Is(err, ErrNotFound) {
+			t.Errorf("the oldest is still there: %v", err)
+		}
 	}
 	if _, err := d.Root(ctx, [32]byte{2}); err != nil {
 		t.Errorf("one of the latest is gone: %v", err)
