@@ -25,7 +25,7 @@ var layers = [][]string{
 	{"internal/composefs", "internal/switchroot"},
 	{"internal/compose", "internal/store", "internal/identity", "internal/signature", "internal/signing", "internal/nodeclient"},
 	{"internal/ociimage", "internal/enroll"},
-	{"internal/assemble", "internal/modulebuild"},
+	{"internal/assemble", "internal/modulebuild", "internal/publish"},
 	{"internal/boot", "internal/runtime", "internal/platform"},
 	{"internal/cli"},
 	{"internal/agentcli", "internal/platformcli", "internal/operatorcli"},
