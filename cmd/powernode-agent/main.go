@@ -5,8 +5,8 @@ import (
 	"context"
 	"os"
 
-	"github.com/powernode/powernode-agent/internal/cli"
 	"github.com/powernode/powernode-agent/internal/agentcli"
+	"github.com/powernode/powernode-agent/internal/cli"
 )
 
 func main() {

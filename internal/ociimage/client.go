@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"strings"
 	"sync"
 	"time"
@@ -30,6 +31,8 @@ type Options struct {
 	// PlainHTTP speaks http to loopback addresses, for tests and trials on one machine. Any
 	// other address is refused then.
 	PlainHTTP bool
+	// Proxy chooses the HTTP proxy for a request; nil means none, whatever the environment says.
+	Proxy func(*http.Request) (*url.URL, error)
 	// UserAgent names the program; empty leaves it to the library.
 	UserAgent string
 	// Retry says how failing requests are repeated.
@@ -62,7 +65,7 @@ func NewClient(o Options) *Client {
 	}
 	tlsConfig.MinVersion = max(tlsConfig.MinVersion, tls.VersionTLS12)
 	base := &http.Transport{
-		Proxy:               http.ProxyFromEnvironment,
+		Proxy:               o.Proxy,
 		DialContext:         (&net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
 		TLSClientConfig:     tlsConfig,
 		TLSHandshakeTimeout: 15 * time.Second,

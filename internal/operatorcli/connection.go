@@ -2,6 +2,7 @@ package operatorcli
 
 import (
 	"context"
+	"net/http"
 	"os"
 	"path/filepath"
 
@@ -51,7 +52,7 @@ func (c *connection) registry(config operatorclient.Config) (*ociimage.Client, e
 	}
 	own := config.RegistryHost()
 	return ociimage.NewClient(ociimage.Options{
-		TLS: tls, UserAgent: "powernode",
+		TLS: tls, UserAgent: "powernode", Proxy: http.ProxyFromEnvironment,
 		Credential: func(_ context.Context, host string) (string, string, error) {
 			if host != own {
 				return "", "", nil
