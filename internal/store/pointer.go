@@ -66,7 +66,8 @@ func (s *Store) setPointer(name PointerName, n uint64) error {
 }
 
 // Promote makes generation n current and what was current previous, and takes n off staged. A
-// crash on the way leaves current as it was, or as it is to be.
+// crash on the way leaves current as it was, or as it is to be. A pointer that is damaged, or that
+// names a generation that is, is no way back: previous stays as it is then.
 func (s *Store) Promote(n uint64) error {
 	if err := s.writable(); err != nil {
 		return err
@@ -76,7 +77,7 @@ func (s *Store) Promote(n uint64) error {
 		return err
 	}
 	defer lock.Unlock()
-	current, err := s.Pointer(Current)
+	current, err := s.wayBack()
 	if err != nil {
 		return err
 	}
@@ -89,11 +90,27 @@ func (s *Store) Promote(n uint64) error {
 	if err := s.setPointer(Current, n); err != nil {
 		return err
 	}
+	// A damaged one names nothing, and is kept for a person to see.
 	staged, err := s.Pointer(Staged)
+	if err != nil && isDamage(err) {
+		return nil
+	}
 	if err != nil || staged != n {
 		return err
 	}
 	return s.setPointer(Staged, 0)
+}
+
+// wayBack returns the generation that is current, or 0 where that can't be booted again.
+func (s *Store) wayBack() (uint64, error) {
+	current, err := s.Pointer(Current)
+	if err == nil && current != 0 {
+		_, err = s.Generation(current)
+	}
+	if err != nil && (isDamage(err) || errors.Is(err, fs.ErrNotExist)) {
+		return 0, nil
+	}
+	return current, err
 }
 
 func checkPointer(name PointerName) error {

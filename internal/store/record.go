@@ -68,7 +68,17 @@ func damaged(path string, err error) error {
 		// A part that is missing must not look as if the whole weren't there.
 		err = errors.New("it is missing")
 	}
-	return fault.New(fault.Broken, fault.General, "remove it and pull or compose again what it described", "%s is damaged: %w", path, err)
+	return fault.New(fault.Broken, fault.Mount, "remove it and pull or compose again what it described", "%s is damaged: %w", path, &damageError{err})
+}
+
+// damageError says that what was read isn't what was written, as opposed to a failure to read it.
+type damageError struct{ error }
+
+func (d *damageError) Unwrap() error { return d.error }
+
+func isDamage(err error) bool {
+	_, ok := errors.AsType[*damageError](err)
+	return ok
 }
 
 func sha256Hex(data []byte) string {

@@ -114,6 +114,8 @@ func (s *Store) checkFormat() error {
 	case errors.Is(err, fs.ErrNotExist) && !s.readOnly:
 		format.Format = formatVersion
 		return s.dir.WriteJSON(formatFile, format, recordPerm, "store")
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return fault.New(fault.Broken, fault.Mount, "remove that file; it is written anew", "find out the store's format: %w", err)
 	case err != nil:
 		return err
 	case format.Format != formatVersion:
