@@ -115,8 +115,8 @@ func (p *Prover) openSealed(want Wanted, seal fsverity.Digest) (*tree.Node, erro
 		return nil, fault.New(fault.Refuse, fault.Verify, "split the module", "module %s: its image is larger than %d bytes", want, imageMax)
 	}
 	if got := fsverity.SumBytes(image); got != seal {
-		return nil, fault.New(fault.Broken, fault.Verify, "remove it from the store; the next boot pulls it again",
-			"module %s: its image in the store is damaged: the seal is %s, the image's digest %s", want, seal, got)
+		return nil, fault.New(fault.Broken, fault.Verify, "remove that file; the next boot pulls the module again",
+			"module %s: its image is damaged: the seal is %s, %s holds %s", want, seal, f.Name(), got)
 	}
 	root, err := composefs.Read(bytes.NewReader(image), int64(len(image)))
 	if err != nil {

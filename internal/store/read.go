@@ -49,7 +49,7 @@ func (s *Store) objectError(doing string, d fsverity.Digest, err error) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, fs.ErrNotExist):
-		return fault.New(fault.Broken, fault.Verify, "pull the module that needs it again", "%s object %s: it isn't in the store: %w", doing, d, err)
+		return fault.New(fault.Broken, fault.Verify, "boot with the platform in reach, which pulls the module again", "%s object %s: it isn't in the store: %w", doing, d, err)
 	}
 	return s.objects.Diagnose(pathError(doing+" object", s.objects, d.ObjectPath(), err))
 }
