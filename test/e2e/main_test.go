@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -31,6 +32,10 @@ func run(m *testing.M) int {
 			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}
+	}
+	// Most of the time is spent waiting, for processes and for the time between two attempts.
+	if err := flag.Set("test.parallel", "8"); err != nil {
+		panic(err)
 	}
 	return mounttest.Main(m)
 }

@@ -1,0 +1,206 @@
+package e2e
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/powernode/powernode-agent/internal/fsverity"
+)
+
+// object returns the path of the object that holds a content.
+func (n *node) object(content string) string {
+	return filepath.Join(n.state(), "objects", fsverity.SumBytes([]byte(content)).ObjectPath())
+}
+
+// TestDamagedDisk: whatever of a node's disk is damaged while it is off, the next boot either
+// makes it good from what is signed, or refuses with the one sentence, and never runs it.
+func TestDamagedDisk(t *testing.T) {
+	t.Parallel()
+	p := newPlatform(t)
+	p.publish(base("1"))
+	a := p.publish(app("1"))
+	manifest := strings.TrimPrefix(a.Images[0].Digest, "sha256:")
+	seal, err := fsverity.ParseDigest(a.Images[0].Seal)
+	if err != nil {
+		t.Fatal(err)
+	}
+	image := filepath.Join("objects", seal.ObjectPath())
+	data := filepath.Join("objects", fsverity.SumBytes([]byte(app("1").files["usr/lib/app/data"])).ObjectPath())
+	for _, c := range []struct {
+		name string
+		// path is below the directory of record; spoil is damage where it is nil.
+		path  string
+		spoil func(t testing.TB, path string)
+		// code is 0 where the boot goes well.
+		code  int
+		wants []string
+	}{
+		{"a byte of an object", data, nil, 2, []string{"app 1", "/usr/lib/app/data", "damaged"}},
+		{"an object cut short", data, truncate, 2, []string{"app 1", "/usr/lib/app/data", "damaged"}},
+		{"a byte of a module's image", image, nil, 2, []string{"app 1", "image", "damaged"}},
+		{"an object that is gone", data, remove, 0, nil},
+		{"a module's image that is gone", image, remove, 0, nil},
+		{"a byte of the root image", "ROOT", nil, 0, nil},
+		{"the root image gone", "ROOT", remove, 0, nil},
+		{"a byte of a module's record", "modules/" + manifest + "/module.json", nil, 0, nil},
+		{"a byte of a manifest", "modules/" + manifest + "/manifest.json", nil, 0, nil},
+		{"a byte of a config", "modules/" + manifest + "/config.json", nil, 0, nil},
+		{"a byte of a signature", "modules/" + manifest + "/bundle-00.json", nil, 0, nil},
+		{"a byte of an object list", "modules/" + manifest + "/objects", nil, 0, nil},
+		{"a module's record that is gone", "modules/" + manifest + "/module.json", remove, 0, nil},
+		{"a byte of the generation's record", "generations/1.json", nil, 0, nil},
+		{"rubbish in the pointer", "generations/current", rubbish, 0, nil},
+		{"a pointer to nothing", "generations/current", func(t testing.TB, path string) { write(t, path, []byte("7"), 0o600) }, 0, nil},
+		{"a byte of the store's format", "store.json", rubbish, 3, []string{"store.json", "remove that file"}},
+		{"the credentials", "pki/credentials.json", rubbish, 5, []string{"token"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			n := p.on(t).node(nodeName(), "base", "app")
+			s := n.boot()
+			root := s.status().RootDigest
+			s.exit()
+			if c.path == "ROOT" {
+				digest, err := fsverity.ParseDigest(root)
+				if err != nil {
+					t.Fatal(err)
+				}
+				c.path = filepath.Join("objects", digest.ObjectPath())
+			}
+			if c.spoil == nil {
+				c.spoil = damage
+			}
+			c.spoil(t, filepath.Join(n.state(), c.path))
+
+			if c.code != 0 {
+				n.refuses(c.code, c.wants...)
+				return
+			}
+			s = n.boot()
+			if status := s.status(); !status.InStep || status.RootDigest != root {
+				t.Errorf("the root was %s and is %+v", root, status)
+			}
+			if got := s.read("/usr/lib/app/data"); got != app("1").files["usr/lib/app/data"] {
+				t.Error("the content isn't what was signed")
+			}
+			s.exit()
+			// What was made good stays good, without the remark that may have been made.
+			s = n.boot()
+			if status := s.status(); status.RootDigest != root || len(status.Remarks) != 0 {
+				t.Errorf("booted once more: %+v", status)
+			}
+			s.exit()
+		})
+	}
+}
+
+func truncate(t testing.TB, path string) {
+	t.Helper()
+	info, err := os.Stat(path)
+	if err == nil {
+		err = os.Truncate(path, info.Size()/2)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func rubbish(t testing.TB, path string) {
+	t.Helper()
+	write(t, path, []byte("rubbish \x00\xff\n"), 0o600)
+}
+
+// TestDamageIsNamedAndMended: verify names the module and the file, the boot refuses, and what the
+// sentence says to do helps.
+func TestDamageIsNamedAndMended(t *testing.T) {
+	t.Parallel()
+	p := newPlatform(t)
+	p.publish(base("1"))
+	p.publish(app("1"))
+	n := p.node("web", "base", "app")
+	s := n.boot()
+	root := s.status().RootDigest
+	object := n.object(app("1").files["usr/lib/app/data"])
+	damage(t, object)
+	s.agent("verify", "app").refused(t, 2, "app 1", "/usr/lib/app/data", "damaged", "remove that file")
+	s.agent("verify", "base").ok(t)
+	s.exit()
+
+	n.refuses(2, "app 1", "/usr/lib/app/data", "damaged", "remove that file")
+	n.agent("verify", "app", "--trust-policy", n.trust).refused(t, 2, "app 1", "/usr/lib/app/data")
+	remove(t, object)
+	n.agent("verify", "app", "--trust-policy", n.trust).refused(t, 2, "app 1", "/usr/lib/app/data", "isn't in the store")
+	p.stop()
+	n.refuses(2, "app 1", "/usr/lib/app/data", "isn't in the store")
+	p.start()
+	s = n.boot()
+	if status := s.status(); status.RootDigest != root || !status.InStep || status.Generation != 1 {
+		t.Errorf("status: %+v", status)
+	}
+	s.exit()
+}
+
+// TestTheWayBack: what can't be proven, or can't run, gives way to what ran before, with one
+// remark that says why.
+func TestTheWayBack(t *testing.T) {
+	t.Parallel()
+	p := newPlatform(t)
+	p.publish(base("1"))
+	p.publish(app("1"))
+	n := p.node("web", "base", "app")
+	s := n.boot()
+	first := s.status()
+	s.exit()
+	p.publish(app("2"))
+	s = n.boot()
+	second := s.status()
+	s.exit()
+
+	stays := func(what string, with statusDoc, remarks ...string) {
+		t.Helper()
+		s := n.boot()
+		status := s.status()
+		if status.RootDigest != with.RootDigest || status.Generation != with.Generation || !status.InStep {
+			t.Errorf("%s: status is %+v, want generation %d", what, status, with.Generation)
+		}
+		text := strings.Join(status.Remarks, "\n")
+		for _, want := range remarks {
+			if len(status.Remarks) != 1 || !strings.Contains(text, want) {
+				t.Errorf("%s: remarks %q don't say %q", what, status.Remarks, want)
+			}
+		}
+		s.exit()
+	}
+
+	page := n.object(app("2").files["etc/app/page"])
+	good := read(t, page)
+	damage(t, page)
+	stays("the newest generation is damaged", first, "app 2", "/etc/app/page", "staying with generation 1")
+	write(t, page, good, 0o400)
+	stays("it is mended", second)
+
+	headless := base("2")
+	headless.programs = nil
+	p.publish(headless)
+	stays("the new root has no init", second, "/sbin/init", "staying with generation 2")
+	p.stop()
+	stays("the new root had no init, and nobody can be asked", second, p.listen, "staying with generation 2")
+	p.start()
+
+	blocked := base("3")
+	blocked.files["proc"], blocked.files["proc/"] = "a file\n", ""
+	delete(blocked.files, "proc/")
+	p.publish(blocked)
+	stays("the new root has a file in the place of /proc", second, "/proc", "staying with generation 2")
+	if current := n.pointer("current"); current != "2" {
+		t.Errorf("current is %s", current)
+	}
+	p.publish(base("4"))
+	s = n.boot()
+	if status := s.status(); status.Generation != 3 || !status.InStep || len(status.Remarks) != 0 {
+		t.Errorf("with a good base: %+v", status)
+	}
+	s.exit()
+}
