@@ -69,11 +69,14 @@ func TestLockDiesWithItsHolder(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := d.TryLock("l", Exclusive); err != nil {
+		l, err := d.TryLock("l", Exclusive)
+		if err != nil {
 			t.Fatal(err)
 		}
 		os.Stdout.WriteString("locked\n")
-		select {}
+		time.Sleep(time.Minute) // with nothing else to wait for, select {} would be a deadlock
+		l.Unlock()
+		return
 	}
 	dir := t.TempDir()
 	child := exec.Command(os.Args[0], "-test.run=^TestLockDiesWithItsHolder$")
