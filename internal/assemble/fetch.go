@@ -54,7 +54,7 @@ func (f *Fetcher) Fetch(ctx context.Context, m nodeapi.Module, fresh *Fresh) (Fe
 	if err != nil {
 		return Fetched{}, err
 	}
-	sealed, err := readSealed(m.Name, image)
+	sealed, err := readSealed(want, image)
 	if err != nil {
 		return Fetched{}, err
 	}

@@ -85,7 +85,7 @@ func (p *Prover) Prove(ctx context.Context, want Wanted) (*Proven, error) {
 	if err != nil {
 		return nil, fmt.Errorf("module %s: %w", want, err)
 	}
-	sealed, err := readSealed(want.Name, image)
+	sealed, err := readSealed(want, image)
 	if err != nil {
 		return nil, err
 	}

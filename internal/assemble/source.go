@@ -48,7 +48,7 @@ func ProveSource(ctx context.Context, from ociimage.Source, ref ociimage.Referen
 	if err != nil {
 		return nil, err
 	}
-	sealed, err := readSealed(name, image)
+	sealed, err := readSealed(want, image)
 	if err != nil {
 		return nil, err
 	}
@@ -104,25 +104,24 @@ func judge(ctx context.Context, from ociimage.Source, verifier *signature.Verifi
 	return signed, raw, err
 }
 
-// readSealed reads the seal and manifest.yaml of the module called name out of its image's
-// documents.
-func readSealed(name string, image *ociimage.Image) (Sealed, error) {
+// readSealed reads the seal and manifest.yaml of the wanted module out of its image's documents.
+func readSealed(want Wanted, image *ociimage.Image) (Sealed, error) {
 	seal, err := image.Seal()
 	if err != nil {
-		return Sealed{}, fmt.Errorf("module %s: %w", name, err)
+		return Sealed{}, fmt.Errorf("module %s: %w", want, err)
 	}
 	label, ok := image.Labels[module.LabelManifest]
 	if !ok {
 		return Sealed{}, fault.New(fault.Refuse, fault.Verify, "build it with powernode module build",
-			"module %s: its config has no manifest.yaml (label %s)", name, module.LabelManifest)
+			"module %s: its config has no manifest.yaml (label %s)", want, module.LabelManifest)
 	}
 	described, err := module.ParseManifest([]byte(label))
 	if err != nil {
-		return Sealed{}, fault.New(fault.Refuse, fault.Verify, fault.HintOf(err), "module %s: its manifest.yaml: %w", name, err)
+		return Sealed{}, fault.New(fault.Refuse, fault.Verify, fault.HintOf(err), "module %s: its manifest.yaml: %w", want, err)
 	}
-	if described.Name != name {
+	if described.Name != want.Name {
 		return Sealed{}, fault.New(fault.Refuse, fault.Verify, "build it again under its own name",
-			"module %s: its manifest.yaml is that of a module called %q", name, described.Name)
+			"module %s: its manifest.yaml is that of a module called %q", want, described.Name)
 	}
 	return Sealed{Seal: seal, Manifest: described}, nil
 }
