@@ -242,59 +242,40 @@ func TestObjectsIgnoresWhatIsNotOurs(t *testing.T) {
 	}
 }
 
-func TestImporter(t *testing.T) {
+func TestAddFile(t *testing.T) {
 	s := openStore(t, t.TempDir())
-	im := s.NewImporter()
-	want := make(map[int]fsverity.Digest)
-	got := make([]fsverity.Digest, 300)
-	name := filepath.Join(t.TempDir(), "file")
-	if err := os.WriteFile(name, content("file", 2*bufferMax), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	for i := range got {
-		if i%100 == 99 {
-			want[i] = fsverity.SumBytes(content("file", 2*bufferMax))
-			if err := im.AddFile(func() (*os.File, error) { return os.Open(name) }, func(d fsverity.Digest, _ bool) { got[i] = d }); err != nil {
-				t.Fatal(err)
-			}
-			continue
-		}
-		data := content(fmt.Sprint(i), i*40)
-		if i == 150 {
-			data = content("large", bufferMax+1)
-		}
-		want[i] = fsverity.SumBytes(data)
-		r := io.MultiReader(bytes.NewReader(data), bytes.NewReader([]byte("the next content")))
-		if err := im.Add(r, int64(len(data)), func(d fsverity.Digest, _ bool) { got[i] = d }); err != nil {
+	for _, size := range []int{0, 100, bufferMax, 2*bufferMax + 1} {
+		data := content("file", size)
+		name := filepath.Join(t.TempDir(), "file")
+		if err := os.WriteFile(name, data, 0o600); err != nil {
 			t.Fatal(err)
 		}
-	}
-	if err := im.Wait(); err != nil {
-		t.Fatal(err)
-	}
-	for i, d := range got {
-		if d != want[i] || s.VerifyObject(d) != nil {
-			t.Errorf("content %d: %s, want %s", i, d, want[i])
+		f, err := os.Open(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d, n, err := s.AddFile(f)
+		f.Close()
+		if d != fsverity.SumBytes(data) || n != uint64(size) || err != nil || s.VerifyObject(d) != nil {
+			t.Errorf("%d bytes: %s, %d, %v", size, d, n, err)
 		}
 	}
-}
-
-func TestImporterFails(t *testing.T) {
-	s := openStore(t, t.TempDir())
-	for name, add := range map[string]func(im *Importer) error{
-		"short":       func(im *Importer) error { return im.Add(bytes.NewReader([]byte("abc")), 4, nil) },
-		"empty":       func(im *Importer) error { return im.Add(bytes.NewReader(nil), 4, nil) },
-		"short, long": func(im *Importer) error { return im.Add(bytes.NewReader([]byte("abc")), bufferMax+1, nil) },
-		"broken":      func(im *Importer) error { return im.Add(iotest.ErrReader(io.ErrUnexpectedEOF), 4, nil) },
-		"broken file": func(im *Importer) error {
-			return im.AddFile(func() (*os.File, error) { return nil, io.ErrUnexpectedEOF }, nil)
-		},
-	} {
-		im := s.NewImporter()
-		add(im)
-		im.Add(bytes.NewReader([]byte("fine")), 4, nil)
-		if err := im.Wait(); !errors.Is(err, io.ErrUnexpectedEOF) {
-			t.Errorf("%s: %v", name, err)
+	dir, err := os.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	if _, _, err := s.AddFile(dir); err == nil {
+		t.Error("added a directory")
+	}
+	w, err := s.NewObject(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Abort()
+	for range 2 {
+		if _, err := w.ReadFrom(iotest.ErrReader(io.ErrClosedPipe)); err != io.ErrClosedPipe {
+			t.Errorf("a broken reader: %v", err)
 		}
 	}
 }
