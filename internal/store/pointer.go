@@ -87,8 +87,11 @@ func (s *Store) Promote(n uint64) error {
 			return err
 		}
 	}
-	if err := s.setPointer(Current, n); err != nil {
-		return err
+	// One that is current is left as it is: that needs no room on a disk that may be full.
+	if current != n {
+		if err := s.setPointer(Current, n); err != nil {
+			return err
+		}
 	}
 	// A damaged one names nothing, and is kept for a person to see.
 	staged, err := s.Pointer(Staged)
