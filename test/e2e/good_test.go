@@ -60,6 +60,12 @@ func TestFirstBoot(t *testing.T) {
 		t.Errorf("conflicts: %+v", conflicts)
 	}
 
+	var list operatorapi.NodeList
+	p.operator("node", "list", "--output", "json").into(t, &list)
+	if list.Count != 1 || list.Nodes[0].Report.RootDigest != status.RootDigest || !list.Nodes[0].InStep {
+		t.Errorf("node list: %+v", list)
+	}
+
 	for _, name := range []string{"base", "app", "site"} {
 		s.agent("verify", name).ok(t)
 	}

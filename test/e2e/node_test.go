@@ -14,7 +14,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/powernode/powernode-agent/internal/operatorapi"
 )
@@ -35,16 +34,11 @@ type node struct {
 func (p *platform) node(name string, modules ...string) *node {
 	p.t.Helper()
 	n := p.blankNode(p.t, name)
-	client := p.client()
-	if _, err := client.CreateNode(p.t.Context(), operatorapi.NodeCreate{Name: name}); err != nil {
-		p.t.Fatal(err)
+	p.operator("node", "create", name).ok(p.t)
+	if len(modules) > 0 {
+		p.operator(append([]string{"assign", name}, modules...)...).ok(p.t)
 	}
-	for _, m := range modules {
-		if _, err := client.Assign(p.t.Context(), name, operatorapi.AssignmentCreate{Module: m}); err != nil {
-			p.t.Fatal(err)
-		}
-	}
-	n.newToken(0)
+	n.newToken()
 	return n
 }
 
@@ -73,13 +67,9 @@ func (n *node) on(t testing.TB) *node {
 }
 
 // newToken gives the node a bootstrap token and writes its identity.cfg.
-func (n *node) newToken(ttl time.Duration) {
+func (n *node) newToken(flags ...string) {
 	n.t.Helper()
-	var err error
-	n.token, err = n.p.client().CreateToken(n.t.Context(), n.name, operatorapi.TokenCreate{TTLSeconds: int64(ttl / time.Second)})
-	if err != nil {
-		n.t.Fatal(err)
-	}
+	n.p.operator(append([]string{"token", "create", n.name, "--output", "json"}, flags...)...).into(n.t, &n.token)
 	n.identify(n.token.PlatformURL, n.token.CAPEM)
 }
 
@@ -299,10 +289,8 @@ func (n *node) nothingMounted() {
 // detail is what the operator sees of the node.
 func (n *node) detail() operatorapi.NodeDetail {
 	n.t.Helper()
-	d, err := n.p.client().Node(n.t.Context(), n.name)
-	if err != nil {
-		n.t.Fatal(err)
-	}
+	var d operatorapi.NodeDetail
+	n.p.operator("node", "show", n.name, "--output", "json").into(n.t, &d)
 	return d
 }
 

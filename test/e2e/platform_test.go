@@ -92,19 +92,14 @@ func (p *platform) operator(args ...string) result {
 	return command(p.t, "", []string{"POWERNODE_CONFIG=" + p.config, "POWERNODE_KEY_PASSWORD="}, "powernode", args...)
 }
 
-// client returns a client for what a test asks often.
-func (p *platform) client() *operatorclient.Client {
+// credentials are the operator's, for a test that speaks with the platform itself.
+func (p *platform) credentials() operatorclient.Config {
 	p.t.Helper()
 	config, err := operatorclient.LoadConfig(p.config)
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	client, err := operatorclient.NewClient(config)
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	p.t.Cleanup(client.Close)
-	return client
+	return config
 }
 
 // published is the part of `module publish --output json` that tests look at.

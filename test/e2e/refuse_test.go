@@ -58,7 +58,7 @@ func TestBootRefuses(t *testing.T) {
 			}
 		}, 5, []string{"token", "used"}},
 		{"an expired token", nil, func(n *node) {
-			n.newToken(time.Second)
+			n.newToken("--ttl", "1s")
 			time.Sleep(1100 * time.Millisecond)
 		}, 5, []string{"token", "expired"}},
 		{"a token of nobody", nil, func(n *node) {

@@ -203,4 +203,4 @@ func damage(t testing.TB, path string) {
 }
 
 // tick is how long to wait before looking at the platform again.
-func tick() <-chan time.Time { return time.After(20 * time.Millisecond) }
+func tick() <-chan time.Time { return time.After(50 * time.Millisecond) }

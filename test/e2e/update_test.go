@@ -89,9 +89,7 @@ func TestNewVersion(t *testing.T) {
 		t.Errorf("current is %q, previous %q", current, previous)
 	}
 
-	if _, err := p.client().Unassign(t.Context(), "web", "app"); err != nil {
-		t.Fatal(err)
-	}
+	p.operator("unassign", "web", "app").ok(t)
 	s = n.boot()
 	if third := s.status(); third.Generation != 3 || len(third.Modules) != 2 || s.has("/usr/lib/app/data") {
 		t.Errorf("without app: %+v", third)
@@ -102,11 +100,7 @@ func TestNewVersion(t *testing.T) {
 	s.exit()
 
 	// Nobody takes everything from a node by a slip of the hand.
-	for _, m := range []string{"base", "site"} {
-		if _, err := p.client().Unassign(t.Context(), "web", m); err != nil {
-			t.Fatal(err)
-		}
-	}
+	p.operator("unassign", "web", "base", "site").ok(t)
 	s = n.boot()
 	if fourth := s.status(); fourth.Generation != 3 || len(fourth.Remarks) != 1 || !strings.Contains(fourth.Remarks[0], "powernode assign") {
 		t.Errorf("with nothing assigned: %+v", fourth)
