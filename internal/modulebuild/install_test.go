@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/powernode/powernode-agent/internal/fault"
+	"github.com/powernode/powernode-agent/internal/oracle"
 	"github.com/powernode/powernode-agent/internal/tree"
 )
 
@@ -31,11 +32,11 @@ var programs = []string{
 func needDebian(t *testing.T) {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		t.Skip("unpacking packages takes root's rights")
+		oracle.Missing(t, "unpacking packages takes root's rights")
 	}
 	for _, name := range []string{"apt-get", "dpkg", "dpkg-deb", "ldd", "unshare"} {
 		if _, err := exec.LookPath(name); err != nil {
-			t.Skip(err)
+			oracle.Missing(t, err.Error()+"; run scripts/setup")
 		}
 	}
 }
@@ -252,7 +253,7 @@ func TestInstallRefused(t *testing.T) {
 		{"no mirror", spec("web"), func(o *Options) { o.Mirrors = []string{"http://127.0.0.1:1/debian"} }, fault.Retry, "the package mirror can't be reached"},
 		{"no mirror for a whole system", spec("web"), func(o *Options) {
 			if _, err := exec.LookPath("mmdebstrap"); err != nil {
-				t.Skip(err)
+				oracle.Missing(t, err.Error()+"; run scripts/setup")
 			}
 			o.Bases, o.Mirrors = nil, []string{"http://127.0.0.1:1/debian"}
 		}, fault.Retry, "the package mirror can't be reached"},
@@ -309,7 +310,7 @@ func TestFullDisk(t *testing.T) {
 	base := miniBase(t)
 	small := t.TempDir()
 	if err := unix.Mount("tmpfs", small, "tmpfs", 0, "size=4m"); err != nil {
-		t.Skip("a tmpfs can't be mounted here: ", err)
+		oracle.Missing(t, "a tmpfs can't be mounted here: "+err.Error())
 	}
 	defer unix.Unmount(small, 0) //nolint:errcheck // the test has failed if this does
 	_, err := Build(context.Background(), Options{Manifest: []byte(webManifest), Version: "1", Bases: []string{base}, Layout: filepath.Join(t.TempDir(), "l"), Mirrors: []string{repository(t, nil)}, WorkDir: small})

@@ -74,7 +74,7 @@ func play(role, path string) error {
 func buildInit(t *testing.T) string {
 	t.Helper()
 	if _, err := exec.LookPath("go"); err != nil {
-		t.Skip("building an init needs the go command")
+		oracle.Missing(t, "building an init needs the go command")
 	}
 	path := filepath.Join(t.TempDir(), "init")
 	build := exec.Command("go", "build", "-o", path, "./testdata/init")

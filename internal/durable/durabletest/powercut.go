@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/powernode/powernode-agent/internal/oracle"
 )
 
 // diskSize is the size in bytes of the ext4 that PowerCutEach works on.
@@ -24,11 +26,11 @@ const diskSize = 64 << 20
 // It needs root, loop devices and mkfs.ext4, and skips the test where one is missing.
 func (s Scenario) PowerCutEach(t *testing.T) {
 	if os.Getuid() != 0 {
-		t.Skip("mounting a disk of its own needs root")
+		oracle.Missing(t, "mounting a disk of its own needs root")
 	}
 	for _, tool := range []string{"mkfs.ext4", "mount", "umount"} {
 		if _, err := exec.LookPath(tool); err != nil {
-			t.Skip(tool + " isn't installed")
+			oracle.Missing(t, tool+" isn't installed; run scripts/setup")
 		}
 	}
 	t.Run("nothing written back", func(t *testing.T) { s.powerCuts(t, false) })
@@ -45,7 +47,7 @@ func (s Scenario) powerCuts(t *testing.T, journal bool) {
 	// The kernel's own journal commits are put off for longer than a test takes.
 	unmount, err := mount(t, disk, mnt, "loop,commit=600")
 	if err != nil {
-		t.Skipf("no disk of its own here: %v", err)
+		oracle.Missing(t, "no disk of its own here: "+err.Error())
 	}
 	dir := filepath.Join(mnt, "dir")
 	if err := os.Mkdir(dir, 0o700); err != nil {
@@ -94,7 +96,7 @@ func makeDisk(t *testing.T, disk string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	run(t, "mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0,nodiscard", disk)
+	run(t, "mkfs.ext4", "-q", "-F", "-O", "verity", "-b", "4096", "-E", "lazy_itable_init=0,nodiscard", disk)
 }
 
 // mount mounts a disk and has it unmounted at the end of the test, unless the returned function
