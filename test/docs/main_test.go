@@ -19,7 +19,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// path returns a PATH on which the programs are found, before all else.
+// programsPath returns a PATH on which the programs are found before all else, then the tools.
 func programsPath(t *testing.T, more ...string) string {
 	t.Helper()
 	self, err := os.Executable()
