@@ -109,7 +109,7 @@ func TestPartial(t *testing.T) {
 		t.Fatal(err)
 	}
 	tail := make([]byte, 30_000)
-	if n, err := p.ReadAt(tail, 25_000); n != 25_000 || err != io.EOF || !bytes.Equal(tail[:n], blob[25_000:]) {
+	if n, err := p.ReadAt(tail, 25_000); n != 25_000 || !errors.Is(err, io.EOF) || !bytes.Equal(tail[:n], blob[25_000:]) {
 		t.Errorf("%d, %v", n, err)
 	}
 	if err := p.Reset(); err != nil || p.Size() != 0 {

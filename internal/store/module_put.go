@@ -87,10 +87,10 @@ func (s *Store) checkObjects(digests []fsverity.Digest) error {
 			return s.objectError("find", d, fs.ErrNotExist)
 		}
 	}
-	if s.Verity() != nil {
-		return nil
+	if s.Verity() == nil {
+		return s.EnableVerity(context.Background(), digests)
 	}
-	return s.EnableVerity(context.Background(), digests)
+	return nil
 }
 
 // nameModule is the commit: from here on the module is there.

@@ -274,7 +274,7 @@ func TestAddFile(t *testing.T) {
 	}
 	defer w.Abort()
 	for range 2 {
-		if _, err := w.ReadFrom(iotest.ErrReader(io.ErrClosedPipe)); err != io.ErrClosedPipe {
+		if _, err := w.ReadFrom(iotest.ErrReader(io.ErrClosedPipe)); !errors.Is(err, io.ErrClosedPipe) {
 			t.Errorf("a broken reader: %v", err)
 		}
 	}

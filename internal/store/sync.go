@@ -90,10 +90,10 @@ func (s *Store) flush(pending []fsverity.Digest) error {
 	if err := s.objects.SyncFS("sync"); err != nil {
 		return err
 	}
-	if len(pending) == 0 || s.Verity() != nil {
-		return nil
+	if len(pending) > 0 && s.Verity() == nil {
+		return s.EnableVerity(context.Background(), pending)
 	}
-	return s.EnableVerity(context.Background(), pending)
+	return nil
 }
 
 // syncSince is Sync for work that began when failures stood at before. The kernel reports an error

@@ -63,7 +63,7 @@ func (s *Store) measure(f *os.File) (fsverity.Digest, error) {
 // missing or damaged, or when ctx ends.
 func (s *Store) VerifyObjects(ctx context.Context, digests []fsverity.Digest) (Verified, error) {
 	var enforced, hashed, bytes atomic.Int64
-	err := s.forEach(ctx, digests, func(d fsverity.Digest) error {
+	err := s.forEach(ctx, runtime.GOMAXPROCS(0), digests, func(d fsverity.Digest) error {
 		n, err := s.verifyObject(d)
 		switch {
 		case err != nil:
@@ -89,7 +89,8 @@ func (s *Store) EnableVerity(ctx context.Context, digests []fsverity.Digest) err
 		return err
 	}
 	var enabled atomic.Bool
-	err := s.forEach(ctx, digests, func(d fsverity.Digest) error {
+	// The kernel waits for the disk several times on each.
+	err := s.forEach(ctx, 8*runtime.GOMAXPROCS(0), digests, func(d fsverity.Digest) error {
 		changed, err := s.enableVerity(d)
 		if changed {
 			enabled.Store(true)
@@ -127,11 +128,11 @@ func (s *Store) enableVerity(d fsverity.Digest) (bool, error) {
 	return changed, nil
 }
 
-// forEach calls do for every digest, from as many goroutines as there are cores.
-func (s *Store) forEach(ctx context.Context, digests []fsverity.Digest, do func(fsverity.Digest) error) error {
+// forEach calls do for every digest, from several goroutines, until one call fails.
+func (s *Store) forEach(ctx context.Context, workers int, digests []fsverity.Digest, do func(fsverity.Digest) error) error {
 	group, ctx := errgroup.WithContext(ctx)
 	var next atomic.Int64
-	for range min(runtime.GOMAXPROCS(0), len(digests)) {
+	for range min(workers, len(digests)) {
 		group.Go(func() error {
 			for {
 				i := next.Add(1) - 1

@@ -83,7 +83,9 @@ func (s Scenario) powerCuts(t *testing.T, journal bool) {
 			}
 			s.Check(t, dir, op, nil)
 		})
-		os.Remove(copyName(i))
+		if err := os.Remove(copyName(i)); err != nil {
+			t.Error(err)
+		}
 	}
 }
 
