@@ -16,16 +16,14 @@ import (
 // fetch asks the platform what to run and brings it into the store. Without the platform, or with
 // a module that can't be had, a node that has run before goes on with what ran.
 func (b *boot) fetch(ctx context.Context) (string, error) {
-	var err error
-	if b.plan.ran, err = ranBefore(b.store); err != nil {
-		b.remark(err.Error(), fault.HintOf(err))
-	}
-	err = b.fetchAssigned(ctx)
-	if err != nil && ctx.Err() == nil {
-		err = b.fallBack(err)
-	}
-	if err != nil {
-		return "", err
+	if b.plan.back.Number == 0 {
+		err := b.fetchAssigned(ctx)
+		if err != nil && ctx.Err() == nil {
+			err = b.fallBack(err)
+		}
+		if err != nil {
+			return "", err
+		}
 	}
 	if n := b.plan.back.Number; n != 0 {
 		return fmt.Sprintf("nothing; generation %d has %d modules", n, len(b.plan.wanted)), nil

@@ -31,6 +31,8 @@ type boot struct {
 
 	credentials *enroll.Credentials
 	discovered  identity.Identity
+	// unidentified says why discovered isn't enough to enroll with.
+	unidentified error
 
 	plan        plan
 	proven      []*assemble.Proven
@@ -68,12 +70,22 @@ func (b *boot) identify(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	if b.plan.ran, err = ranBefore(b.store); err != nil {
+		b.remark(err.Error(), fault.HintOf(err))
+	}
+	if state.Credentials != nil {
+		b.facts.InstanceID = state.Credentials.InstanceID
+	}
 	if state.Situation.Usable() {
-		b.credentials = state.Credentials
 		return fmt.Sprintf("node %s, enrolled at %s", state.Credentials.InstanceID, state.Credentials.PlatformURL), nil
 	}
-	if b.discovered, _, err = (identity.Resolver{Sources: b.config.Places.Sources()}).Resolve(ctx); err != nil {
-		return "", err
+	b.discovered, _, b.unidentified = identity.Resolver{Sources: b.config.Places.Sources()}.Resolve(ctx)
+	if b.unidentified != nil && len(b.plan.ran) == 0 {
+		return "", b.unidentified
+	}
+	if b.unidentified != nil {
+		// A node that has run before needs no platform to run again.
+		return fmt.Sprintf("credentials %s, and nothing to enroll with; there is generation %d", state.Situation, b.plan.ran[0].Number), nil
 	}
 	return fmt.Sprintf("node %s of %s (from %s)", orUnnamed(b.discovered.InstanceID), b.discovered.PlatformURL, b.discovered.From.PlatformURL), nil
 }
@@ -99,18 +111,24 @@ func orUnnamed(id string) string {
 	return id
 }
 
-// enroll makes sure of usable credentials.
+// enroll makes sure of usable credentials. A node that can't have any, because its certificate
+// expired while it was off for one, goes on with what ran before.
 func (b *boot) enroll(ctx context.Context) (string, error) {
 	credentials, situation, err := enroll.Ensure(ctx, enroll.Options{
 		Dir: PKIDir(b.store.Path()),
 		Discover: func(context.Context) (enroll.Bootstrap, error) {
 			i := b.discovered
-			return enroll.Bootstrap{PlatformURL: i.PlatformURL, CAPEM: i.CAPEM, Token: i.Token, InstanceID: i.InstanceID}, nil
+			return enroll.Bootstrap{PlatformURL: i.PlatformURL, CAPEM: i.CAPEM, Token: i.Token, InstanceID: i.InstanceID}, b.unidentified
 		},
 		AgentVersion: version.Get().Version,
 		Architecture: runtime.GOARCH,
 		Backoff:      nodehttp.Backoff{Tries: 5},
 	})
+	if err != nil && ctx.Err() == nil {
+		if err = b.fallBack(err); err == nil {
+			return fmt.Sprintf("credentials are %s", situation), nil
+		}
+	}
 	if err != nil {
 		return "", err
 	}
