@@ -18,7 +18,7 @@ import (
 const diskSize = 64 << 20
 
 // PowerCutEach runs the work once on an ext4 of its own, copies the disk as it is before each
-// operation, and has each copy checked: it holds what had reached the disk by then, as after a
+// operation, and has each copy checked on the spot: it holds what had reached the disk by then, as after a
 // power cut, and nothing that was in memory only. Then it does the same with the filesystem's
 // journal written out before each copy, as the kernel does every five seconds: names are then on
 // the disk, file contents that nobody synced are not.
@@ -38,15 +38,15 @@ func (s Scenario) PowerCutEach(t *testing.T) {
 }
 
 func (s Scenario) powerCuts(t *testing.T, journal bool) {
-	work := t.TempDir()
-	disk, mnt := filepath.Join(work, "disk"), filepath.Join(work, "mnt")
-	makeDisk(t, disk)
-	if err := os.Mkdir(mnt, 0o700); err != nil {
+	work := scratch(t)
+	disk, copied := filepath.Join(work, "disk"), filepath.Join(work, "copy")
+	mnt, mntCopied := filepath.Join(work, "mnt"), filepath.Join(work, "mnt-copy")
+	if err := errors.Join(os.Mkdir(mnt, 0o700), os.Mkdir(mntCopied, 0o700)); err != nil {
 		t.Fatal(err)
 	}
+	makeDisk(t, disk)
 	// The kernel's own journal commits are put off for longer than a test takes.
-	unmount, err := mount(t, disk, mnt, "loop,commit=600")
-	if err != nil {
+	if err := mount(t, disk, mnt, "loop,commit=600"); err != nil {
 		oracle.Missing(t, "no disk of its own here: "+err.Error())
 	}
 	dir := filepath.Join(mnt, "dir")
@@ -58,34 +58,31 @@ func (s Scenario) powerCuts(t *testing.T, journal bool) {
 	}
 	run(t, "sync", "-f", dir)
 
-	var ops []string
-	copyName := func(i int) string { return filepath.Join(work, fmt.Sprintf("disk-%d", i)) }
-	snapshot := func(op string) error {
+	n := 0
+	cut := func(op string) error {
 		if journal {
 			if err := syncOther(filepath.Join(mnt, "other"), op); err != nil {
 				return err
 			}
 		}
-		ops = append(ops, op)
-		return copySparse(disk, copyName(len(ops)-1))
-	}
-	if err = s.Run(dir, snapshot); err == nil {
-		err = snapshot("")
-	}
-	unmount()
-	if err != nil {
-		t.Fatalf("without a fault: %v", err)
-	}
-	for i, op := range ops {
-		t.Run(fmt.Sprintf("%02d %s", i, op), func(t *testing.T) {
-			if _, err := mount(t, copyName(i), mnt, "loop"); err != nil {
+		if err := copySparse(disk, copied); err != nil {
+			return err
+		}
+		t.Run(fmt.Sprintf("%02d %s", n, op), func(t *testing.T) {
+			if err := mount(t, copied, mntCopied, "loop"); err != nil {
 				t.Fatal(err)
 			}
-			s.Check(t, dir, op, nil)
+			s.Check(t, filepath.Join(mntCopied, "dir"), op, nil)
 		})
-		if err := os.Remove(copyName(i)); err != nil {
-			t.Error(err)
-		}
+		n++
+		return nil
+	}
+	err := s.Run(dir, cut)
+	if err == nil {
+		err = cut("")
+	}
+	if err != nil {
+		t.Fatalf("without a fault: %v", err)
 	}
 }
 
@@ -101,22 +98,14 @@ func makeDisk(t *testing.T, disk string) {
 	run(t, "mkfs.ext4", "-q", "-F", "-O", "verity", "-b", "4096", "-E", "lazy_itable_init=0,nodiscard", disk)
 }
 
-// mount mounts a disk and has it unmounted at the end of the test, unless the returned function
-// did so before.
-func mount(t *testing.T, disk, mnt, options string) (func(), error) {
+// mount mounts a disk and has it unmounted at the end of the test.
+func mount(t *testing.T, disk, mnt, options string) error {
 	t.Helper()
 	if out, err := exec.Command("mount", "-t", "ext4", "-o", options, disk, mnt).CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("mount %s: %w: %s", disk, err, out)
+		return fmt.Errorf("mount %s: %w: %s", disk, err, out)
 	}
-	mounted := true
-	unmount := func() {
-		if mounted {
-			run(t, "umount", mnt)
-			mounted = false
-		}
-	}
-	t.Cleanup(unmount)
-	return unmount, nil
+	t.Cleanup(func() { run(t, "umount", mnt) })
+	return nil
 }
 
 func run(t *testing.T, name string, args ...string) {
