@@ -50,7 +50,7 @@ func (p *platform) start() {
 	cmd.Env = []string{"HOME=/nonexistent", "GOTRACEBACK=all"}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	p.process = startProcess(p.t, cmd)
-	text, ok := p.log.await("msg=serving", p.done)
+	text, ok := p.log.await(p.done, "msg=serving")
 	if !ok {
 		p.t.Fatalf("the platform doesn't serve:\n%s", text)
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -136,18 +137,20 @@ func (s *transcript) look() (string, <-chan struct{}) {
 	return s.text.String(), s.grown
 }
 
-// await returns the text once word is in it; false says that done came first.
-func (s *transcript) await(word string, done <-chan struct{}) (string, bool) {
-	for {
+// await returns the text once one of the words is in it; false says that done came first.
+func (s *transcript) await(done <-chan struct{}, words ...string) (string, bool) {
+	for ended := false; ; {
 		text, grown := s.look()
-		if strings.Contains(text, word) {
+		if slices.ContainsFunc(words, func(w string) bool { return strings.Contains(text, w) }) {
 			return text, true
+		}
+		if ended {
+			return text, false
 		}
 		select {
 		case <-grown:
 		case <-done:
-			text, _ := s.look()
-			return text, strings.Contains(text, word)
+			ended = true
 		}
 	}
 }

@@ -117,6 +117,34 @@ func TestFullDisk(t *testing.T) {
 	})
 }
 
+// TestReadOnlyDisk: a disk that can't be written is named, whether the node has run or not.
+func TestReadOnlyDisk(t *testing.T) {
+	t.Parallel()
+	mounttest.NeedMounts(t)
+	p := newPlatform(t)
+	p.publish(base("1"))
+	n := p.node("web", "base")
+	disk := filepath.Join(filepath.Dir(n.persist), "disk")
+	mountTmpfs(t, disk, 64<<20)
+	n.persist = disk
+	if err := os.Mkdir(filepath.Join(disk, "e2e"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	readOnly := func(flag uintptr) {
+		t.Helper()
+		if err := unix.Mount("", disk, "", unix.MS_BIND|unix.MS_REMOUNT|flag, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	readOnly(unix.MS_RDONLY)
+	n.refuses(3, disk, "read-only", "writable")
+	readOnly(0)
+	s := n.boot()
+	s.exit()
+	readOnly(unix.MS_RDONLY)
+	n.refuses(3, disk, "read-only", "writable")
+}
+
 // mountTmpfs mounts a file system of size bytes, for the test's time, in the namespace of the tests.
 func mountTmpfs(t testing.TB, path string, size int) {
 	t.Helper()
