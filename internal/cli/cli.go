@@ -14,7 +14,6 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
-	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -119,19 +118,5 @@ type errorDoc struct {
 	ExitCode int    `json:"exit_code"`
 }
 
-// Printable returns s on one line, with everything that doesn't print (control characters, escape
-// sequences, changes of writing direction) escaped.
-func Printable(s string) string {
-	var b strings.Builder
-	for _, r := range s {
-		switch {
-		case r == '\n':
-			b.WriteString("; ")
-		case !unicode.IsPrint(r):
-			fmt.Fprintf(&b, "\\x%02x", r)
-		default:
-			b.WriteRune(r)
-		}
-	}
-	return strings.ToValidUTF8(b.String(), "\\ufffd")
-}
+// Printable returns s on one line, with everything that doesn't print escaped.
+func Printable(s string) string { return fault.OneLine(s) }

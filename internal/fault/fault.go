@@ -10,6 +10,8 @@ package fault
 import (
 	"errors"
 	"fmt"
+	"strings"
+	"unicode"
 )
 
 // Kind says what a caller may do about an error.
@@ -102,4 +104,22 @@ func HintOf(err error) string {
 		err = e.err
 	}
 	return ""
+}
+
+// OneLine returns text from anywhere on one line, with everything that doesn't print (control
+// characters, escape sequences, changes of writing direction) escaped, so that nobody's message
+// can drive a terminal or pass for a line of its own.
+func OneLine(text string) string {
+	var b strings.Builder
+	for _, r := range text {
+		switch {
+		case r == '\n':
+			b.WriteString("; ")
+		case !unicode.IsPrint(r):
+			fmt.Fprintf(&b, "\\x%02x", r)
+		default:
+			b.WriteRune(r)
+		}
+	}
+	return b.String()
 }
