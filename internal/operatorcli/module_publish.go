@@ -5,12 +5,14 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/powernode/powernode-agent/internal/cli"
 	"github.com/powernode/powernode-agent/internal/fault"
+	"github.com/powernode/powernode-agent/internal/nodeapi"
 	"github.com/powernode/powernode-agent/internal/ociimage"
 	"github.com/powernode/powernode-agent/internal/operatorapi"
 	"github.com/powernode/powernode-agent/internal/operatorclient"
@@ -63,6 +65,9 @@ REPOSITORY may leave out the host: the platform's own registry is meant then.`,
 }
 
 func (f *publishFlags) run(ctx context.Context, app *cli.App, conn *connection, paths []string) (publishDoc, error) {
+	if err := f.check(); err != nil {
+		return publishDoc{}, err
+	}
 	config, err := conn.config()
 	if err != nil {
 		return publishDoc{}, err
@@ -90,6 +95,7 @@ func (f *publishFlags) run(ctx context.Context, app *cli.App, conn *connection, 
 	progress := app.NewProgress()
 	published, err := publish.Publish(ctx, publish.Options{
 		Layouts: layouts, Client: registry, Repository: repository, Key: key,
+		Approve: func(p publish.Published) error { return f.approve(ctx, config, p) },
 		Progress: func(name string, total int64) (func(int64), func(error)) {
 			part := progress.Start(name, total)
 			return part.Add, part.Done
@@ -101,6 +107,50 @@ func (f *publishFlags) run(ctx context.Context, app *cli.App, conn *connection, 
 	}
 	registered, err := f.register(ctx, config, published)
 	return publishDoc{published, registered}, err
+}
+
+// check refuses what the platform would refuse, before anything is pushed.
+func (f *publishFlags) check() error {
+	switch nodeapi.Variety(f.variety) {
+	case nodeapi.VarietySubscription, nodeapi.VarietyConfig, nodeapi.VarietyInstance:
+	default:
+		return fault.New(fault.Refuse, fault.Input, "give --variety subscription, config or instance", "there is no variety %.40q", f.variety)
+	}
+	if f.priority < 0 || f.priority > operatorapi.MaxPriority {
+		return fault.New(fault.Refuse, fault.Input, fmt.Sprintf("give --priority 0 to %d", operatorapi.MaxPriority), "priority %d is out of range", f.priority)
+	}
+	if f.position < -1 || f.position > operatorapi.MaxCategoryPosition {
+		return fault.New(fault.Refuse, fault.Input, fmt.Sprintf("give --category-position 0 to %d", operatorapi.MaxCategoryPosition),
+			"category position %d is out of range", f.position)
+	}
+	return nil
+}
+
+// approve refuses to give the current version's name to other content: the push would move its
+// tag before the platform said no. Whatever else there is to say, registering says.
+func (f *publishFlags) approve(ctx context.Context, config operatorclient.Config, p publish.Published) error {
+	if f.noRegister {
+		return nil
+	}
+	client, err := operatorclient.NewClient(config)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	current, err := client.Module(ctx, p.Name)
+	if fault.AreaOf(err) == fault.Input {
+		return nil // the platform doesn't know the module yet
+	}
+	if err != nil || current.Version != p.Version {
+		return err
+	}
+	for _, image := range p.Images {
+		if !slices.ContainsFunc(current.Images, func(i operatorapi.Image) bool { return i.ManifestDigest == image.Digest }) {
+			return fault.New(fault.Refuse, fault.Input, "raise the module's version: a version names one content for ever",
+				"%s %s is registered with other content than image %s", p.Name, p.Version, image.Digest)
+		}
+	}
+	return nil
 }
 
 // key reads the private key.

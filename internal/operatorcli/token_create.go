@@ -1,6 +1,7 @@
 package operatorcli
 
 import (
+	"fmt"
 	"io"
 	"time"
 
@@ -24,8 +25,8 @@ certificate, and certificates that the node had before are revoked.
 platform's URL and its CA.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if ttl < time.Second {
-				return fault.New(fault.Refuse, fault.Input, "give it as 1h or 30m", "a token that lives %s", ttl)
+			if ttl < time.Second || ttl > operatorapi.MaxTokenTTL {
+				return fault.New(fault.Refuse, fault.Input, fmt.Sprintf("give --ttl between 1s and %s", operatorapi.MaxTokenTTL), "a token can't live %s", ttl)
 			}
 			client, err := conn.client()
 			if err != nil {

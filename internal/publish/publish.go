@@ -30,6 +30,9 @@ type Options struct {
 	// Repository is "host/path". The tag is the module's version.
 	Repository string
 	Key        *signing.Key
+	// Approve is asked, if it isn't nil, once everything is sealed and nothing is pushed yet. What
+	// it is shown has no Digest.
+	Approve func(Published) error
 	// Progress is told of an upload of total bytes that begins, and returns what to tell of n more
 	// bytes and of the end; nil shows nothing.
 	Progress func(name string, total int64) (add func(n int64), done func(error))
@@ -60,37 +63,26 @@ type Image struct {
 	Files int64 `json:"files"`
 }
 
-// Publish seals, pushes and signs. A failure leaves at most blobs and manifests that no tag names.
+// Publish seals, pushes and signs. Everything is sealed and looked at before anything is pushed. A
+// failure after that leaves at most blobs and manifests that no tag names.
 func Publish(ctx context.Context, o Options) (Published, error) {
-	if len(o.Layouts) == 0 {
-		return Published{}, fault.New(fault.Refuse, fault.Input, "name an OCI layout", "there is nothing to publish")
-	}
 	if o.Progress == nil {
 		o.Progress = func(string, int64) (func(int64), func(error)) { return func(int64) {}, func(error) {} }
 	}
-	p := Published{Repository: o.Repository, KeyID: o.Key.ID()}
-	var images []*ociimage.Image
-	for _, layout := range o.Layouts {
-		sealed, info, beyond, err := seal(ctx, layout)
-		if err != nil {
-			return Published{}, err
-		}
-		name, version := sealed.Annotations[module.AnnotationName], sealed.Annotations[module.AnnotationVersion]
-		if p.Name == "" {
-			p.Name, p.Version, p.Tag = name, version, module.VersionTag(version)
-		} else if p.Name != name || p.Version != version {
-			return Published{}, fault.New(fault.Refuse, fault.Input, "publish one module at a time",
-				"the layouts hold %s %s and %s %s", p.Name, p.Version, name, version)
-		}
-		p.BeyondSealingSpec = append(p.BeyondSealingSpec, beyond...)
-		p.Images = append(p.Images, info)
-		images = append(images, sealed)
-		if err := push(ctx, o, p, layout, sealed, len(o.Layouts) == 1); err != nil {
+	p, images, err := sealAll(ctx, o)
+	if err != nil {
+		return Published{}, err
+	}
+	if o.Approve != nil {
+		if err := o.Approve(p); err != nil {
 			return Published{}, err
 		}
 	}
-	slices.Sort(p.BeyondSealingSpec)
-	p.BeyondSealingSpec = slices.Compact(p.BeyondSealingSpec)
+	for i, layout := range o.Layouts {
+		if err := push(ctx, o, p, layout, images[i], len(images) == 1); err != nil {
+			return Published{}, err
+		}
+	}
 	p.Digest = p.Images[0].Digest
 	if len(images) > 1 {
 		index, err := pushIndex(ctx, o, p, images)
@@ -100,6 +92,38 @@ func Publish(ctx context.Context, o Options) (Published, error) {
 		p.Digest = string(index.Digest)
 	}
 	return p, nil
+}
+
+// sealAll seals the image of each layout, and checks that they are one module for different
+// architectures.
+func sealAll(ctx context.Context, o Options) (Published, []*ociimage.Image, error) {
+	p := Published{Repository: o.Repository, KeyID: o.Key.ID()}
+	if len(o.Layouts) == 0 {
+		return p, nil, fault.New(fault.Refuse, fault.Input, "name an OCI layout", "there is nothing to publish")
+	}
+	var images []*ociimage.Image
+	for _, layout := range o.Layouts {
+		sealed, info, beyond, err := seal(ctx, layout)
+		if err != nil {
+			return p, nil, err
+		}
+		name, version := sealed.Annotations[module.AnnotationName], sealed.Annotations[module.AnnotationVersion]
+		if p.Name == "" {
+			p.Name, p.Version, p.Tag = name, version, module.VersionTag(version)
+		} else if p.Name != name || p.Version != version {
+			return p, nil, fault.New(fault.Refuse, fault.Input, "publish one module at a time",
+				"the layouts hold %s %s and %s %s", p.Name, p.Version, name, version)
+		}
+		if slices.ContainsFunc(p.Images, func(other Image) bool { return other.Architecture == info.Architecture }) {
+			return p, nil, fault.New(fault.Refuse, fault.Input, "name one layout for each architecture",
+				"two layouts hold %s %s for %s", name, version, info.Architecture)
+		}
+		p.BeyondSealingSpec = append(p.BeyondSealingSpec, beyond...)
+		p.Images, images = append(p.Images, info), append(images, sealed)
+	}
+	slices.Sort(p.BeyondSealingSpec)
+	p.BeyondSealingSpec = slices.Compact(p.BeyondSealingSpec)
+	return p, images, nil
 }
 
 // seal reads the layout's image, computes its seal from the layers, and returns the image with
