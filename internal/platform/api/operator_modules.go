@@ -174,7 +174,8 @@ func (a *API) unassign(_ http.ResponseWriter, r *http.Request) (any, error) {
 	}
 	err = a.db.Unassign(r.Context(), node.ID, m)
 	if isNotFound(err) {
-		return nil, refuse(http.StatusNotFound, nodeapi.CodeNotFound, "module %s isn't assigned to %s", m.Name, node.Name)
+		return nil, refuse(http.StatusNotFound, nodeapi.CodeNotFound, "module %s isn't assigned to %s", m.Name, node.Name).
+			withHint("see powernode node show " + node.Name)
 	}
 	if err != nil {
 		return nil, err
