@@ -20,6 +20,8 @@ type repositoryTarget struct {
 	client *Client
 	name   string
 	remote *remote.Repository
+	// blobs is the same without repetitions of its own: putStream repeats a blob as a whole.
+	blobs *remote.Repository
 }
 
 func (c *Client) target(repository string) (*repositoryTarget, error) {
@@ -27,7 +29,8 @@ func (c *Client) target(repository string) (*repositoryTarget, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &repositoryTarget{client: c, name: repository, remote: r}, nil
+	blobs := &remote.Repository{Reference: r.Reference, Client: c.once, PlainHTTP: c.options.PlainHTTP, MaxMetadataBytes: documentMax}
+	return &repositoryTarget{client: c, name: repository, remote: r, blobs: blobs}, nil
 }
 
 // Push copies an image from a layout to a repository, and gives it a tag if ref has one. Blobs
@@ -97,7 +100,7 @@ func (t *repositoryTarget) putStream(ctx context.Context, d ocispec.Descriptor, 
 
 func (t *repositoryTarget) send(ctx context.Context, d ocispec.Descriptor, open func() (io.ReadCloser, error), report func(done int64)) error {
 	doing := fmt.Sprintf("upload %s to %s", d.Digest, t.name)
-	there, err := t.remote.Blobs().Exists(ctx, d)
+	there, err := t.blobs.Blobs().Exists(ctx, d)
 	if err != nil {
 		return classify(err, t.remote.Reference.Registry, doing)
 	}
@@ -109,7 +112,7 @@ func (t *repositoryTarget) send(ctx context.Context, d ocispec.Descriptor, open 
 		return err
 	}
 	defer file.Close() //nolint:errcheck // only read from
-	return classify(t.remote.Blobs().Push(ctx, d, &counter{r: file, report: report}), t.remote.Reference.Registry, doing)
+	return classify(t.blobs.Blobs().Push(ctx, d, &counter{r: file, report: report}), t.remote.Reference.Registry, doing)
 }
 
 func (t *repositoryTarget) putBlob(ctx context.Context, d ocispec.Descriptor, b []byte) error {
