@@ -111,11 +111,9 @@ func checkModule(m nodeapi.Module) error {
 	if err := module.CheckName(m.Name); err != nil {
 		return err
 	}
-	// A platform that has no version for it leaves that to the signed annotations.
-	if m.Version != "" {
-		if err := module.CheckVersion(m.Version); err != nil {
-			return err
-		}
+	// The signature is checked to be that of this version: without one, no signature would do.
+	if err := module.CheckVersion(m.Version); err != nil {
+		return err
 	}
 	switch {
 	case len(m.Repository) > 512 || !repositoryForm.MatchString(m.Repository):

@@ -351,7 +351,7 @@ func TestCheckModule(t *testing.T) {
 		err   string
 	}{
 		{"good", func(*nodeapi.Module) {}, ""},
-		{"no version", func(m *nodeapi.Module) { m.Version = "" }, ""},
+		{"no version", func(m *nodeapi.Module) { m.Version = "" }, "module version"},
 		{"IPv6", func(m *nodeapi.Module) { m.Repository = "[::1]:5000/a/b-c__d" }, ""},
 		{"ID", func(m *nodeapi.Module) { m.ID = "-x" }, "isn't a module ID"},
 		{"name", func(m *nodeapi.Module) { m.Name = "../x" }, "module name"},
