@@ -78,9 +78,9 @@ func (h *heartbeat) send(ctx context.Context) (answer *nodeapi.HeartbeatResponse
 	}()
 	facts, factsErr := ReadFacts(h.service.c.Proc)
 	state, stateErr := h.service.c.State.State(ctx)
-	if stateErr != nil {
-		// What isn't known to run isn't claimed to.
-		state = State{Mount: nodeapi.MountUnmounted}
+	if stateErr != nil && state.Mount == "" {
+		// What isn't known to be mounted isn't claimed to be.
+		state.Mount = nodeapi.MountUnmounted
 	}
 	h.complain(factsErr, stateErr)
 	answer, err = h.service.c.Platform.Heartbeat(ctx, newHeartbeat(h.service.c, facts, state))

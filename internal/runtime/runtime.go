@@ -42,7 +42,8 @@ type State struct {
 	Generation uint64
 }
 
-// StateSource finds out what runs on the node. It is asked for each heartbeat.
+// StateSource finds out what runs on the node. It is asked for each heartbeat. Beside an error it
+// returns what it found out all the same: that is reported, and what it lacks is left out.
 type StateSource interface {
 	State(ctx context.Context) (State, error)
 }

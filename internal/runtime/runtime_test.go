@@ -301,7 +301,8 @@ func TestRefusedAndAskedToWait(t *testing.T) {
 	})
 }
 
-// TestDefectsBelow has a state that can't be found out, and one whose finder panics.
+// TestDefectsBelow has a state that can be found out in part, one that can't be found out, and one
+// whose finder panics.
 func TestDefectsBelow(t *testing.T) {
 	bubble(t, func(t *testing.T, proc string) {
 		if err := os.Remove(filepath.Join(proc, "loadavg")); err != nil {
@@ -309,15 +310,23 @@ func TestDefectsBelow(t *testing.T) {
 		}
 		n := serve(t, proc, func(n *node) {
 			n.root.err = errors.New("the store is damaged")
-			n.root.state = State{Mount: nodeapi.MountMounted, RootDigest: "bb", Modules: map[string]string{"m": "d"}}
+			n.root.state = State{Mount: nodeapi.MountMounted, RootDigest: "bb", Level: "enforced"}
 		})
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		hb := n.platform.beats[0]
-		if hb.MountState != nodeapi.MountUnmounted || hb.RootDigest != "" || len(hb.ModuleDigests) != 0 || hb.ModuleDigests == nil || hb.BootID != bootID || hb.LoadAverage != "" {
+		if hb.MountState != nodeapi.MountMounted || hb.RootDigest != "bb" || hb.IntegrityLevel != "enforced" || len(hb.ModuleDigests) != 0 || hb.ModuleDigests == nil || hb.BootID != bootID || hb.LoadAverage != "" {
+			t.Errorf("with a state that is known in part: %+v", hb)
+		}
+		known := n.root.state
+		n.set(func() { n.root.state = State{} })
+		time.Sleep(10 * time.Minute)
+		synctest.Wait()
+		hb = n.platform.beats[n.platform.count()-1]
+		if hb.MountState != nodeapi.MountUnmounted || hb.RootDigest != "" || hb.ModuleDigests == nil {
 			t.Errorf("with an unknown state: %+v", hb)
 		}
-		n.set(func() { n.root.panic = true })
+		n.set(func() { n.root.panic, n.root.state = true, known })
 		time.Sleep(10 * time.Minute)
 		before := n.platform.count()
 		n.set(func() { n.root.panic, n.root.err = false, nil })
