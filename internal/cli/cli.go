@@ -56,10 +56,12 @@ func (a *App) Root(cmd *cobra.Command) *cobra.Command {
 }
 
 // Run executes the program with args (without the program's name), prints its error, and returns
-// the exit code. SIGINT and SIGTERM cancel the command's context.
+// the exit code. SIGINT and SIGTERM cancel the command's context; a second one ends the program at
+// once, so that a command that doesn't heed its context can be stopped.
 func (a *App) Run(ctx context.Context, root *cobra.Command, args []string) int {
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	defer context.AfterFunc(ctx, stop)()
 	root.SetArgs(args)
 	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {

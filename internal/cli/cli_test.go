@@ -1,12 +1,17 @@
 package cli
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"os/exec"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -111,5 +116,59 @@ func TestBytes(t *testing.T) {
 		if got := Bytes(n); got != want {
 			t.Errorf("Bytes(%d) = %q, want %q", n, got, want)
 		}
+	}
+}
+
+// TestSecondSignal runs a program that doesn't heed its context: the first signal ends the
+// context, the second the program.
+func TestSecondSignal(t *testing.T) {
+	if os.Getenv("CLI_TEST_STUCK") != "" {
+		app := NewApp()
+		root := app.Root(&cobra.Command{Use: "prog", RunE: func(cmd *cobra.Command, _ []string) error {
+			fmt.Println("runs")
+			<-cmd.Context().Done()
+			fmt.Println("cancelled")
+			time.Sleep(time.Minute)
+			return nil
+		}})
+		os.Exit(app.Run(context.Background(), root, nil))
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	program := exec.CommandContext(ctx, os.Args[0], "-test.run=^TestSecondSignal$")
+	program.Env = append(os.Environ(), "CLI_TEST_STUCK=1")
+	out, err := program.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := program.Start(); err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewScanner(out)
+	for _, want := range []string{"runs", "cancelled"} {
+		if !lines.Scan() || lines.Text() != want {
+			t.Fatalf("the program said %q, not %q", lines.Text(), want)
+		}
+		if err := program.Process.Signal(syscall.SIGTERM); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// The second may come while the first is still being dealt with; then a third does it.
+	ended := make(chan struct{})
+	go func() {
+		for {
+			select {
+			case <-ended:
+				return
+			case <-time.After(50 * time.Millisecond):
+				_ = program.Process.Signal(syscall.SIGTERM) // or it has ended
+			}
+		}
+	}()
+	err = program.Wait()
+	close(ended)
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || !exit.Sys().(syscall.WaitStatus).Signaled() || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGTERM {
+		t.Errorf("after the second signal: %v", err)
 	}
 }
