@@ -121,6 +121,9 @@ func (s *Server) open(ctx context.Context, o Options) error {
 func (s *Server) openDir(path string) error {
 	var err error
 	if s.dir, err = durable.MakeDir(path, 0o700, nil); err != nil {
+		if fault.HintOf(err) == "" {
+			err = fault.New(fault.Refuse, fault.Input, "name another directory with --data", "%w", err)
+		}
 		return err
 	}
 	s.closers = append(s.closers, s.dir.Close)

@@ -48,6 +48,11 @@ func (c *Catalog) inspect(ctx context.Context, repository, digest string) (*insp
 		return nil, err
 	}
 	defer done()
+	return c.inspectNow(ctx, repository, digest)
+}
+
+// inspectNow is inspect for a caller whose turn it is already.
+func (c *Catalog) inspectNow(ctx context.Context, repository, digest string) (*inspected, error) {
 	image, err := c.open(ctx, repository, digest)
 	if err != nil {
 		return nil, err

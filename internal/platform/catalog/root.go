@@ -84,6 +84,12 @@ func inputHash(architecture string, modules []db.Module) ([32]byte, error) {
 
 // compose does what a node does with its modules.
 func (c *Catalog) compose(ctx context.Context, architecture string, modules []db.Module) (db.Root, error) {
+	// The turn comes before the trees: those who wait for it hold none.
+	done, err := c.work(ctx)
+	if err != nil {
+		return db.Root{}, err
+	}
+	defer done()
 	var inputs []compose.Input
 	for _, m := range modules {
 		image, _ := m.Image(architecture) // inputHash has found it
@@ -100,11 +106,6 @@ func (c *Catalog) compose(ctx context.Context, architecture string, modules []db
 			Root: root, Mask: manifest.Mask, Protected: manifest.ProtectedSpec,
 		})
 	}
-	done, err := c.work(ctx)
-	if err != nil {
-		return db.Root{}, err
-	}
-	defer done()
 	result, err := compose.Compose(inputs)
 	if fault.KindOf(err) == fault.Refuse {
 		// The same modules are refused each time: that is worth remembering, too.
@@ -127,11 +128,11 @@ func (c *Catalog) compose(ctx context.Context, architecture string, modules []db
 }
 
 // tree returns a module's canonical tree as a node reads it: from the module's image. An image that
-// is missing or damaged is made again from the layers first.
+// is missing or damaged is made again from the layers first. The caller has its turn to work.
 func (c *Catalog) tree(ctx context.Context, m db.Module, image db.Image) (*tree.Node, error) {
 	data, err := c.readImage(image.Seal)
 	if err != nil {
-		if _, err := c.inspect(ctx, m.Repository, image.ManifestDigest); err != nil {
+		if _, err := c.inspectNow(ctx, m.Repository, image.ManifestDigest); err != nil {
 			return nil, err
 		}
 		if data, err = c.readImage(image.Seal); err != nil {

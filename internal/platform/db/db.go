@@ -151,6 +151,10 @@ func explain(err error) error {
 		return fmt.Errorf("%w: %s", ErrExists, strings.TrimSpace(e.Error()))
 	case code&0xff == sqlite3.SQLITE_FULL:
 		return fault.New(fault.Retry, fault.Mount, "make room on the file system of the data directory", "the disk is full: %w", err)
+	case code&0xff == sqlite3.SQLITE_NOTADB || code&0xff == sqlite3.SQLITE_CORRUPT:
+		return fault.New(fault.Broken, fault.Mount, "restore platform.db from a backup, together with the files beside it", "the database is damaged: %w", err)
+	case code&0xff == sqlite3.SQLITE_IOERR || code&0xff == sqlite3.SQLITE_READONLY || code&0xff == sqlite3.SQLITE_CANTOPEN:
+		return fault.New(fault.Broken, fault.Mount, "check the disk and the permissions of the data directory", "the database can't be used: %w", err)
 	default:
 		return err
 	}
