@@ -74,6 +74,10 @@ func (r result) refused(t testing.TB, code int, wants ...string) {
 		others = append(others, line)
 	}
 	said, todo, hinted := cutLast(sentence, "; ")
+	if !hinted {
+		// What is wrong with a value, and which would be right, is one clause.
+		said, todo, hinted = cutLast(sentence, ": want ")
+	}
 	switch {
 	case r.code != code:
 		t.Errorf("%s: exit code %d, want %d", r.what, r.code, code)
