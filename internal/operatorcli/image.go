@@ -84,14 +84,28 @@ func readImage(ctx context.Context, app *cli.App, source string) (*tree.Node, er
 	defer in.Close()
 	if f, ok := in.(*os.File); ok {
 		if info, err := f.Stat(); err == nil && info.Mode().IsRegular() {
-			return composefs.Read(f, info.Size())
+			return named(source)(composefs.Read(f, info.Size()))
 		}
 	}
 	image, err := io.ReadAll(io.LimitReader(in, composefs.ImageMax+1))
 	if err != nil {
-		return nil, fault.New(fault.Refuse, fault.Input, "", "read %s: %w", source, err)
+		return nil, fault.New(fault.Refuse, fault.Input, "name an image that can be read", "read %s: %w", source, err)
 	}
-	return composefs.Read(bytes.NewReader(image), int64(len(image)))
+	return named(source)(composefs.Read(bytes.NewReader(image), int64(len(image))))
+}
+
+// named says in an error which image it is about.
+func named(source string) func(*tree.Node, error) (*tree.Node, error) {
+	return func(root *tree.Node, err error) (*tree.Node, error) {
+		if err == nil {
+			return root, nil
+		}
+		hint := fault.HintOf(err)
+		if hint == "" {
+			hint = "name an image made by mkcomposefs or powernode image create"
+		}
+		return nil, fault.New(fault.KindOf(err), fault.AreaOf(err), hint, "%s: %w", source, err)
+	}
 }
 
 // openInput opens a file, or standard input as "-".
