@@ -3,7 +3,6 @@ package ociimage
 import (
 	"context"
 	"crypto/tls"
-	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -23,8 +22,13 @@ import (
 // without credentials.
 type Options struct {
 	// TLS holds the pinned CA pool (RootCAs) and a node's client certificate. At least TLS 1.2
-	// is spoken whatever it says.
+	// is spoken whatever it says. It is for every host, those that a registry redirects to among
+	// them, unless TLSFor is set.
 	TLS *tls.Config
+	// TLSFor chooses by host[:port], as the URL has it, and goes before TLS; nil from it means the
+	// system's certificates and none of one's own. It returns the same pointer for all hosts that
+	// are dealt with alike, and is called by several goroutines at once.
+	TLSFor func(host string) *tls.Config
 	// Credential returns the user and password for a registry's host[:port]; empty for none.
 	// They are sent to that host, and to the token service that it names, only.
 	Credential func(ctx context.Context, host string) (username, password string, err error)
@@ -45,7 +49,7 @@ type Options struct {
 // Client speaks to registries. It is safe for concurrent use.
 type Client struct {
 	options Options
-	base    *http.Transport
+	base    *transports
 	// auth repeats failing requests; once doesn't, for downloads, which do so themselves.
 	auth, once *auth.Client
 	mu         sync.Mutex
@@ -59,21 +63,7 @@ func NewClient(o Options) *Client {
 	if o.Stall == 0 {
 		o.Stall = time.Minute
 	}
-	tlsConfig := &tls.Config{}
-	if o.TLS != nil {
-		tlsConfig = o.TLS.Clone()
-	}
-	tlsConfig.MinVersion = max(tlsConfig.MinVersion, tls.VersionTLS12)
-	base := &http.Transport{
-		Proxy:               o.Proxy,
-		DialContext:         (&net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
-		TLSClientConfig:     tlsConfig,
-		TLSHandshakeTimeout: 15 * time.Second,
-		MaxIdleConnsPerHost: 8,
-		IdleConnTimeout:     90 * time.Second,
-		// A blob's bytes are what its digest is of: nobody may pack and unpack them on the way.
-		DisableCompression: true,
-	}
+	base := newTransports(o)
 	c := &Client{options: o, base: base, repositories: make(map[string]*remote.Repository)}
 	guarded := &guard{base: base, plainLoopback: o.PlainHTTP, stall: o.Stall}
 	c.auth = &auth.Client{
@@ -100,7 +90,7 @@ func NewClient(o Options) *Client {
 }
 
 // Close closes idle connections.
-func (c *Client) Close() { c.base.CloseIdleConnections() }
+func (c *Client) Close() { c.base.closeIdle() }
 
 // repository returns the library's view of host[:port]/path.
 func (c *Client) repository(name string) (*remote.Repository, error) {

@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -111,6 +112,78 @@ func TestTLSAndClientCertificates(t *testing.T) {
 			t.Errorf("%s: accepted", name)
 		case !strings.Contains(err.Error(), test.want) || fault.KindOf(err) != fault.Refuse || fault.AreaOf(err) != fault.Platform || fault.HintOf(err) == "":
 			t.Errorf("%s: kind %v, area %v, hint %q: %v", name, fault.KindOf(err), fault.AreaOf(err), fault.HintOf(err), err)
+		}
+	}
+}
+
+// TestTLSForHosts speaks with two registries, each with its own CA, and shows the certificate to
+// the one that it is for.
+func TestTLSForHosts(t *testing.T) {
+	start := func(seen *atomic.Int64) (string, *httptest.Server) {
+		inner := newRegistry(t, true)
+		server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			seen.Add(int64(len(r.TLS.PeerCertificates)))
+			inner.ServeHTTP(w, r)
+		}))
+		server.TLS = &tls.Config{MinVersion: tls.VersionTLS13, ClientAuth: tls.RequestClientCert}
+		server.StartTLS()
+		t.Cleanup(server.Close)
+		return strings.TrimPrefix(server.URL, "https://"), server
+	}
+	node, _ := nodeCertificate(t)
+	var seenOwn, seenOther atomic.Int64
+	own, ownServer := start(&seenOwn)
+	other, otherServer := start(&seenOther)
+	platform := &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: poolOf(ownServer), Certificates: []tls.Certificate{node}}
+	elsewhere := &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: poolOf(otherServer)}
+	c := tlsClient(t, Options{TLS: platform, TLSFor: func(host string) *tls.Config {
+		switch host {
+		case own:
+			return platform
+		case other:
+			return elsewhere
+		}
+		return nil
+	}})
+	push(t, c, own, 1000)
+	push(t, c, other, 1000)
+	if seenOwn.Load() == 0 || seenOther.Load() != 0 {
+		t.Errorf("the platform saw %d certificates, the other registry %d", seenOwn.Load(), seenOther.Load())
+	}
+	if len(c.base.byTLS) != 2 {
+		t.Errorf("%d ways to connect with two kinds of host", len(c.base.byTLS))
+	}
+	third, _ := serveTLS(t, newRegistry(t, true), nil)
+	_, err := c.Resolve(t.Context(), Reference{Repository: third + "/x", Tag: "v1"}, "")
+	if err == nil || !strings.Contains(err.Error(), "certificate") || fault.KindOf(err) != fault.Refuse {
+		t.Errorf("a registry that the system doesn't know: %v", err)
+	}
+}
+
+// TestWordsOfARegistry has a registry that refuses with words that should drive a terminal.
+func TestWordsOfARegistry(t *testing.T) {
+	message := "\x1b[2Jdenied\n\u202eby the platform" + strings.Repeat("x", 2000)
+	host := serve(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusForbidden)
+		_ = json.NewEncoder(w).Encode(map[string]any{"errors": []map[string]any{{"code": "DENIED", "message": message, "detail": message}}})
+	}))
+	c := newClient(t, Options{})
+	l, image, _ := sealedLayout(t, "amd64", 1000)
+	_, resolved := c.Resolve(t.Context(), Reference{Repository: host + "/x", Tag: "v1"}, "")
+	pushed := c.Push(t.Context(), l, image, Reference{Repository: host + "/x"}, nil)
+	tagged := c.Tag(t.Context(), host+"/x", "v1", image.MediaType, image.Manifest)
+	for doing, err := range map[string]error{"resolve": resolved, "push": pushed, "tag": tagged} {
+		if err == nil {
+			t.Errorf("%s: no error", doing)
+			continue
+		}
+		text := err.Error()
+		if strings.ContainsAny(text, "\x1b\n\u202e") || len(text) > 1000 || !strings.Contains(text, "response status code 403") {
+			t.Errorf("%s: %d characters: %q", doing, len(text), text)
+		}
+		if doing != "push" && !strings.Contains(text, `denied: \x1b[2Jdenied; \x202eby`) {
+			t.Errorf("%s leaves out the registry's words: %q", doing, text)
 		}
 	}
 }

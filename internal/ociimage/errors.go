@@ -33,7 +33,7 @@ func classify(err error, host, doing string) error {
 	case errors.Is(err, auth.ErrBasicCredentialNotFound):
 		return fault.New(fault.Refuse, fault.Platform, "give the credentials for "+host, "%s: %w", doing, err)
 	case errors.As(err, &refused):
-		return classifyStatus(refused.StatusCode, host, doing, err)
+		return classifyStatus(refused.StatusCode, host, doing, answered{refused})
 	case errors.Is(err, http.ErrSchemeMismatch):
 		return fault.New(fault.Refuse, fault.Platform, "check the address: "+host+" speaks plain http", "%s: %w", doing, err)
 	case isCertificateError(err):
@@ -95,6 +95,23 @@ func isCertificateError(err error) bool {
 	alert, ok := errors.AsType[*net.OpError](err)
 	return ok && alert.Op == "remote error"
 }
+
+// saidMax bounds, in characters, what is kept of a registry's own words.
+const saidMax = 300
+
+// answered is a registry's refusal, in words that fit into a message: on one line, printable and
+// bounded, whatever the registry said.
+type answered struct{ *errcode.ErrorResponse }
+
+func (e answered) Error() string {
+	said := http.StatusText(e.StatusCode)
+	if len(e.Errors) > 0 {
+		said = e.Errors.Error()
+	}
+	return fmt.Sprintf("%s %.*q: response status code %d: %.*s", e.Method, saidMax, e.URL, e.StatusCode, saidMax, fault.OneLine(said))
+}
+
+func (e answered) Unwrap() error { return e.ErrorResponse }
 
 // answerError makes an error of an answer that isn't what was asked for.
 func answerError(resp *http.Response) error {

@@ -102,9 +102,9 @@ func (l *Layout) read(name string) ([]byte, error) {
 func (l *Layout) Close() error { return l.files.Close() }
 
 // Resolve finds the image that ref's digest or tag names; its Repository doesn't matter. An empty
-// ref means the only image that there is.
+// ref means the only image that there is, or, of one that was sealed by Annotate, the sealed one.
 func (l *Layout) Resolve(ctx context.Context, ref Reference, arch string) (*Image, error) {
-	d, err := l.find(ref)
+	d, err := l.find(ctx, ref, arch)
 	if err != nil {
 		return nil, err
 	}
@@ -119,7 +119,7 @@ func (l *Layout) Resolve(ctx context.Context, ref Reference, arch string) (*Imag
 	return image, nil
 }
 
-func (l *Layout) find(ref Reference) (digest.Digest, error) {
+func (l *Layout) find(ctx context.Context, ref Reference, arch string) (digest.Digest, error) {
 	if ref.Digest != "" {
 		return ref.Digest, nil
 	}
@@ -131,13 +131,13 @@ func (l *Layout) find(ref Reference) (digest.Digest, error) {
 			continue
 		}
 		names = append(names, fmt.Sprintf("%q (%s)", name, d.Digest))
-		if ref.Tag == "" || name == ref.Tag || strings.HasSuffix(name, ":"+ref.Tag) {
+		// One image may have several names.
+		if (ref.Tag == "" || name == ref.Tag || strings.HasSuffix(name, ":"+ref.Tag)) &&
+			!slices.ContainsFunc(found, func(f ocispec.Descriptor) bool { return f.Digest == d.Digest }) {
 			found = append(found, d)
 		}
 	}
-	// One image may have several names.
-	slices.SortFunc(found, func(a, b ocispec.Descriptor) int { return strings.Compare(string(a.Digest), string(b.Digest)) })
-	found = slices.CompactFunc(found, func(a, b ocispec.Descriptor) bool { return a.Digest == b.Digest })
+	found = l.withoutTwins(ctx, found, arch)
 	switch {
 	case len(found) == 1:
 		return found[0].Digest, nil
@@ -146,7 +146,7 @@ func (l *Layout) find(ref Reference) (digest.Digest, error) {
 	case len(found) == 0:
 		return "", fault.New(fault.Refuse, fault.Input, "use one of these names", "OCI layout %s holds no image %q, but %s", l.path, ref.Tag, strings.Join(names, ", "))
 	default:
-		return "", fault.New(fault.Refuse, fault.Input, "say which, by its digest", "OCI layout %s holds several images: %s", l.path, strings.Join(names, ", "))
+		return "", fault.New(fault.Refuse, fault.Input, "keep one image in a layout, or name one by its digest", "OCI layout %s holds several images: %s", l.path, strings.Join(names, ", "))
 	}
 }
 

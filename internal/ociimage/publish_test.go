@@ -117,6 +117,45 @@ func TestAnnotate(t *testing.T) {
 	}
 }
 
+// TestTwins has another builder's image beside the same one with a seal, and then another image.
+func TestTwins(t *testing.T) {
+	l, sealed, seal := sealedLayout(t, "amd64", 1000)
+	ctx := t.Context()
+	// As it came from the builder, listed after the sealed one: a build again lists it last.
+	plain, err := l.Annotate(sealed, map[string]string{module.AnnotationSeal: ""}, "latest")
+	if err != nil {
+		t.Fatal(err)
+	}
+	find := func(want *Image, ref Reference) {
+		t.Helper()
+		got, err := l.Resolve(ctx, ref, "")
+		if err != nil || got.Digest != want.Digest {
+			t.Errorf("%+v is %+v, %v; want %s", ref, got, err, want.Digest)
+		}
+	}
+	find(sealed, Reference{})
+	find(plain, Reference{Tag: "latest"})
+	find(plain, Reference{Digest: plain.Digest})
+	// A seal that the builder got wrong is no reason to take the builder's.
+	if _, err := l.Annotate(sealed, map[string]string{module.AnnotationSeal: "00"}, "latest"); err != nil {
+		t.Fatal(err)
+	}
+	again, err := l.Annotate(plain, map[string]string{module.AnnotationSeal: seal.String()}, "v1-amd64")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again.Digest != sealed.Digest {
+		t.Errorf("sealed again it is %s, not %s", again.Digest, sealed.Digest)
+	}
+	find(sealed, Reference{})
+	if _, err := l.AddImage(ImageSpec{Architecture: "amd64", Layers: sealed.Layers[:1], Tag: "other"}); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := l.Resolve(ctx, Reference{}, ""); fault.KindOf(err) != fault.Refuse || fault.HintOf(err) == "" {
+		t.Errorf("of two images it takes %+v, %v", got, err)
+	}
+}
+
 // TestIntoAStore pulls into the node's own store, interrupted and resumed.
 func TestIntoAStore(t *testing.T) {
 	ctx := context.Background()

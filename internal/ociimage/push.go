@@ -15,6 +15,15 @@ import (
 	"github.com/powernode/powernode-agent/internal/fault"
 )
 
+// Tag gives a tag to a manifest or index that a repository holds already.
+func (c *Client) Tag(ctx context.Context, repository, tag, mediaType string, manifest []byte) error {
+	to, err := c.target(repository)
+	if err != nil {
+		return err
+	}
+	return to.putManifest(ctx, describe(mediaType, manifest), manifest, tag)
+}
+
 // repositoryTarget is a repository as a place to put things.
 type repositoryTarget struct {
 	client *Client

@@ -12,7 +12,7 @@ import (
 )
 
 // PushIndex makes an index of images that were pushed to a repository, one for each architecture,
-// and pushes it under tag. The same images in the same order give the same bytes.
+// and pushes it, under tag if that is not empty. The same images in the same order give the same bytes.
 func (c *Client) PushIndex(ctx context.Context, repository, tag string, images []*Image, annotations map[string]string) (*Index, error) {
 	to, err := c.target(repository)
 	if err != nil {

@@ -95,7 +95,7 @@ func (g *guard) check(u *url.URL) error {
 	case u.Scheme == "http" && g.plainLoopback:
 		return fault.New(fault.Refuse, fault.Input, "use https", "refusing plain http to %s, which is not a loopback address", u.Host)
 	default:
-		return fault.New(fault.Refuse, fault.Platform, "use https", "refusing to follow the registry from https to %.20s://%s", u.Scheme, u.Host)
+		return fault.New(fault.Refuse, fault.Platform, "use https", "refusing to follow the registry from https to %.20s://%.100q", u.Scheme, u.Host)
 	}
 }
 
