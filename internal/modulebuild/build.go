@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"time"
@@ -139,8 +140,11 @@ func newBuilder(o Options) (*builder, error) {
 	if o.Stage == nil {
 		o.Stage = func(string) {}
 	}
-	b := &builder{Options: o, start: time.Now()}
 	var err error
+	if o.WorkDir, err = filepath.Abs(o.WorkDir); err != nil {
+		return nil, fmt.Errorf("find the directory to work in: %w", err)
+	}
+	b := &builder{Options: o, start: time.Now()}
 	if b.manifest, err = module.ParseManifest(o.Manifest); err != nil {
 		return nil, err
 	}

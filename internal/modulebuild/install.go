@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,37 +16,51 @@ import (
 )
 
 // installScript mounts the base under an overlay and installs the packages there: apt from
-// outside, because the base need not have it, dpkg and the maintainer scripts inside. They are
-// fetched first, and installed without a network. Its working directory holds base, upper, work,
-// root and apt.conf; its arguments are the packages.
+// outside, because the base need not have it, dpkg and the maintainer scripts inside (see
+// insideDir). They are fetched first, and installed without a network. Its working directory is
+// the build's; its arguments are the packages. What it touches below root is in places, and was
+// checked; from the first program inside on, only mounts of its own are touched from outside.
+//
+// Programs inside get proc for reading only: some of it belongs to the whole machine, and root
+// needs no capability to write there. This program is theirs for reading only, too, for they can
+// find it by /proc/self/exe.
 const installScript = `set -eu
 mount -t proc proc /proc
 echo localhost > /proc/sys/kernel/hostname
+for program in dpkg systemd-sysusers ` + keepAccounts + `; do
+	: > ` + insideDir + `/$program
+	mount --bind "$POWERNODE_BUILDER" ` + insideDir + `/$program
+	mount -o remount,bind,ro ` + insideDir + `/$program
+done
 mount -t overlay -o lowerdir=base,upperdir=upper,workdir=work,redirect_dir=off,metacopy=off,index=off overlay root
-for dir in dev proc sys run tmp var/cache/apt/archives/partial var/lib/apt var/log/apt usr/sbin; do mkdir -p root/$dir; done
-mount -t proc proc root/proc
-mount -t tmpfs -o mode=755 tmpfs root/run
-mount -t tmpfs -o mode=1777 tmpfs root/tmp
-mount -t tmpfs -o mode=755 tmpfs root/dev
+for dir in dev proc sys run tmp usr/sbin; do mkdir -p root/$dir; done
+printf '#!/bin/sh\nexit 101\n' > root/usr/sbin/policy-rc.d
+chmod 755 root/usr/sbin/policy-rc.d
+mount -t proc -o nosuid,nodev,noexec proc root/proc
+mount -o remount,bind,ro,nosuid,nodev,noexec root/proc
+mount -t tmpfs -o mode=755,nosuid,nodev tmpfs root/run
+mkdir root` + archivesInside + `
+mount --bind archives root` + archivesInside + `
+mount -o remount,bind,ro,nosuid,nodev root` + archivesInside + `
+mount -t tmpfs -o mode=1777,nosuid,nodev tmpfs root/tmp
+mount -t tmpfs -o mode=755,nosuid tmpfs root/dev
 device() { mknod -m 666 root/dev/$1 c $2 $3; }
 for fields in "null 1 3" "zero 1 5" "full 1 7" "random 1 8" "urandom 1 9" "tty 5 0"; do device $fields; done
 ln -s /proc/self/fd root/dev/fd
 mkdir root/dev/shm
-printf '#!/bin/sh\nexit 101\n' > root/usr/sbin/policy-rc.d
-chmod 755 root/usr/sbin/policy-rc.d
-accounts=$(cd root/usr/lib/sysusers.d 2>/dev/null && ls powernode-*.conf 2>/dev/null || true)
-if [ -n "$accounts" ]; then
-	chroot root systemd-sysusers $accounts
+if [ -n "$POWERNODE_ACCOUNTS" ]; then
+	"$PWD/` + insideDir + `/systemd-sysusers" $POWERNODE_ACCOUNTS
 fi
-mkdir before
-for file in passwd group; do
-	[ ! -e root/etc/$file ] || cp root/etc/$file before/
-done
+"$PWD/` + insideDir + `/` + keepAccounts + `"
 export APT_CONFIG="$PWD/apt.conf"
 apt-get -q -o APT::Update::Error-Mode=any update
 apt-get -q -y --download-only install "$@"
 unshare --net apt-get -q -y install "$@"
 `
+
+// accountFile is what a module's file of users and groups is called (see Build). A shell takes
+// each such name for one word.
+var accountFile = regexp.MustCompile(`^powernode-[A-Za-z0-9._-]+\.conf$`)
 
 // install installs the packages over the bases and takes what that changed.
 func (b *builder) install(ctx context.Context) (*content, error) {
@@ -57,6 +72,9 @@ func (b *builder) install(ctx context.Context) (*content, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := checkPlaces(base.root, "read the base", "build the base again, or name another with --base"); err != nil {
+		return nil, err
+	}
 	statusBefore, err := base.wholeStatus()
 	if err != nil {
 		return nil, err
@@ -65,7 +83,12 @@ func (b *builder) install(ctx context.Context) (*content, error) {
 		return nil, err
 	}
 	b.Stage("install " + strings.Join(b.manifest.PackageSpec, ", ") + " over " + strings.Join(b.Bases, ", "))
-	if err := b.run(ctx, program{script: installScript, args: b.manifest.PackageSpec, env: b.debianEnv()}); err != nil {
+	builder, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("find this program: %w", err)
+	}
+	env := append(b.debianEnv(), "POWERNODE_BUILDER="+builder, "POWERNODE_ACCOUNTS="+strings.Join(base.accountFiles(), " "))
+	if err := b.run(ctx, program{script: installScript, args: b.manifest.PackageSpec, env: env}); err != nil {
 		return nil, err
 	}
 	b.Stage("read what changed")
@@ -74,7 +97,7 @@ func (b *builder) install(ctx context.Context) (*content, error) {
 
 // prepare lays out the directories that installScript works in.
 func (b *builder) prepare(base *content, status string, lines []string) error {
-	for _, dir := range []string{"upper", "work", "root", "lists/partial", "parts"} {
+	for _, dir := range []string{"upper", "work", "root", "before", insideDir, "archives/partial", "apt/lists/partial", "apt/parts", "apt/cache", "apt/log"} {
 		if err := os.MkdirAll(filepath.Join(b.work, dir), 0o755); err != nil {
 			return err
 		}
@@ -83,8 +106,11 @@ func (b *builder) prepare(base *content, status string, lines []string) error {
 	if err := base.materialize(system); err != nil {
 		return fmt.Errorf("unpack the base: %w", err)
 	}
-	if err := os.WriteFile(filepath.Join(system, dpkgStatus), []byte(status), 0o644); err != nil {
+	if err := replaceStatus(system, status); err != nil {
 		return fmt.Errorf("unpack the base: %w", err)
+	}
+	if err := os.WriteFile(filepath.Join(b.work, "apt", "status"), []byte(status), 0o644); err != nil {
+		return err
 	}
 	if err := os.WriteFile(filepath.Join(b.work, "sources.list"), []byte(strings.Join(lines, "\n")+"\n"), 0o644); err != nil {
 		return err
@@ -92,19 +118,57 @@ func (b *builder) prepare(base *content, status string, lines []string) error {
 	return os.WriteFile(filepath.Join(b.work, "apt.conf"), []byte(b.aptConf()), 0o644)
 }
 
-// aptConf makes this machine's apt work on the overlay and on nothing of its own but its keys.
+// replaceStatus gives the system in dir another dpkg status.
+func replaceStatus(dir, status string) error {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	if err := root.Remove(dpkgStatus); err != nil {
+		return err
+	}
+	return root.WriteFile(dpkgStatus, []byte(status), 0o644)
+}
+
+// accountFiles returns the names of the files with the users and groups of the modules in a base.
+func (c *content) accountFiles() []string {
+	dir := c.root.Lookup("usr/lib/sysusers.d")
+	if dir == nil {
+		return nil
+	}
+	var names []string
+	for name, n := range dir.Entries() {
+		if n.Kind == tree.Regular && accountFile.MatchString(name) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// aptConf makes this machine's apt install into the base, and work on nothing of its own but its
+// keys. It has its state outside of the base, with a copy of dpkg's, so that nothing that lies in
+// the base leads it anywhere: only the dpkg that it starts goes inside.
 func (b *builder) aptConf() string {
-	root := filepath.Join(b.work, "root")
+	state := filepath.Join(b.work, "apt")
+	parts := filepath.Join(state, "parts")
 	arch := b.debianArchitecture()
 	settings := [][2]string{
-		{"Dir", root},
-		{"Dir::State::Lists", filepath.Join(b.work, "lists")},
+		{"Dir", state},
+		{"Dir::State", state},
+		{"Dir::State::Lists", filepath.Join(state, "lists")},
+		{"Dir::State::Status", filepath.Join(state, "status")},
+		{"Dir::Cache", filepath.Join(state, "cache")},
+		{"Dir::Cache::Archives", filepath.Join(b.work, "archives")},
+		{"Dir::Log", filepath.Join(state, "log")},
+		{"Dir::Bin::DPkg", filepath.Join(b.work, insideDir, "dpkg")},
+		{"Dir::Etc", state},
 		{"Dir::Etc::SourceList", filepath.Join(b.work, "sources.list")},
-		{"Dir::Etc::SourceParts", filepath.Join(b.work, "parts")},
-		{"Dir::Etc::Parts", filepath.Join(b.work, "parts")},
+		{"Dir::Etc::SourceParts", parts},
+		{"Dir::Etc::Parts", parts},
 		{"Dir::Etc::Main", "/dev/null"},
 		{"Dir::Etc::Preferences", "/dev/null"},
-		{"Dir::Etc::PreferencesParts", filepath.Join(b.work, "parts")},
+		{"Dir::Etc::PreferencesParts", parts},
 		{"Dir::Etc::Trusted", "/etc/apt/trusted.gpg"},
 		{"Dir::Etc::TrustedParts", "/etc/apt/trusted.gpg.d"},
 		{"APT::Architecture", arch},
@@ -113,7 +177,7 @@ func (b *builder) aptConf() string {
 		{"APT::Sandbox::User", "root"},
 		{"Acquire::Languages", "none"},
 		{"Acquire::Retries", "2"},
-		{"DPkg::Chroot-Directory", root},
+		{"DPkg::Install::Recursive", "false"},
 		{"DPkg::Use-Pty", "false"},
 		{"DPkg::Options::", "--force-unsafe-io"},
 		{"DPkg::Options::", "--force-confdef"},
@@ -136,6 +200,9 @@ func (b *builder) aptConf() string {
 func (b *builder) capture(base *content, statusBefore string) (*content, error) {
 	c, err := scan(filepath.Join(b.work, "upper"), true)
 	if err != nil {
+		return nil, err
+	}
+	if err := checkPlaces(c.root, "read what the packages made", "correct package_spec, or name another base"); err != nil {
 		return nil, err
 	}
 	stanzas, err := newStanzas(c, statusBefore)

@@ -40,6 +40,7 @@ func (b *builder) run(ctx context.Context, p program) error {
 		Cloneflags:   unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS,
 		Unshareflags: unix.CLONE_NEWNS,
 		Pdeathsig:    unix.SIGKILL,
+		Setsid:       true, // without the operator's terminal, into which input can be pushed
 	}
 	cmd.WaitDelay = 10 * time.Second
 	err := cmd.Run()
