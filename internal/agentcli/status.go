@@ -91,6 +91,9 @@ func readStatus(root, stateDir string) (statusDoc, error) {
 		reason("%v", err)
 	default:
 		doc.InstanceID, doc.ExpectedRootDigest, doc.Remarks = facts.InstanceID, facts.ExpectedRootDigest, facts.Remarks
+		if facts.Refused != "" {
+			reason("this boot is not of what was assigned: %s", facts.Refused)
+		}
 	}
 	union, err := mount.UnionAt(root)
 	if err != nil {

@@ -24,11 +24,11 @@ func (f *verifyFlags) verifyStored(ctx context.Context, subject string) (*verify
 	if err != nil {
 		return nil, err
 	}
-	verifier, _, err := boot.LoadTrust(f.trust)
+	trust, err := boot.LoadTrust(f.trust)
 	if err != nil {
 		return nil, err
 	}
-	prover := assemble.Prover{Store: st, Verifier: verifier}
+	prover := assemble.Prover{Store: st, Verifier: trust.Verifier}
 	proven, err := prover.Prove(ctx, assemble.Wanted{
 		Name: m.Name, Version: m.Version, Repository: m.Repository, ManifestDigest: m.ManifestDigest,
 	})
@@ -97,7 +97,7 @@ func (f *verifyFlags) verifyLayout(ctx context.Context, path string) (*verifyDoc
 		return nil, fault.New(fault.Refuse, fault.Input, "name it with --repository host/path",
 			"the trust policy goes by repositories, and the layout %s has none", path)
 	}
-	verifier, _, err := boot.LoadTrust(f.trust)
+	trust, err := boot.LoadTrust(f.trust)
 	if err != nil {
 		return nil, err
 	}
@@ -107,7 +107,7 @@ func (f *verifyFlags) verifyLayout(ctx context.Context, path string) (*verifyDoc
 	}
 	defer layout.Close()
 	proven, err := assemble.ProveSource(ctx, layout, ociimage.Reference{}, assemble.SourceOptions{
-		Verifier: verifier, Repository: f.repository, Arch: f.arch,
+		Verifier: trust.Verifier, Repository: f.repository, Arch: f.arch,
 	})
 	if err != nil {
 		return nil, err

@@ -2,6 +2,7 @@ package assemble
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"slices"
 	"time"
@@ -41,11 +42,18 @@ func Compose(modules []*Proven) (*Composition, error) {
 	return &Composition{Modules: modules, RootDigest: digest, Report: result.Report, image: image}, nil
 }
 
-// Store puts the root image into the store, where it can be mounted from. No record names it
-// until Keep. One that is there already is looked through first: it may have been damaged since,
-// and here are its bytes.
-func (c *Composition) Store(st *store.Store) error {
-	if st.HasObject(c.RootDigest) && st.VerifyObject(c.RootDigest) != nil {
+// Store puts the root image into the store, where it can be mounted from, with fs-verity if
+// enforce is set. No record names it until Keep. One that is there already is looked through: if
+// it is whole nothing is written, so that a full disk boots; else here are its bytes.
+func (c *Composition) Store(ctx context.Context, st *store.Store, enforce bool) error {
+	switch {
+	case !st.HasObject(c.RootDigest):
+	case st.VerifyObject(c.RootDigest) == nil:
+		if enforce {
+			return st.EnableVerity(ctx, []fsverity.Digest{c.RootDigest})
+		}
+		return nil
+	default:
 		if err := st.RemoveObject(c.RootDigest); err != nil {
 			return fmt.Errorf("replace a damaged root image: %w", err)
 		}

@@ -60,8 +60,13 @@ func (f *Fetcher) Fetch(ctx context.Context, m nodeapi.Module, fresh *Fresh) (Fe
 	}
 	have, err := f.Store.GetModule(want.ManifestDigest)
 	switch {
-	case err == nil && have.Seal == sealed.Seal && slices.EqualFunc(have.Bundles, bundles, bytes.Equal) && have.Repository == want.Repository && f.whole(have):
-		return Fetched{Wanted: want}, nil
+	case err == nil && have.Seal == sealed.Seal && f.whole(have):
+		if slices.EqualFunc(have.Bundles, bundles, bytes.Equal) && have.Repository == want.Repository {
+			return Fetched{Wanted: want}, nil
+		}
+		// Signed again, or moved: the same content under other names.
+		have.Bundles, have.Repository = bundles, want.Repository
+		return Fetched{Wanted: want}, f.Store.PutModule(have, nil)
 	case err != nil && !errors.Is(err, fs.ErrNotExist) && fault.KindOf(err) != fault.Broken:
 		return Fetched{}, err
 	}

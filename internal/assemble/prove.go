@@ -60,6 +60,10 @@ type Prover struct {
 	// Fresh are objects whose bytes were hashed on their way into the store by this process; they
 	// are not hashed again. nil means none.
 	Fresh map[fsverity.Digest]struct{}
+	// Enforce has fs-verity enabled on every object and image that was proven and lacks it, as
+	// after a move to a disk or a kernel that has it: a union at the level "enforced" opens nothing
+	// without.
+	Enforce bool
 }
 
 // Prove checks one module: record, signature, config, seal, objects, in this order, and returns
@@ -89,6 +93,10 @@ func (p *Prover) Prove(ctx context.Context, want Wanted) (*Proven, error) {
 	if err != nil {
 		return nil, err
 	}
+	if m.Seal != sealed.Seal {
+		return nil, fault.New(fault.Broken, fault.Verify, "have it pulled again: remove its directory below modules in the store",
+			"module %s: the store's record says that its seal is %s, and the signed manifest %s", want, m.Seal, sealed.Seal)
+	}
 	root, err := p.openSealed(want, sealed.Seal)
 	if err != nil {
 		return nil, err
@@ -96,7 +104,13 @@ func (p *Prover) Prove(ctx context.Context, want Wanted) (*Proven, error) {
 	if err := p.proveObjects(ctx, want, root); err != nil {
 		return nil, err
 	}
-	return &Proven{Wanted: want, Module: m, Manifest: sealed.Manifest, Signed: signed, Root: root, Objects: len(objects(root, nil))}, nil
+	all := objects(root, nil)
+	if p.Enforce {
+		if err := p.Store.EnableVerity(ctx, append(all, sealed.Seal)); err != nil {
+			return nil, fmt.Errorf("module %s: %w", want, err)
+		}
+	}
+	return &Proven{Wanted: want, Module: m, Manifest: sealed.Manifest, Signed: signed, Root: root, Objects: len(all)}, nil
 }
 
 // openSealed reads the module image that the seal names. The image is hashed whole and parsed
@@ -127,6 +141,9 @@ func (p *Prover) openSealed(want Wanted, seal fsverity.Digest) (*tree.Node, erro
 
 // proveObjects checks the bytes of every object of the tree that isn't fresh.
 func (p *Prover) proveObjects(ctx context.Context, want Wanted, root *tree.Node) error {
+	if err := checkContents(want, root); err != nil {
+		return err
+	}
 	digests := objects(root, p.Fresh)
 	_, err := p.Store.VerifyObjects(ctx, digests)
 	if err == nil || ctx.Err() != nil {
@@ -142,6 +159,18 @@ func (p *Prover) proveObjects(ctx context.Context, want Wanted, root *tree.Node)
 		}
 	}
 	return fmt.Errorf("module %s: %w", want, err)
+}
+
+// checkContents refuses a tree with a file whose content lies anywhere but in the object of its
+// own digest: nobody could say what bytes it has.
+func checkContents(want Wanted, root *tree.Node) error {
+	for path, n := range root.Walk() {
+		if n.Kind == tree.Regular && n.Size > uint64(len(n.Inline)) && (n.Digest.IsZero() || n.PayloadPath() != n.Digest.ObjectPath()) {
+			return fault.New(fault.Refuse, fault.Verify, "build the module again with powernode module build",
+				"module %s: /%s: its content isn't named by a digest", want, path)
+		}
+	}
+	return nil
 }
 
 // objects returns the digests of the tree's objects, sorted, each once, without those in except.

@@ -73,35 +73,58 @@ func sealCheck(seal fsverity.Digest) signature.Check {
 	return signature.Check{Name: "seal", Detail: "the tree's image has the digest " + seal.String()}
 }
 
-// judge finds an image's signatures and verifies them, and returns the account with the
-// signatures as the store keeps them. Only what is attached to the manifest itself counts: it
-// alone carries name, version and seal.
+// keptMax is how many good signatures of a module the store keeps: one is enough to boot by, and
+// more let a key be retired.
+const keptMax = 8
+
+// judge finds an image's signatures and verifies them, and returns the account with those that
+// are good, as the store keeps them: whoever can attach rubbish to an image fills no node's disk
+// with it. Only what is attached to the manifest itself counts: it alone carries name, version and
+// seal.
 func judge(ctx context.Context, from ociimage.Source, verifier *signature.Verifier, want Wanted, image *ociimage.Image) (*signature.Verified, [][]byte, error) {
 	attached, err := from.Attached(ctx, image)
 	if err != nil {
 		return nil, nil, err
 	}
+	subject := signature.Subject{
+		Repository: want.Repository, ManifestDigest: want.ManifestDigest, Manifest: image.Manifest,
+		Name: want.Name, Version: want.Version,
+	}
 	var bundles []signature.Bundle
-	var raw [][]byte
 	for _, a := range attached.Found {
 		if a.Subject != image.Digest {
 			continue
 		}
 		bundle := signature.Bundle{MediaType: a.MediaType, Data: a.Data, Annotations: a.Annotations}
+		bundles = append(bundles, bundle)
+	}
+	signed, err := verifier.VerifyManifest(subject, bundles)
+	if err != nil {
+		if len(attached.PassedOver) > 0 {
+			err = fmt.Errorf("%w (passed over: %w)", err, errors.Join(attached.PassedOver...))
+		}
+		return nil, nil, err
+	}
+	kept, err := goodOnes(verifier, subject, bundles)
+	return signed, kept, err
+}
+
+// goodOnes returns the signatures that are good each by itself, encoded, in the order found.
+func goodOnes(verifier *signature.Verifier, subject signature.Subject, bundles []signature.Bundle) ([][]byte, error) {
+	var kept [][]byte
+	for _, bundle := range bundles {
+		if _, err := verifier.VerifyManifest(subject, []signature.Bundle{bundle}); err != nil {
+			continue
+		}
 		encoded, err := bundle.Encode()
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
-		bundles, raw = append(bundles, bundle), append(raw, encoded)
+		if kept = append(kept, encoded); len(kept) == keptMax {
+			break
+		}
 	}
-	signed, err := verifier.VerifyManifest(signature.Subject{
-		Repository: want.Repository, ManifestDigest: want.ManifestDigest, Manifest: image.Manifest,
-		Name: want.Name, Version: want.Version,
-	}, bundles)
-	if err != nil && len(attached.PassedOver) > 0 {
-		err = fmt.Errorf("%w (passed over: %w)", err, errors.Join(attached.PassedOver...))
-	}
-	return signed, raw, err
+	return kept, nil
 }
 
 // readSealed reads the seal and manifest.yaml of the wanted module out of its image's documents.

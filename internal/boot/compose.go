@@ -6,6 +6,7 @@ import (
 
 	"github.com/powernode/powernode-agent/internal/assemble"
 	"github.com/powernode/powernode-agent/internal/fault"
+	"github.com/powernode/powernode-agent/internal/mount"
 )
 
 // verify proves every module of the plan from the store, whatever fetch did: signature, seal,
@@ -22,7 +23,7 @@ func (b *boot) verify(ctx context.Context) (string, error) {
 }
 
 func (b *boot) prove(ctx context.Context) error {
-	prover := assemble.Prover{Store: b.store, Verifier: b.verifier, Fresh: b.plan.fresh.Set()}
+	prover := assemble.Prover{Store: b.store, Verifier: b.trust.Verifier, Fresh: b.plan.fresh.Set(), Enforce: b.level == mount.Enforced}
 	b.proven = b.proven[:0]
 	for _, w := range b.plan.wanted {
 		p, err := prover.Prove(ctx, w)
@@ -50,12 +51,12 @@ func (b *boot) compose(ctx context.Context) (string, error) {
 
 // composePlan composes the proven modules and puts the root image into the store. No record names
 // it yet.
-func (b *boot) composePlan(context.Context) error {
+func (b *boot) composePlan(ctx context.Context) error {
 	c, err := assemble.Compose(b.proven)
 	if err != nil {
 		return err
 	}
-	if err := c.Store(b.store); err != nil {
+	if err := c.Store(ctx, b.store, b.level == mount.Enforced); err != nil {
 		return err
 	}
 	b.composition = c

@@ -38,6 +38,9 @@ type Facts struct {
 	Shared   int           `json:"shared_between_modules"`
 	Conflict int           `json:"conflicts"`
 	Stages   []StageRecord `json:"stages"`
+	// Refused says why the boot isn't of what the platform assigned, though the platform answered;
+	// "" where it is, or where nobody could be asked.
+	Refused string `json:"refused,omitempty"`
 	// Remarks are things that a person should know although the boot went on.
 	Remarks []string `json:"remarks,omitempty"`
 }

@@ -54,7 +54,7 @@ func (b *boot) fetchAssigned(ctx context.Context) error {
 	registry := ociimage.NewClient(ociimage.Options{TLS: tls, UserAgent: "powernode-agent"})
 	defer registry.Close()
 	fetcher := assemble.Fetcher{
-		Store: b.store, Source: registry, Verifier: b.verifier, Arch: runtime.GOARCH, Now: b.config.Now,
+		Store: b.store, Source: registry, Verifier: b.trust.Verifier, Arch: runtime.GOARCH, Now: b.config.Now,
 		Progress: func(name string, total int64) (func(int64), func(error)) {
 			d := b.config.Progress(name, total)
 			return d.Add, d.Done

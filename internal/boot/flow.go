@@ -14,7 +14,6 @@ import (
 	"github.com/powernode/powernode-agent/internal/identity"
 	"github.com/powernode/powernode-agent/internal/mount"
 	"github.com/powernode/powernode-agent/internal/nodehttp"
-	"github.com/powernode/powernode-agent/internal/signature"
 	"github.com/powernode/powernode-agent/internal/store"
 	"github.com/powernode/powernode-agent/internal/version"
 )
@@ -24,10 +23,9 @@ type boot struct {
 	config Config
 	facts  Facts
 
-	store    *store.Store
-	verifier *signature.Verifier
-	required mount.Level
-	level    mount.Level
+	store *store.Store
+	trust Trust
+	level mount.Level
 
 	credentials *enroll.Credentials
 	discovered  identity.Identity
@@ -53,7 +51,7 @@ func (b *boot) identify(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if b.verifier, b.required, err = LoadTrust(b.config.Trust); err != nil {
+	if b.trust, err = LoadTrust(b.config.Trust); err != nil {
 		return "", err
 	}
 	if b.store, err = store.Open(StateDir(b.config.Persist), store.Options{}); err != nil {
@@ -63,7 +61,7 @@ func (b *boot) identify(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if b.level, err = mount.Decide(abilities, b.required); err != nil {
+	if b.level, err = mount.Decide(abilities, b.trust.Required); err != nil {
 		return "", err
 	}
 	state, err := enroll.Inspect(PKIDir(b.store.Path()), enroll.Wish{}, b.config.Now())

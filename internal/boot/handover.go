@@ -23,24 +23,24 @@ func (b *boot) handOver() error {
 		return err
 	}
 	defer luggage.close()
-	root, err := switchroot.Open(rootDir, switchroot.Options{Namespace: b.config.Namespace})
+	root, err := switchroot.Open(b.rootDir(), switchroot.Options{Namespace: b.config.Namespace})
 	if err != nil {
 		return err
 	}
 	defer root.Close()
-	if err := root.CheckInit(b.config.Init[0]); err != nil {
+	freed, err := root.Switch()
+	if err != nil {
 		return err
 	}
-	if err := b.bindPersistent(root); err != nil {
-		return err
+	if freed.Left != nil {
+		b.console("remark: part of the initramfs stays in memory: %v", freed.Left)
 	}
-	if _, err := root.Switch(); err != nil {
-		return err
-	}
+	// There is no way back from here, and a root that was proven is worth more without its facts
+	// than a machine that stopped.
 	if err := luggage.unpack(RunDir); err != nil {
-		return fmt.Errorf("leave the facts of this boot in %s: %w", RunDir, err)
+		b.console("remark: the facts of this boot can't be left in %s: %v", RunDir, err)
 	}
-	fmt.Fprintf(b.config.Console, "starting %s\n", b.config.Init[0])
+	b.console("starting %s", b.config.Init[0])
 	err = unix.Exec(b.config.Init[0], b.config.Init, initEnvironment)
 	return fault.New(fault.Broken, fault.Mount, "check the module that ships it", "start %s in the new root: %w", b.config.Init[0], err)
 }
@@ -54,7 +54,7 @@ var initEnvironment = []string{
 const persistentName = "var"
 
 // bindPersistent makes /persist and /var of the new root outlive the boot.
-func (b *boot) bindPersistent(root *switchroot.Root) error {
+func (b *boot) bindPersistent(ctx context.Context, root *switchroot.Root) error {
 	persist, err := os.Open(b.config.Persist)
 	if err != nil {
 		return err
@@ -68,7 +68,7 @@ func (b *boot) bindPersistent(root *switchroot.Root) error {
 		return err
 	}
 	defer roots.Close()
-	return root.Persist(context.Background(), roots, persistentName)
+	return root.Persist(ctx, roots, persistentName)
 }
 
 // luggage is what goes from the old root to the new one by hand, because an ordinary system's
@@ -86,15 +86,11 @@ func (b *boot) pack() (*luggage, error) {
 	if err != nil {
 		return nil, err
 	}
-	trust, err := readTrust(b.config.Trust)
-	if err != nil {
-		return nil, err
-	}
 	agent, err := os.Open("/proc/self/exe")
 	if err != nil {
 		return nil, fmt.Errorf("take the agent along: %w", err)
 	}
-	return &luggage{agent: agent, facts: data, trust: trust}, nil
+	return &luggage{agent: agent, facts: data, trust: b.trust.Files}, nil
 }
 
 func (l *luggage) close() { l.agent.Close() }

@@ -14,12 +14,18 @@ import (
 	"github.com/powernode/powernode-agent/internal/switchroot"
 )
 
-// rootDir is where the union is mounted until it becomes "/", and upperDir where the file system
-// of the upper is.
-var (
-	rootDir  = filepath.Join(RunDir, "root")
-	upperDir = filepath.Join(RunDir, "upper")
-)
+// upperDir is where the file system of the upper is; it goes into the new root with /run.
+var upperDir = filepath.Join(RunDir, "upper")
+
+// rootDir returns where the union is mounted until it becomes "/". In an initramfs that can't be
+// below /run, which is moved into the new root: no mount moves below itself. In namespaces of an
+// ordinary system it is below their own /run, so that the system's "/" gets no directory.
+func (b *boot) rootDir() string {
+	if b.config.Namespace {
+		return filepath.Join(RunDir, "root")
+	}
+	return "/newroot"
+}
 
 // unfitRoot says that a root was mounted as it should be, and can't run: the modules are to blame.
 type unfitRoot struct{ error }
@@ -44,7 +50,7 @@ func (b *boot) mount(ctx context.Context) (string, error) {
 	return fmt.Sprintf("generation %d, integrity level %s", b.generation.Number, b.level), nil
 }
 
-func (b *boot) mountPlan(context.Context) error {
+func (b *boot) mountPlan(ctx context.Context) error {
 	upper, work, err := b.makeUpper()
 	if err != nil {
 		return err
@@ -52,7 +58,7 @@ func (b *boot) mountPlan(context.Context) error {
 	defer upper.Close()
 	defer work.Close()
 	if err = b.mountUnion(upper, work); err == nil {
-		err = b.checkRoot()
+		err = b.furnish(ctx)
 	}
 	if err != nil {
 		b.unmountPlan()
@@ -75,19 +81,24 @@ func (b *boot) mountUnion(upper, work *os.File) error {
 		return err
 	}
 	defer union.Close()
-	if err := os.MkdirAll(rootDir, 0o755); err != nil {
+	if err := os.MkdirAll(b.rootDir(), 0o755); err != nil {
 		return fmt.Errorf("mount the root: %w", err)
 	}
 	if b.facts.Mount, err = union.ID(); err != nil {
 		return err
 	}
-	return union.Attach(rootDir)
+	return union.Attach(b.rootDir())
 }
 
 // unmountPlan takes away what mountPlan mounted, as far as it came. Failing that, the mounts go
 // with this process's namespace, or with the initramfs.
 func (b *boot) unmountPlan() {
-	_ = mount.Unmount(rootDir, mount.Claim{Digest: b.composition.RootDigest, ID: b.facts.Mount})
+	for _, name := range []string{persistentName, filepath.Base(PersistInRoot)} {
+		if at := filepath.Join(b.rootDir(), name); isMountPoint(at) {
+			_ = unix.Unmount(at, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+		}
+	}
+	_ = mount.Unmount(b.rootDir(), mount.Claim{Digest: b.composition.RootDigest, ID: b.facts.Mount})
 	b.facts.Mount = mount.ID{}
 	_ = unix.Unmount(upperDir, unix.MNT_DETACH)
 }
@@ -125,10 +136,16 @@ func (b *boot) makeUpper() (upper, work *os.File, err error) {
 	return dirs[0], dirs[1], nil
 }
 
-// checkRoot refuses a root whose init this machine can't start, or that has something else in the
-// place of a directory that is to be mounted on.
-func (b *boot) checkRoot() error {
-	root, err := switchroot.Open(rootDir, switchroot.Options{Namespace: b.config.Namespace})
+// isMountPoint reports whether something is mounted at path, on top of the union.
+func isMountPoint(path string) bool {
+	_, err := mount.At(path)
+	return err == nil
+}
+
+// furnish refuses a root whose init this machine can't start, or that has something else in the
+// place of a directory that is to be mounted on, and gives it what outlives the boot.
+func (b *boot) furnish(ctx context.Context) error {
+	root, err := switchroot.Open(b.rootDir(), switchroot.Options{Namespace: b.config.Namespace})
 	if err != nil {
 		return err
 	}
@@ -139,5 +156,8 @@ func (b *boot) checkRoot() error {
 	if err != nil && fault.KindOf(err) == fault.Refuse {
 		return &unfitRoot{err}
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	return b.bindPersistent(ctx, root)
 }

@@ -63,6 +63,9 @@ func (b *boot) fallBack(reason error) error {
 		}
 		b.remark(fmt.Sprintf("%v; staying with generation %d", reason, g.Number), fault.HintOf(reason))
 		b.plan.wanted, b.plan.back, b.plan.expected = wanted, g, fsverity.Digest{}
+		if fault.KindOf(reason) != fault.Retry {
+			b.facts.Refused = fault.OneLine(reason.Error())
+		}
 		return nil
 	}
 	return reason
@@ -105,5 +108,11 @@ func (b *boot) remark(text, hint string) {
 		text += "; " + hint
 	}
 	b.facts.Remarks = append(b.facts.Remarks, text)
-	fmt.Fprintf(b.config.Console, "          remark: %s\n", text)
+	b.console("          remark: %s", text)
+}
+
+// console prints one line. What comes from a registry or the platform can't make it two, nor pass
+// for a stage's.
+func (b *boot) console(format string, args ...any) {
+	fmt.Fprintln(b.config.Console, fault.OneLine(fmt.Sprintf(format, args...)))
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/mount"
+	"github.com/powernode/powernode-agent/internal/switchroot"
 )
 
 // apiMount is a kernel file system that the stages need before there is a new root.
@@ -42,6 +43,10 @@ func prepare(namespace bool) error {
 			"boot must be the first process, and is process %d", os.Getpid())
 	}
 	if namespace {
+		// Before /proc is mounted anew: the old one knows whose namespace this is.
+		if err := switchroot.Allowed(switchroot.Options{Namespace: true}); err != nil {
+			return err
+		}
 		if err := mount.MakePrivate("/"); err != nil {
 			return fmt.Errorf("keep this boot's mounts to itself: %w", err)
 		}

@@ -57,7 +57,7 @@ func runStages(ctx context.Context, console io.Writer, stages []Stage) ([]StageR
 			return append(records, record), &StageError{stage.Name, err}
 		}
 		records = append(records, record)
-		fmt.Fprintf(console, "[%7.3f] %d/%d %s: %s\n", time.Since(begun).Seconds(), i+1, len(stages), stage.Name, result)
+		fmt.Fprintf(console, "[%7.3f] %d/%d %s: %s\n", time.Since(begun).Seconds(), i+1, len(stages), stage.Name, fault.OneLine(result))
 	}
 	return records, nil
 }

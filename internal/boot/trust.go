@@ -6,44 +6,48 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/mount"
 	"github.com/powernode/powernode-agent/internal/signature"
 )
 
-// trustMax bounds, in bytes, each file of the trust policy's directory, and trustFiles their
-// number.
-const (
-	trustMax   = 4 << 20
-	trustFiles = 64
-)
+// trustMax bounds the trust policy in bytes; what it names is bounded by package signature.
+const trustMax = 4 << 20
 
-// LoadTrust reads the trust policy at path, with the files beside it, and returns its verifier
-// and the least integrity level that it accepts.
-func LoadTrust(path string) (*signature.Verifier, mount.Level, error) {
+// Trust is a trust policy as it was read, once.
+type Trust struct {
+	Verifier *signature.Verifier
+	// Required is the least integrity level that the policy accepts.
+	Required mount.Level
+	// Files are the policy, under the name TrustName, and the files that it names, by their paths
+	// relative to it: the very bytes that Verifier was made from.
+	Files map[string][]byte
+}
+
+// LoadTrust reads the trust policy at path with the files that it names, which lie beside or below
+// it.
+func LoadTrust(path string) (Trust, error) {
 	root, err := os.OpenRoot(filepath.Dir(path))
 	if err != nil {
-		return nil, "", noTrust(path, err)
+		return Trust{}, noTrust(path, err)
 	}
 	defer root.Close()
 	text, err := readRootFile(root, filepath.Base(path))
 	if err != nil {
-		return nil, "", noTrust(path, err)
+		return Trust{}, noTrust(path, err)
 	}
-	policy, err := signature.LoadPolicy(text, root.FS())
+	t := Trust{Files: map[string][]byte{TrustName: text}}
+	policy, err := signature.LoadPolicy(text, recorder{root, t.Files})
 	if err != nil {
-		return nil, "", fmt.Errorf("%s: %w", path, err)
+		return Trust{}, fmt.Errorf("trust policy %s: %w", path, err)
 	}
-	level, err := mount.ParseLevel(string(policy.Integrity()))
-	if err != nil {
-		return nil, "", err
+	if t.Required, err = mount.ParseLevel(string(policy.Integrity())); err != nil {
+		return Trust{}, err
 	}
-	verifier, err := signature.NewVerifier(policy, signature.Options{})
-	if err != nil {
-		return nil, "", err
-	}
-	return verifier, level, nil
+	t.Verifier, err = signature.NewVerifier(policy, signature.Options{})
+	return t, err
 }
 
 func noTrust(path string, err error) error {
@@ -51,16 +55,43 @@ func noTrust(path string, err error) error {
 		"read the trust policy %s: %w", path, err)
 }
 
+// recorder is the policy's directory as a file system that keeps what is read from it.
+type recorder struct {
+	root  *os.Root
+	files map[string][]byte
+}
+
+// Open implements fs.FS.
+func (r recorder) Open(name string) (fs.File, error) {
+	f, err := openRegular(r.root, name)
+	if err != nil {
+		return nil, err
+	}
+	r.files[name] = nil
+	return &recorded{f, name, r.files}, nil
+}
+
+// recorded is a file whose bytes are kept as they are read.
+type recorded struct {
+	*os.File
+	name  string
+	files map[string][]byte
+}
+
+// Read implements io.Reader.
+func (f *recorded) Read(p []byte) (int, error) {
+	n, err := f.File.Read(p)
+	f.files[f.name] = append(f.files[f.name], p[:n]...)
+	return n, err
+}
+
 // readRootFile reads a regular file of at most trustMax bytes.
 func readRootFile(root *os.Root, name string) ([]byte, error) {
-	f, err := root.Open(name)
+	f, err := openRegular(root, name)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s isn't a regular file", name)
-	}
 	data, err := io.ReadAll(io.LimitReader(f, trustMax+1))
 	if err == nil && len(data) > trustMax {
 		err = fmt.Errorf("%s is larger than %d bytes", name, trustMax)
@@ -68,34 +99,19 @@ func readRootFile(root *os.Root, name string) ([]byte, error) {
 	return data, err
 }
 
-// readTrust reads the trust policy and every file below its directory, by paths relative to it.
-// The policy itself goes by TrustName. More than trustFiles files are refused: somebody has put
-// the policy into a directory that isn't its own.
-func readTrust(policy string) (map[string][]byte, error) {
-	root, err := os.OpenRoot(filepath.Dir(policy))
+// openRegular opens a regular file. A FIFO or a device isn't waited for.
+func openRegular(root *os.Root, name string) (*os.File, error) {
+	f, err := root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
-		return nil, noTrust(policy, err)
+		return nil, err
 	}
-	defer root.Close()
-	files := make(map[string][]byte)
-	err = fs.WalkDir(root.FS(), ".", func(name string, e fs.DirEntry, err error) error {
-		if err != nil || !e.Type().IsRegular() {
-			return err
-		}
-		if len(files) == trustFiles {
-			return fault.New(fault.Refuse, fault.Input, "give the trust policy a directory of its own",
-				"there are more than %d files beside it", trustFiles)
-		}
-		data, err := readRootFile(root, name)
-		files[name] = data
-		return err
-	})
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%s isn't a regular file", name)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("take the trust policy %s along: %w", policy, err)
+		f.Close()
+		return nil, err
 	}
-	if own := filepath.Base(policy); own != TrustName {
-		files[TrustName] = files[own]
-		delete(files, own)
-	}
-	return files, nil
+	return f, nil
 }

@@ -62,6 +62,18 @@ func choose(f facts, namespace bool) (way, error) {
 	}
 }
 
+// Allowed reports whether this process may switch root as o says, and refuses otherwise. It changes
+// nothing. Where /proc is about to be mounted anew, ask before: the inherited one is what shows
+// whether the mount namespace is the machine's own.
+func Allowed(o Options) error {
+	f, err := look()
+	if err != nil {
+		return fmt.Errorf("switch root: %w", err)
+	}
+	_, err = choose(f, o.Namespace)
+	return err
+}
+
 // look finds out the facts.
 func look() (facts, error) {
 	root, err := mount.At("/")

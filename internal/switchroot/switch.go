@@ -53,6 +53,8 @@ func (r *Root) Close() error { return r.dir.Close() }
 type Freed struct {
 	Files int   // files and directories
 	Bytes int64 // of file content
+	// Left says why some of it stayed in memory; nil where nothing did.
+	Left error
 }
 
 // Switch gives the root its kernel file systems (/run, /dev, /sys, /proc: taken along from an
@@ -102,7 +104,10 @@ func (r *Root) change(targets kernelTargets) (Freed, error) {
 	if r.how != moveAndFree {
 		return Freed{}, nil
 	}
-	return free(old)
+	freed, err := free(old)
+	// The new root is "/" already: memory that stays in use is no reason to stop the machine.
+	freed.Left = err
+	return freed, nil
 }
 
 // pivotHere makes the working directory "/". It needs no directory for the old root inside the new

@@ -26,7 +26,7 @@ func TestLostCredentialsDontStrandANode(t *testing.T) {
 	}
 	s = n.boot()
 	second := s.status()
-	if second.RootDigest != first.RootDigest || second.Generation != first.Generation || !second.InStep {
+	if second.RootDigest != first.RootDigest || second.Generation != first.Generation || second.InStep {
 		t.Errorf("first %+v, second %+v", first, second)
 	}
 	if len(second.Remarks) != 1 || !strings.Contains(second.Remarks[0], "staying with generation 1") || !strings.Contains(second.Remarks[0], n.identity) {

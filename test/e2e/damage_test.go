@@ -54,7 +54,7 @@ func TestDamagedDisk(t *testing.T) {
 		{"rubbish in the pointer", "generations/current", rubbish, 0, nil},
 		{"a pointer to nothing", "generations/current", func(t testing.TB, path string) { write(t, path, []byte("7"), 0o600) }, 0, nil},
 		{"a byte of the store's format", "store.json", rubbish, 3, []string{"store.json", "remove that file"}},
-		{"the credentials", "pki/credentials.json", rubbish, 5, []string{"token"}},
+		{"the credentials", "pki/credentials.json", rubbish, 0, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -79,7 +79,7 @@ func TestDamagedDisk(t *testing.T) {
 				return
 			}
 			s = n.boot()
-			if status := s.status(); !status.InStep || status.RootDigest != root {
+			if status := s.status(); status.InStep == (c.name == "the credentials") || status.RootDigest != root {
 				t.Errorf("the root was %s and is %+v", root, status)
 			}
 			if got := s.read("/usr/lib/app/data"); got != app("1").files["usr/lib/app/data"] {
@@ -88,7 +88,7 @@ func TestDamagedDisk(t *testing.T) {
 			s.exit()
 			// What was made good stays good, without the remark that may have been made.
 			s = n.boot()
-			if status := s.status(); status.RootDigest != root || len(status.Remarks) != 0 {
+			if status := s.status(); status.RootDigest != root || (len(status.Remarks) != 0) != (c.name == "the credentials") {
 				t.Errorf("booted once more: %+v", status)
 			}
 			s.exit()
@@ -158,11 +158,11 @@ func TestTheWayBack(t *testing.T) {
 	second := s.status()
 	s.exit()
 
-	stays := func(what string, with statusDoc, remarks ...string) {
+	stays := func(what string, inStep bool, with statusDoc, remarks ...string) {
 		t.Helper()
 		s := n.boot()
 		status := s.status()
-		if status.RootDigest != with.RootDigest || status.Generation != with.Generation || !status.InStep {
+		if status.RootDigest != with.RootDigest || status.Generation != with.Generation || status.InStep != inStep {
 			t.Errorf("%s: status is %+v, want generation %d", what, status, with.Generation)
 		}
 		text := strings.Join(status.Remarks, "\n")
@@ -177,23 +177,23 @@ func TestTheWayBack(t *testing.T) {
 	page := n.object(app("2").files["etc/app/page"])
 	good := read(t, page)
 	damage(t, page)
-	stays("the newest generation is damaged", first, "app 2", "/etc/app/page", "staying with generation 1")
+	stays("the newest generation is damaged", false, first, "app 2", "/etc/app/page", "staying with generation 1")
 	write(t, page, good, 0o400)
-	stays("it is mended", second)
+	stays("it is mended", true, second)
 
 	headless := base("2")
 	headless.programs = nil
 	p.publish(headless)
-	stays("the new root has no init", second, "/sbin/init", "staying with generation 2")
+	stays("the new root has no init", false, second, "/sbin/init", "staying with generation 2")
 	p.stop()
-	stays("the new root had no init, and nobody can be asked", second, p.listen, "staying with generation 2")
+	stays("the new root had no init, and nobody can be asked", true, second, p.listen, "staying with generation 2")
 	p.start()
 
 	blocked := base("3")
 	blocked.files["proc"], blocked.files["proc/"] = "a file\n", ""
 	delete(blocked.files, "proc/")
 	p.publish(blocked)
-	stays("the new root has a file in the place of /proc", second, "/proc", "staying with generation 2")
+	stays("the new root has a file in the place of /proc", false, second, "/proc", "staying with generation 2")
 	if current := n.pointer("current"); current != "2" {
 		t.Errorf("current is %s", current)
 	}

@@ -148,7 +148,7 @@ func TestHostilePlatform(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			s := old.on(t).boot()
 			status := s.status()
-			if status.RootDigest != root || status.Generation != 1 || !status.InStep || len(status.Remarks) != 1 {
+			if status.RootDigest != root || status.Generation != 1 || status.InStep || len(status.Remarks) != 1 {
 				t.Errorf("a node that has run: %+v", status)
 			}
 			for _, want := range append(c.wants, "staying with generation 1") {
