@@ -51,7 +51,10 @@ func introspectCommand(app *cli.App) *cobra.Command {
 read are named under "problems", and the rest is shown all the same.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			var doc introspectDoc
+			// Lists are lists also where there is nothing to list.
+			doc := introspectDoc{
+				Unions: []mount.MountedUnion{}, Modules: []store.Module{}, Generations: []store.Generation{}, Pointers: map[string]uint64{},
+			}
 			doc.credentials(stateDir)
 			if sources {
 				resolver := identity.Resolver{Sources: usualPlaces(identityFile).Sources(), All: true}
@@ -102,11 +105,12 @@ func (d *introspectDoc) store(stateDir string) {
 		return
 	}
 	defer st.Close()
-	d.Modules, err = st.ListModules()
+	modules, err := st.ListModules()
 	d.problem(err)
-	d.Generations, err = st.Generations()
+	d.Modules = append(d.Modules, modules...)
+	generations, err := st.Generations()
 	d.problem(err)
-	d.Pointers = make(map[string]uint64)
+	d.Generations = append(d.Generations, generations...)
 	for _, name := range []store.PointerName{store.Current, store.Previous, store.Staged} {
 		n, err := st.Pointer(name)
 		d.problem(err)
@@ -124,7 +128,7 @@ func (d *introspectDoc) store(stateDir string) {
 func (d *introspectDoc) mounts() {
 	table, err := mount.ReadTable()
 	d.problem(err)
-	d.Unions = table.Unions()
+	d.Unions = append(d.Unions, table.Unions()...)
 }
 
 func (d introspectDoc) table(w io.Writer) error {
