@@ -63,8 +63,9 @@ type Image struct {
 	Files int64 `json:"files"`
 }
 
-// Publish seals, pushes and signs. Everything is sealed and looked at before anything is pushed. A
-// failure after that leaves at most blobs and manifests that no tag names.
+// Publish seals, pushes, signs and tags. Everything is sealed and looked at before anything is
+// pushed, and the tag is set once everything is there, the signatures too: a failure before that
+// leaves at most blobs, manifests and signatures of a version that the version's tag doesn't name.
 func Publish(ctx context.Context, o Options) (Published, error) {
 	if o.Progress == nil {
 		o.Progress = func(string, int64) (func(int64), func(error)) { return func(int64) {}, func(error) {} }
@@ -79,18 +80,22 @@ func Publish(ctx context.Context, o Options) (Published, error) {
 		}
 	}
 	for i, layout := range o.Layouts {
-		if err := push(ctx, o, p, layout, images[i], len(images) == 1); err != nil {
+		if err := push(ctx, o, p, layout, images[i]); err != nil {
 			return Published{}, err
 		}
 	}
-	p.Digest = p.Images[0].Digest
+	sum, mediaType, manifest := images[0].Digest, images[0].MediaType, images[0].Manifest
 	if len(images) > 1 {
 		index, err := pushIndex(ctx, o, p, images)
 		if err != nil {
 			return Published{}, err
 		}
-		p.Digest = string(index.Digest)
+		sum, mediaType, manifest = index.Digest, index.MediaType, index.Bytes
 	}
+	if err := o.Client.Tag(ctx, o.Repository, p.Tag, mediaType, manifest); err != nil {
+		return Published{}, err
+	}
+	p.Digest = string(sum)
 	return p, nil
 }
 
@@ -182,13 +187,9 @@ func withSeal(layout *ociimage.Layout, image *ociimage.Image, seal fsverity.Dige
 	return layout.Annotate(image, map[string]string{module.AnnotationSeal: seal.String()}, tag)
 }
 
-// push pushes one image and attaches both forms of its signature. The tag comes with the image
-// only if tag is set; an index gets it otherwise.
-func push(ctx context.Context, o Options, p Published, layout *ociimage.Layout, image *ociimage.Image, tag bool) error {
+// push pushes one image, by its digest, and attaches both forms of its signature.
+func push(ctx context.Context, o Options, p Published, layout *ociimage.Layout, image *ociimage.Image) error {
 	ref := ociimage.Reference{Repository: o.Repository}
-	if tag {
-		ref.Tag = p.Tag
-	}
 	add, done := o.Progress("push "+p.Name+" "+p.Version, image.Size())
 	counters := make([]int64, len(image.Layers))
 	err := o.Client.Push(ctx, layout, image, ref, func(i int, n, _ int64) {
@@ -202,8 +203,9 @@ func push(ctx context.Context, o Options, p Published, layout *ociimage.Layout, 
 	return sign(o, image.Digest, func(s ociimage.Signature) error { return o.Client.Attach(ctx, o.Repository, image, s) })
 }
 
+// pushIndex pushes the images' index, by its digest, and attaches both forms of its signature.
 func pushIndex(ctx context.Context, o Options, p Published, images []*ociimage.Image) (*ociimage.Index, error) {
-	index, err := o.Client.PushIndex(ctx, o.Repository, p.Tag, images, map[string]string{
+	index, err := o.Client.PushIndex(ctx, o.Repository, "", images, map[string]string{
 		module.AnnotationName: p.Name, module.AnnotationVersion: p.Version,
 	})
 	if err != nil {
