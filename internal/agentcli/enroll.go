@@ -120,7 +120,11 @@ func (f *enrollFlags) readToken(app *cli.App) (secret.Text, error) {
 	if err != nil {
 		return secret.Text{}, err
 	}
-	return identity.ParseToken(firstLine(text))
+	token, err := identity.ParseToken(firstLine(text))
+	if err != nil {
+		return token, fault.New(fault.Refuse, fault.Input, "give the whole token that powernode token create printed", "read the token in %s: %w", f.tokenFile, err)
+	}
+	return token, nil
 }
 
 // smallFile bounds files that a person names on the command line, in bytes.
