@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -26,7 +27,7 @@ import (
 // programs are what dpkg and the packages' scripts below run inside the base.
 var programs = []string{
 	"/bin/sh", "/usr/bin/dpkg", "/usr/bin/dpkg-deb", "/usr/bin/dpkg-split", "/usr/bin/dpkg-query", "/usr/bin/tar", "/usr/bin/rm", "/usr/bin/diff",
-	"/usr/sbin/ldconfig", "/usr/sbin/start-stop-daemon", "/usr/bin/touch", "/usr/bin/chmod", "/usr/bin/cat",
+	"/usr/sbin/ldconfig", "/usr/sbin/start-stop-daemon", "/usr/bin/touch", "/usr/bin/chmod", "/usr/bin/cat", "/usr/bin/ln", "/usr/bin/mv",
 }
 
 func needDebian(t *testing.T) {
@@ -44,6 +45,12 @@ func needDebian(t *testing.T) {
 // miniBase builds a module with a minimal dpkg system out of this machine's files.
 func miniBase(t *testing.T) string {
 	t.Helper()
+	return miniBaseWith(t)
+}
+
+// miniBaseWith is miniBase with more programs.
+func miniBaseWith(t *testing.T, more ...string) string {
+	t.Helper()
 	root := t.TempDir()
 	for _, dir := range []string{"bin", "sbin", "lib", "lib64"} {
 		write(t, root, map[string]string{"usr/" + dir + "/": ""})
@@ -51,7 +58,7 @@ func miniBase(t *testing.T) string {
 			t.Fatal(err)
 		}
 	}
-	for _, program := range programs {
+	for _, program := range append(slices.Clone(programs), more...) {
 		copyProgram(t, root, program)
 	}
 	write(t, root, map[string]string{
