@@ -2,8 +2,10 @@ package boot
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"runtime"
+	"strings"
 
 	"github.com/powernode/powernode-agent/internal/assemble"
 	"github.com/powernode/powernode-agent/internal/fault"
@@ -47,11 +49,23 @@ func (b *boot) fetchAssigned(ctx context.Context) error {
 		return fault.New(fault.Refuse, fault.Platform, "assign modules to it: powernode assign",
 			"the platform has no modules for node %s", b.credentials.InstanceID)
 	}
-	tls, err := client.TLSConfig()
+	pinned, err := client.TLSConfig()
 	if err != nil {
 		return err
 	}
-	registry := ociimage.NewClient(ociimage.Options{TLS: tls, UserAgent: "powernode-agent"})
+	own := strings.TrimPrefix(b.credentials.PlatformURL, "https://")
+	own, _, _ = strings.Cut(own, "/")
+	registry := ociimage.NewClient(ociimage.Options{
+		UserAgent: "powernode-agent",
+		// The platform's own registry is behind its CA, and knows the node by its certificate. Any
+		// other gets the system's roots and hears nothing of the node's identity.
+		TLSFor: func(host string) *tls.Config {
+			if host == own {
+				return pinned
+			}
+			return nil
+		},
+	})
 	defer registry.Close()
 	fetcher := assemble.Fetcher{
 		Store: b.store, Source: registry, Verifier: b.trust.Verifier, Arch: runtime.GOARCH, Now: b.config.Now,
