@@ -154,7 +154,7 @@ func (d introspectDoc) table(w io.Writer) error {
 		add("union at "+u.Entry.Point, "%s, %s", u.Digest, u.Level)
 	}
 	for _, m := range d.Modules {
-		add("module", "%s %s, seal %s, from %s", m.Name, m.Version, short(m.Seal.String()), m.Repository)
+		add("module", "%s %s, seal %s, from %s", m.Name, m.Version, cli.ShortDigest(m.Seal.String()), m.Repository)
 	}
 	for _, g := range d.Generations {
 		var marks string

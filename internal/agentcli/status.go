@@ -172,16 +172,7 @@ func (d statusDoc) table(w io.Writer) error {
 func moduleRows(modules []store.GenerationModule) [][]string {
 	rows := make([][]string, len(modules))
 	for i, m := range modules {
-		rows[i] = []string{m.Name, m.Version, fmt.Sprint(m.EffectivePriority), short(m.Seal.String()), short(m.ManifestDigest)}
+		rows[i] = []string{m.Name, m.Version, fmt.Sprint(m.EffectivePriority), cli.ShortDigest(m.Seal.String()), cli.ShortDigest(m.ManifestDigest)}
 	}
 	return rows
-}
-
-// short cuts a digest to what a person compares.
-func short(digest string) string {
-	const algorithm = "sha256:"
-	if len(digest) > len(algorithm) && digest[:len(algorithm)] == algorithm {
-		digest = digest[len(algorithm):]
-	}
-	return digest[:min(len(digest), 12)]
 }

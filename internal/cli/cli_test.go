@@ -119,6 +119,17 @@ func TestBytes(t *testing.T) {
 	}
 }
 
+func TestShortDigest(t *testing.T) {
+	for whole, want := range map[string]string{
+		"": "", "abc": "abc", "0123456789abcdef": "0123456789ab",
+		"sha256:0123456789abcdef": "0123456789ab", "sha256:": "",
+	} {
+		if got := ShortDigest(whole); got != want {
+			t.Errorf("%q becomes %q, not %q", whole, got, want)
+		}
+	}
+}
+
 // TestSecondSignal runs a program that doesn't heed its context: the first signal ends the
 // context, the second the program.
 func TestSecondSignal(t *testing.T) {

@@ -74,6 +74,13 @@ func Pairs(w io.Writer, pairs [][2]string) error {
 	return tw.Flush()
 }
 
+// ShortDigest returns enough of a digest to tell two apart, without its algorithm; --output json
+// has the whole.
+func ShortDigest(digest string) string {
+	digest = strings.TrimPrefix(digest, "sha256:")
+	return digest[:min(len(digest), 12)]
+}
+
 // Bytes renders a size in bytes for people: "4.2 MiB".
 func Bytes(n uint64) string {
 	const unit = 1024

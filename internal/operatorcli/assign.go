@@ -1,6 +1,7 @@
 package operatorcli
 
 import (
+	"context"
 	"fmt"
 	"io"
 
@@ -8,6 +9,7 @@ import (
 
 	"github.com/powernode/powernode-agent/internal/cli"
 	"github.com/powernode/powernode-agent/internal/operatorapi"
+	"github.com/powernode/powernode-agent/internal/operatorclient"
 )
 
 func assignCommand(app *cli.App, conn *connection) *cobra.Command {
@@ -17,21 +19,43 @@ func assignCommand(app *cli.App, conn *connection) *cobra.Command {
 		Long:    "Assign modules to a node. A module that is assigned already stays so.",
 		Example: "  powernode assign web-1 system-base nginx nginx-site",
 		Args:    cobra.MinimumNArgs(2),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			client, err := conn.client()
-			if err != nil {
-				return err
+		RunE: eachModule(app, conn, func(ctx context.Context, c *operatorclient.Client, node, module string) (operatorapi.AssignmentList, error) {
+			return c.Assign(ctx, node, operatorapi.AssignmentCreate{Module: module})
+		}),
+	}
+}
+
+func unassignCommand(app *cli.App, conn *connection) *cobra.Command {
+	return &cobra.Command{
+		Use:   "unassign NODE MODULE...",
+		Short: "Take modules from a node",
+		Args:  cobra.MinimumNArgs(2),
+		RunE: eachModule(app, conn, func(ctx context.Context, c *operatorclient.Client, node, module string) (operatorapi.AssignmentList, error) {
+			return c.Unassign(ctx, node, module)
+		}),
+	}
+}
+
+// eachModule is a command that changes one assignment after the other, and shows
+// what the node has then.
+func eachModule(
+	app *cli.App, conn *connection,
+	change func(ctx context.Context, c *operatorclient.Client, node, module string) (operatorapi.AssignmentList, error),
+) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		client, err := conn.client()
+		if err != nil {
+			return err
+		}
+		defer client.Close()
+		node := args[0]
+		var list operatorapi.AssignmentList
+		for i, module := range args[1:] {
+			if list, err = change(cmd.Context(), client, node, module); err != nil {
+				return partly(err, i, cmd.Name(), module, node)
 			}
-			defer client.Close()
-			var list operatorapi.AssignmentList
-			for i, module := range args[1:] {
-				list, err = client.Assign(cmd.Context(), args[0], operatorapi.AssignmentCreate{Module: module})
-				if err != nil {
-					return partly(err, i, "assign", module, args[0])
-				}
-			}
-			return app.Print(list, func(w io.Writer) error { return assignmentTable(w, args[0], list) })
-		},
+		}
+		return app.Print(list, func(w io.Writer) error { return assignmentTable(w, node, list) })
 	}
 }
 

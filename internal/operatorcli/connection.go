@@ -2,9 +2,11 @@ package operatorcli
 
 import (
 	"context"
+	"crypto/tls"
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/powernode/powernode-agent/internal/cli"
 	"github.com/powernode/powernode-agent/internal/ociimage"
@@ -43,21 +45,33 @@ func (c *connection) client() (*operatorclient.Client, error) {
 	return operatorclient.NewClient(config)
 }
 
-// registry returns a client that may push to the platform's own registry. Other registries get no
-// credentials.
+// registry returns a client that may push to the platform's own registry, which it knows by the
+// platform's CA. Any other host is one of the world's: it is known by the system's certificates,
+// and gets no credentials.
 func (c *connection) registry(config operatorclient.Config) (*ociimage.Client, error) {
-	tls, err := config.TLS()
+	platform, err := config.TLS()
 	if err != nil {
 		return nil, err
 	}
 	own := config.RegistryHost()
 	return ociimage.NewClient(ociimage.Options{
-		TLS: tls, UserAgent: "powernode", Proxy: http.ProxyFromEnvironment,
+		UserAgent: "powernode", Proxy: http.ProxyFromEnvironment,
+		TLSFor: func(host string) *tls.Config {
+			if sameHost(host, own) {
+				return platform
+			}
+			return nil
+		},
 		Credential: func(_ context.Context, host string) (string, string, error) {
-			if host != own {
+			if !sameHost(host, own) {
 				return "", "", nil
 			}
 			return operatorapi.RegistryUser, config.Token.Reveal(), nil
 		},
 	}), nil
+}
+
+// sameHost says whether two host[:port] of https URLs are one.
+func sameHost(a, b string) bool {
+	return strings.EqualFold(strings.TrimSuffix(a, ":443"), strings.TrimSuffix(b, ":443"))
 }

@@ -38,7 +38,7 @@ func moduleRows(list []operatorapi.Module) [][]string {
 	for _, m := range list {
 		for _, image := range m.Images {
 			rows = append(rows, []string{
-				m.Name, m.Version, m.Variety, fmt.Sprint(m.EffectivePriority), image.Architecture, short(image.Seal), m.Repository + "@" + m.Digest,
+				m.Name, m.Version, m.Variety, fmt.Sprint(m.EffectivePriority), image.Architecture, cli.ShortDigest(image.Seal), m.Repository + "@" + m.Digest,
 			})
 		}
 	}

@@ -43,7 +43,9 @@ func modulePublishCommand(app *cli.App, conn *connection) *cobra.Command {
 platform of it. The seal is computed from the layers; the signature covers it with the manifest and
 is attached in both of cosign's forms.
 
-REPOSITORY may leave out the host: the platform's own registry is meant then.`,
+The repository may leave out the host: the platform's own registry is meant then, and only modules
+that are in it can be made known to the platform. Another registry needs --no-register, a certificate
+that this system trusts, and must take pushes without credentials.`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			doc, err := f.run(cmd.Context(), app, conn, args)
@@ -181,11 +183,20 @@ func (f *publishFlags) where(ctx context.Context, config operatorclient.Config, 
 		}
 		path = "modules/" + name
 	}
+	own := config.RegistryHost()
 	// As everywhere with image names, the first component is a host if it has a dot or a port.
-	if host, _, ok := strings.Cut(path, "/"); ok && strings.ContainsAny(host, ".:") {
+	host, rest, ok := strings.Cut(path, "/")
+	switch {
+	case !ok || !strings.ContainsAny(host, ".:"):
+		return own + "/" + path, nil
+	case sameHost(host, own):
+		return own + "/" + rest, nil
+	case f.noRegister:
 		return path, nil
+	default:
+		return "", fault.New(fault.Refuse, fault.Input, "leave the host out, or push there with --no-register",
+			"publish to %s: the platform takes modules from its own registry, %s, only", path, own)
 	}
-	return config.RegistryHost() + "/" + path, nil
 }
 
 // register tells the platform of what was pushed.

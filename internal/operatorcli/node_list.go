@@ -39,8 +39,8 @@ func nodeTable(w io.Writer, nodes []operatorapi.Node) error {
 			report = *n.Report
 		}
 		rows = append(rows, []string{
-			n.Name, string(n.Status), orDash(n.Architecture), fmt.Sprint(n.Modules), inStep(n), orDash(short(report.RootDigest)),
-			orDash(short(n.ExpectedRootDigest)), orDash(report.IntegrityLevel), orDash(report.AgentVersion), heartbeatAge(n),
+			n.Name, string(n.Status), orDash(n.Architecture), fmt.Sprint(n.Modules), inStep(n), orDash(cli.ShortDigest(report.RootDigest)),
+			orDash(cli.ShortDigest(n.ExpectedRootDigest)), orDash(report.IntegrityLevel), orDash(report.AgentVersion), heartbeatAge(n),
 		})
 	}
 	return cli.Rows(w, []string{"NAME", "STATUS", "ARCH", "MODULES", "IN STEP", "ROOT", "EXPECTED", "LEVEL", "AGENT", "HEARTBEAT"}, rows)
@@ -56,15 +56,6 @@ func inStep(n operatorapi.Node) string {
 	default:
 		return "no"
 	}
-}
-
-// short returns enough of a digest to tell two apart; --output json has the whole.
-func short(digest string) string {
-	const enough = 12
-	if len(digest) <= enough {
-		return digest
-	}
-	return digest[:enough]
 }
 
 func heartbeatAge(n operatorapi.Node) string {
