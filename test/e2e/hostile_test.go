@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -23,31 +24,20 @@ type forgery struct {
 	inIndex bool
 }
 
-// forge pushes an image to the platform's registry, and returns where to it went.
+// forge pushes an image to the platform's registry, and returns where it went.
 func (p *platform) forge(m mod, f forgery) (repository, digest string) {
 	p.t.Helper()
-	l, err := ociimage.OpenLayout(m.layout(p.t))
+	m = m.sealed(p.t)
+	m.annotations[module.AnnotationName], m.annotations[module.AnnotationVersion] = m.name, m.version
+	if f.annotate != nil {
+		f.annotate(m.annotations)
+	}
+	l, err := ociimage.CreateLayout(filepath.Join(tempDir(p.t), "forged"))
 	if err != nil {
 		p.t.Fatal(err)
 	}
 	defer l.Close()
-	image, err := l.Resolve(p.t.Context(), ociimage.Reference{}, "")
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	root, _ := m.tree()
-	seal, err := ociimage.Seal(root)
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	image.Annotations[module.AnnotationSeal] = seal.String()
-	if f.annotate != nil {
-		f.annotate(image.Annotations)
-	}
-	image, err = l.AddImage(ociimage.ImageSpec{Architecture: image.Architecture, Labels: image.Labels, Annotations: image.Annotations, Layers: image.Layers})
-	if err != nil {
-		p.t.Fatal(err)
-	}
+	image := m.addTo(p.t, l)
 	config := p.credentials()
 	tls, err := config.TLS()
 	if err != nil {
@@ -75,17 +65,17 @@ func (p *platform) forge(m mod, f forgery) (repository, digest string) {
 		attach = func(s ociimage.Signature) error { return client.AttachToIndex(p.t.Context(), name, index, s) }
 	}
 	if f.key != "" {
-		p.sign(f.key, name, digest, attach)
+		sign(p.t, f.key, name, digest, attach)
 	}
 	return repository, digest
 }
 
-// sign attaches a signature in the newer form.
-func (p *platform) sign(key, repository, digest string, attach func(ociimage.Signature) error) {
-	p.t.Helper()
-	k, err := signing.OpenKey(read(p.t, key+".key"), nil)
+// sign attaches a signature in the newer form, made with the key of that prefix.
+func sign(t testing.TB, key, repository, digest string, attach func(ociimage.Signature) error) {
+	t.Helper()
+	k, err := signing.OpenKey(read(t, key+".key"), nil)
 	if err != nil {
-		p.t.Fatal(err)
+		t.Fatal(err)
 	}
 	s, err := signing.SignManifest(k, signing.Image{Digest: digest, Repository: repository})
 	if err == nil {
@@ -94,7 +84,7 @@ func (p *platform) sign(key, repository, digest string, attach func(ociimage.Sig
 		}})
 	}
 	if err != nil {
-		p.t.Fatal(err)
+		t.Fatal(err)
 	}
 }
 

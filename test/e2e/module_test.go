@@ -3,6 +3,7 @@ package e2e
 import (
 	"bytes"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -29,8 +30,10 @@ type mod struct {
 	files map[string]string
 	// programs are contents of executable files by path.
 	programs map[string][]byte
-	// described says false for an image that is no module.
+	// undescribed makes it an image that is no module.
 	undescribed bool
+	// annotations are added to the manifest's own.
+	annotations map[string]string
 }
 
 // base returns the module with the init, without which nothing boots.
@@ -110,12 +113,26 @@ func (m mod) addTo(t testing.TB, l *ociimage.Layout) *ociimage.Image {
 	if !m.undescribed {
 		spec.Labels = map[string]string{module.LabelManifest: m.manifestText()}
 		spec.Annotations = map[string]string{module.AnnotationName: m.name, module.AnnotationVersion: m.version}
+		maps.Copy(spec.Annotations, m.annotations)
 	}
 	image, err := l.AddImage(spec)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return image
+}
+
+// sealed returns the module with its seal among the annotations, as powernode module publish
+// would have it.
+func (m mod) sealed(t testing.TB) mod {
+	t.Helper()
+	root, _ := m.tree()
+	seal, err := ociimage.Seal(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.annotations = map[string]string{module.AnnotationSeal: seal.String()}
+	return m
 }
 
 func (m mod) manifestText() string { return "schema_version: 1\nname: " + m.name + "\n" + m.manifest }

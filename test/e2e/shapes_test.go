@@ -1,0 +1,136 @@
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/powernode/powernode-agent/internal/ociimage"
+)
+
+// TestJSONShapes pins the names and types in what the programs print with --output json, as
+// scripts and other programs rely on them. A field more is a change of testdata/shapes, made with
+// POWERNODE_E2E_UPDATE=1; a field less, or of another type, breaks somebody.
+func TestJSONShapes(t *testing.T) {
+	t.Parallel()
+	p := newPlatform(t)
+	shape := func(name string, r result) {
+		t.Helper()
+		if r.stderr != "" {
+			t.Errorf("%s: something is on standard error: %s", r.what, r.stderr)
+		}
+		checkShape(t, name, r.ok(t))
+	}
+	p.publish(base("1"))
+	p.publish(app("1"))
+	layout := site("1").layout(t)
+	shape("publish", p.operator("module", "publish", "--quiet", "--key", p.key+".key", "--variety", "config", "--output", "json", layout))
+	shape("module-list", p.operator("module", "list", "--output", "json"))
+	shape("version", p.operator("version", "--output", "json"))
+	shape("node-create", p.operator("node", "create", "web", "--output", "json"))
+	shape("node-list-pending", p.operator("node", "list", "--output", "json"))
+	shape("assign", p.operator("assign", "web", "base", "app", "site", "--output", "json"))
+	shape("token-create", p.operator("token", "create", "web", "--output", "json"))
+
+	n := p.node("live", "base", "app", "site")
+	s := n.boot()
+	s.report()
+	shape("node-list", p.operator("node", "list", "--output", "json"))
+	shape("node-show", p.operator("node", "show", "live", "--output", "json"))
+	shape("status", s.agent("status", "--output", "json"))
+	shape("introspect", s.agent("introspect", "--output", "json"))
+	shape("verify-module", s.agent("verify", "app", "--output", "json"))
+	shape("boot-facts", result{what: "boot.json", stdout: s.read("/run/powernode/boot.json")})
+	r := s.agent("verify", "nothing", "--output", "json")
+	checkShape(t, "error", r.stderr)
+	s.exit()
+	shape("verify-layout", n.agent("verify", signedLayout(t, site("1"), p.key, p.listen+"/modules/site"), "--trust-policy", n.trust, "--repository", p.listen+"/modules/site", "--output", "json"))
+}
+
+// signedLayout returns a layout as one has it that was copied from a registry with its signature.
+func signedLayout(t testing.TB, m mod, key, repository string) string {
+	t.Helper()
+	dir := filepath.Join(tempDir(t), "signed")
+	l, err := ociimage.CreateLayout(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	image := m.sealed(t).addTo(t, l)
+	sign(t, key, repository, string(image.Digest), func(s ociimage.Signature) error { return l.Attach(t.Context(), image, s) })
+	return dir
+}
+
+// keyed are the objects whose names are data.
+var keyed = map[string]bool{
+	"pointers": true, "nodes[].report.module_digests": true, "node.report.module_digests": true,
+}
+
+func checkShape(t testing.TB, name, text string) {
+	t.Helper()
+	var doc any
+	if err := json.Unmarshal([]byte(text), &doc); err != nil {
+		t.Errorf("%s: %v\n%s", name, err, text)
+		return
+	}
+	shape := make(map[string]string)
+	describe("", doc, shape)
+	var lines strings.Builder
+	for _, path := range slices.Sorted(maps.Keys(shape)) {
+		if strings.HasPrefix(path, "kernel.") && strings.HasSuffix(path, ".reason") {
+			continue // for what this kernel can't do
+		}
+		fmt.Fprintf(&lines, "%s: %s\n", path, shape[path])
+	}
+	path := filepath.Join("testdata", "shapes", name+".txt")
+	if os.Getenv("POWERNODE_E2E_UPDATE") != "" {
+		write(t, path, []byte(lines.String()), 0o644)
+		return
+	}
+	if want := string(read(t, path)); lines.String() != want {
+		t.Errorf("%s has the shape\n%s\nand had\n%s", name, lines.String(), want)
+	}
+}
+
+// describe notes the type of everything in v by its path.
+func describe(path string, v any, into map[string]string) {
+	kind := ""
+	switch v := v.(type) {
+	case map[string]any:
+		kind = "object"
+		for name, field := range v {
+			switch {
+			case keyed[path]:
+				name = path + ".*"
+			case path != "":
+				name = path + "." + name
+			}
+			describe(name, field, into)
+		}
+	case []any:
+		kind = "list"
+		for _, element := range v {
+			describe(path+"[]", element, into)
+		}
+	case string:
+		kind = "string"
+	case float64:
+		kind = "number"
+	case bool:
+		kind = "bool"
+	case nil:
+		kind = "null"
+	}
+	if path == "" {
+		path = "."
+	}
+	if had := into[path]; had != "" && had != kind {
+		kind = had + " or " + kind
+	}
+	into[path] = kind
+}
