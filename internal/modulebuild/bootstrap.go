@@ -15,12 +15,16 @@ import (
 // Perl, which that one pulls in on Debian 12.
 const mergedHooks = "/usr/share/mmdebstrap/hooks/maybe-merged-usr"
 
-// bootstrapScript runs mmdebstrap with its own view of processes and mounts, which end with it.
+// bootstrapScript runs mmdebstrap with its own view of processes and mounts, which end with it,
+// and without the rights that it has no use for. It mounts and makes devices, so those stay.
 const bootstrapScript = `set -eu
 mount -t proc proc /proc
 echo localhost > /proc/sys/kernel/hostname
-mmdebstrap "$@"
+exec setpriv --inh-caps=-all --bounding-set=` + unused + ` mmdebstrap "$@"
 `
+
+// unused are the capabilities that mmdebstrap and what it starts are without.
+const unused = "-dac_read_search,-linux_immutable,-net_admin,-net_raw,-sys_module,-sys_rawio,-sys_ptrace,-sys_pacct,-sys_boot,-sys_time,-syslog,-mac_override,-mac_admin"
 
 // bootstrap makes a whole system.
 func (b *builder) bootstrap(ctx context.Context) (*content, error) {

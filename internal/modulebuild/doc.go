@@ -6,9 +6,24 @@
 // directory. What belongs to the machine that built it stays out (its name, resolver, mirrors,
 // keys, identifiers, logs, caches, clock). It signs and seals nothing: that is publishing.
 //
-// It trusts the package archive as far as apt's keys do, and the base images, which it unpacks
-// with the same care as any image. Maintainer scripts run as root, in namespaces of their own
-// without a network, and see the module's root only; that is for order, not a prison.
+// # Trust
+//
+// The package archive is trusted as far as apt's keys do. A base is the operator's own choice: its
+// digests are checked, its signatures are not, so name what you built or verified. Its programs,
+// such as its dpkg, become a part of the build, and the module is what they make of it. They are
+// kept from the machine that builds, though:
+//
+//   - a base in which a symlink or the like lies where the builder makes, mounts, writes or reads
+//     something is refused (see checkPlaces), and so is what the packages made;
+//   - apt runs outside, with its state there, and touches nothing in the base;
+//   - the base's dpkg, its systemd-sysusers and the maintainer scripts run as root with the
+//     base's root as their only file system, without a network or a terminal, with a read-only
+//     /proc, few capabilities (see giveUp) and no_new_privs.
+//
+// This is no virtual machine: they share its kernel, without a seccomp filter or limits of memory
+// and disk, and apt, with all rights, parses what the base's dpkg status says. A whole system,
+// without a base, is mmdebstrap's work: the maintainer scripts, which are the archive's, run in a
+// chroot and may mount there.
 //
 // # Three ways
 //

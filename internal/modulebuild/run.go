@@ -89,6 +89,7 @@ var explanations = []struct {
 	{regexp.MustCompile(`E: Failed to fetch (\S+)`), fault.Retry, fault.Platform, "the package mirror doesn't give $1", "try again, or name another --mirror"},
 	{regexp.MustCompile(`The following packages have unmet dependencies:\s*\n\s*(.*)`), fault.Refuse, fault.Input, "the packages don't fit together: $1", "correct package_spec, or build the base anew from the same mirror"},
 	{regexp.MustCompile(`(wrong fs type, bad option, bad superblock on overlay)`), fault.Refuse, fault.Input, "{work} can't be the upper layer of an overlay", "name a directory on a disk with --work-dir"},
+	{regexp.MustCompile(`E: run ` + keepAccounts + ` in the base: (.+)`), fault.Refuse, fault.Input, "the base's users and groups can't be read after its systemd-sysusers: $1", "build the base again, or name another with --base"},
 	{regexp.MustCompile(`dpkg: error processing (?:package|archive) (\S+)`), fault.Broken, fault.General, "package $1 can't be installed", "see what it says with --verbose"},
 	{regexp.MustCompile(`(?m)^(?:E: |dpkg: error: )(.+)$`), fault.Broken, fault.General, "$1", "see the whole output with --verbose"},
 }
