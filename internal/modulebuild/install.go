@@ -177,7 +177,9 @@ func (b *builder) aptConf() string {
 		{"APT::Sandbox::User", "root"},
 		{"Acquire::Languages", "none"},
 		{"Acquire::Retries", "2"},
+		// For five packages or more, apt names dpkg a directory of links; the base can't see it.
 		{"DPkg::Install::Recursive", "false"},
+		{"DPkg::Install::Recursive::Minimum", "1000000"},
 		{"DPkg::Use-Pty", "false"},
 		{"DPkg::Options::", "--force-unsafe-io"},
 		{"DPkg::Options::", "--force-confdef"},

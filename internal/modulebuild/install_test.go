@@ -231,6 +231,23 @@ func TestInstallOverTwo(t *testing.T) {
 	}
 }
 
+// With many packages, apt speaks to dpkg in other ways.
+func TestInstallMany(t *testing.T) {
+	needDebian(t)
+	packages := map[string]map[string]string{"web": {"etc/web.conf": "w\n"}}
+	var depends []string
+	for i := range 40 {
+		name := fmt.Sprintf("web-part-with-a-long-name-%02d", i)
+		depends = append(depends, name)
+		packages[name] = map[string]string{"etc/" + name: "p"}
+	}
+	packages["web"]["DEPENDS"] = "Depends: " + strings.Join(depends, ", ") + "\n"
+	r := mustBuild(t, Options{Manifest: []byte(webManifest), Bases: []string{miniBase(t)}, Layout: filepath.Join(t.TempDir(), "l"), Mirrors: []string{repository(t, packages)}})
+	if len(r.Packages) != 41 {
+		t.Errorf("%d packages", len(r.Packages))
+	}
+}
+
 func TestInstallRefused(t *testing.T) {
 	needDebian(t)
 	base := miniBase(t)
