@@ -23,7 +23,7 @@ func mountImage(t *testing.T, image string) string {
 		oracle.Missing(t, "this kernel has no EROFS")
 	}
 	if os.Geteuid() != 0 {
-		t.Skip("mounting needs root")
+		oracle.Missing(t, "mounting needs root; run the tests as root")
 	}
 	dir := t.TempDir()
 	if out, err := exec.Command("mount", "-t", "erofs", "-o", "ro,loop", image, dir).CombinedOutput(); err != nil {

@@ -16,6 +16,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/powernode/powernode-agent/internal/oracle"
 )
 
 // inside marks the child's environment.
@@ -23,7 +25,7 @@ const inside = "POWERNODE_MOUNTTEST_INSIDE"
 
 // Main is for TestMain. It runs the tests in a child with its own mount namespace, in which all
 // mounts are private, and returns the exit code. Without the right to make one, it runs them as
-// they are, and NeedMounts skips those that would mount.
+// they are, and NeedMounts ends those that would mount.
 func Main(m *testing.M) int {
 	if os.Getenv(inside) != "" || os.Geteuid() != 0 {
 		return m.Run()
@@ -50,10 +52,10 @@ func Main(m *testing.M) int {
 	}
 }
 
-// NeedMounts skips the test where it can't mount without touching the machine.
+// NeedMounts ends the test where it can't mount without touching the machine, as oracle.Missing does.
 func NeedMounts(t testing.TB) {
 	t.Helper()
 	if os.Getenv(inside) == "" {
-		t.Skip("needs root (CAP_SYS_ADMIN) and a mount namespace of its own")
+		oracle.Missing(t, "mounting needs root (CAP_SYS_ADMIN) and a mount namespace of its own; run the tests as root")
 	}
 }
