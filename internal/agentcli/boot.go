@@ -29,7 +29,7 @@ trust policy asks for.`,
 			progress := app.NewProgress()
 			defer progress.Close()
 			config.Init = args
-			config.Console = app.Err
+			config.Console = progress
 			config.Progress = func(name string, total int64) boot.Download { return progress.Start(name, total) }
 			return boot.Run(cmd.Context(), config)
 		},

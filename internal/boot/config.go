@@ -115,6 +115,9 @@ func Run(ctx context.Context, config Config) error {
 	defer b.close()
 	var err error
 	b.facts.Stages, err = runStages(ctx, config.Console, b.stages())
+	if err == nil {
+		err = ctx.Err() // the last moment at which nothing has been switched
+	}
 	if err != nil {
 		return err
 	}

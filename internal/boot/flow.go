@@ -32,6 +32,9 @@ type boot struct {
 	// unidentified says why discovered isn't enough to enroll with.
 	unidentified error
 
+	// upper identifies the mount that holds the upper.
+	upper mount.ID
+
 	plan        plan
 	proven      []*assemble.Proven
 	composition *assemble.Composition

@@ -90,17 +90,21 @@ func (b *boot) mountUnion(upper, work *os.File) error {
 	return union.Attach(b.rootDir())
 }
 
-// unmountPlan takes away what mountPlan mounted, as far as it came. Failing that, the mounts go
-// with this process's namespace, or with the initramfs.
+// unmountPlan takes away what mountPlan mounted, as far as it came: what is mounted on the union,
+// the union, and the file system of the upper, each only if it is proven to be what this boot put
+// there. Failing that, the mounts go with this process's namespace, or with the initramfs.
 func (b *boot) unmountPlan() {
 	for _, name := range []string{persistentName, filepath.Base(PersistInRoot)} {
-		if at := filepath.Join(b.rootDir(), name); isMountPoint(at) {
+		at := filepath.Join(b.rootDir(), name)
+		if e, err := mount.At(at); err == nil && e.Parent == b.facts.Mount.Mount {
 			_ = unix.Unmount(at, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
 		}
 	}
 	_ = mount.Unmount(b.rootDir(), mount.Claim{Digest: b.composition.RootDigest, ID: b.facts.Mount})
-	b.facts.Mount = mount.ID{}
-	_ = unix.Unmount(upperDir, unix.MNT_DETACH)
+	if e, err := mount.At(upperDir); err == nil && e.ID.Same(b.upper) {
+		_ = unix.Unmount(upperDir, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+	}
+	b.facts.Mount, b.upper = mount.ID{}, mount.ID{}
 }
 
 // makeUpper mounts one tmpfs for the upper and work directories, which must share a mount.
@@ -115,6 +119,9 @@ func (b *boot) makeUpper() (upper, work *os.File, err error) {
 	}
 	defer fs.Close()
 	if err := fs.Attach(upperDir); err != nil {
+		return nil, nil, err
+	}
+	if b.upper, err = fs.ID(); err != nil {
 		return nil, nil, err
 	}
 	var dirs [2]*os.File
@@ -134,12 +141,6 @@ func (b *boot) makeUpper() (upper, work *os.File, err error) {
 		}
 	}
 	return dirs[0], dirs[1], nil
-}
-
-// isMountPoint reports whether something is mounted at path, on top of the union.
-func isMountPoint(path string) bool {
-	_, err := mount.At(path)
-	return err == nil
 }
 
 // furnish refuses a root whose init this machine can't start, or that has something else in the

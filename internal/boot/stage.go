@@ -47,6 +47,9 @@ func runStages(ctx context.Context, console io.Writer, stages []Stage) ([]StageR
 	var records []StageRecord
 	begun := time.Now()
 	for i, stage := range stages {
+		if err := ctx.Err(); err != nil {
+			return records, &StageError{stage.Name, err} // interrupted: not all stages look
+		}
 		start := time.Now()
 		result, err := runStage(ctx, stage)
 		record := StageRecord{Name: stage.Name, Millis: time.Since(start).Milliseconds(), Result: result}

@@ -13,7 +13,8 @@ import (
 )
 
 // Progress shows how far work of more than a second is: bars on a terminal, and plain lines, one
-// when a part begins and one when it ends, everywhere else.
+// when a part begins and one when it ends, everywhere else. It is an io.Writer for what is to be
+// said meanwhile: whole lines, which go above the bars.
 type Progress struct {
 	w     io.Writer
 	bars  *mpb.Progress
@@ -25,7 +26,6 @@ type Progress struct {
 type Part struct {
 	progress *Progress
 	name     string
-	total    int64
 	begun    time.Time
 	bar      *mpb.Bar
 
@@ -33,22 +33,37 @@ type Part struct {
 	done int64
 }
 
+// narrowest is the width in columns below which a terminal gets plain lines: no bar fits, and a
+// serial console says that it has no width at all.
+const narrowest = 40
+
 // NewProgress returns a Progress on the App's standard error. Close ends it.
 func (a *App) NewProgress() *Progress {
 	p := &Progress{w: a.Err, quiet: a.Quiet}
-	file, ok := a.Err.(*os.File)
-	if ok && !a.Quiet && term.IsTerminal(int(file.Fd())) && a.Getenv("TERM") != "dumb" {
-		p.bars = mpb.New(mpb.WithOutput(file), mpb.WithWidth(40))
+	if file, ok := a.Err.(*os.File); ok && !a.Quiet && a.Getenv("TERM") != "dumb" {
+		if width, _, err := term.GetSize(int(file.Fd())); err == nil && width >= narrowest {
+			p.bars = mpb.New(mpb.WithOutput(file), mpb.WithWidth(min(width, 100)))
+		}
 	}
 	return p
 }
 
-// Start begins a part of total bytes; total 0 means that the size isn't known.
+// Write prints whole lines, above the bars if there are any. It prints when progress is quiet, too.
+func (p *Progress) Write(lines []byte) (int, error) {
+	if p.bars != nil {
+		return p.bars.Write(lines)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.w.Write(lines)
+}
+
+// Start begins a part of total bytes; total 0 means that it has no size, and gets no bar.
 func (p *Progress) Start(name string, total int64) *Part {
-	part := &Part{progress: p, name: name, total: total, begun: time.Now()}
+	part := &Part{progress: p, name: name, begun: time.Now()}
 	switch {
 	case p.quiet:
-	case p.bars != nil:
+	case p.bars != nil && total > 0:
 		part.bar = p.bars.AddBar(total,
 			mpb.PrependDecorators(decor.Name(name, decor.WCSyncSpaceR)),
 			mpb.AppendDecorators(decor.CountersKibiByte("% .1f / % .1f")))
@@ -76,12 +91,10 @@ func (part *Part) Done(err error) {
 	took := time.Since(part.begun).Round(10 * time.Millisecond)
 	switch {
 	case part.progress.quiet:
+	case part.bar != nil && err != nil:
+		part.bar.Abort(false)
 	case part.bar != nil:
-		if err != nil {
-			part.bar.Abort(false)
-		} else {
-			part.bar.SetTotal(done, true)
-		}
+		part.bar.SetTotal(done, true)
 	case err != nil:
 		part.progress.line("%s: failed after %s", part.name, took)
 	case done > 0:
@@ -89,9 +102,13 @@ func (part *Part) Done(err error) {
 	default:
 		part.progress.line("%s: %s", part.name, took)
 	}
+	if part.bar != nil {
+		part.bar.Wait() // what is printed next must not be drawn over
+	}
 }
 
-// Close waits until every bar is drawn.
+// Close waits until every bar is drawn. Nothing may be shown afterwards, and results are printed
+// only then.
 func (p *Progress) Close() {
 	if p.bars != nil {
 		p.bars.Wait()
@@ -99,7 +116,5 @@ func (p *Progress) Close() {
 }
 
 func (p *Progress) line(format string, args ...any) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	fmt.Fprintf(p.w, format+"\n", args...)
+	_, _ = fmt.Fprintf(p, format+"\n", args...)
 }

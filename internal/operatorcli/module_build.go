@@ -44,7 +44,6 @@ a whole system.`,
 				o.Log = app.Err
 			}
 			progress := app.NewProgress()
-			defer progress.Close()
 			var part *cli.Part
 			o.Stage = func(what string) {
 				if part != nil {
@@ -56,6 +55,7 @@ a whole system.`,
 			if part != nil {
 				part.Done(err)
 			}
+			progress.Close()
 			if err != nil {
 				return err
 			}
