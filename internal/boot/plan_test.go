@@ -1,0 +1,219 @@
+package boot
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/powernode/powernode-agent/internal/assemble"
+	"github.com/powernode/powernode-agent/internal/fault"
+	"github.com/powernode/powernode-agent/internal/fsverity"
+	"github.com/powernode/powernode-agent/internal/store"
+)
+
+// history is a store with modules and generations, as boots before have left it.
+type history struct {
+	t     *testing.T
+	store *store.Store
+}
+
+func newHistory(t *testing.T) *history {
+	t.Helper()
+	st, err := store.Open(filepath.Join(t.TempDir(), "store"), store.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { st.Close() })
+	return &history{t, st}
+}
+
+// ran makes a generation of modules, "name version" each, and makes it current.
+func (h *history) ran(modules ...string) store.Generation {
+	h.t.Helper()
+	image := []byte("root of " + strings.Join(modules, ", "))
+	g := store.Generation{Created: time.Unix(1, 0).UTC(), RootDigest: fsverity.SumBytes(image), Cause: "test", Level: "checked"}
+	for _, m := range modules {
+		name, version, _ := strings.Cut(m, " ")
+		manifest, own := []byte("manifest of "+m), []byte("image of "+m)
+		sum := sha256.Sum256(manifest)
+		record := store.Module{
+			Name: name, Version: version, Repository: "example.org/" + name, ManifestDigest: "sha256:" + hex.EncodeToString(sum[:]),
+			Seal: fsverity.SumBytes(own), PulledAt: time.Unix(1, 0).UTC(), Manifest: manifest, Config: []byte("{}"),
+		}
+		if err := h.store.PutModule(record, bytes.NewReader(own)); err != nil {
+			h.t.Fatal(err)
+		}
+		g.Modules = append(g.Modules, store.GenerationModule{ID: name, Name: name, Version: version, ManifestDigest: record.ManifestDigest, Seal: record.Seal, EffectivePriority: 1})
+	}
+	var err error
+	if g.Number, err = h.store.PutGeneration(g, bytes.NewReader(image)); err == nil {
+		err = h.store.Promote(g.Number)
+	}
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return g
+}
+
+// boot returns a boot that has the store's generations to fall back to.
+func (h *history) boot(console *bytes.Buffer) *boot {
+	h.t.Helper()
+	b := &boot{config: Config{Console: console}, store: h.store}
+	var err error
+	if b.plan.ran, err = ranBefore(h.store); err != nil {
+		h.t.Fatal(err)
+	}
+	return b
+}
+
+func names(wanted []assemble.Wanted) string {
+	var list []string
+	for _, w := range wanted {
+		list = append(list, w.String())
+	}
+	return strings.Join(list, ", ")
+}
+
+var reason = fault.New(fault.Refuse, fault.Verify, "sign it", "module app 3 isn't signed")
+
+func TestFallBackToWhatRan(t *testing.T) {
+	h := newHistory(t)
+	h.ran("base 1", "app 1")
+	h.ran("base 1", "app 2")
+	var console bytes.Buffer
+	b := h.boot(&console)
+	b.plan.expected = fsverity.SumBytes([]byte("the platform's"))
+
+	if err := b.fallBack(reason); err != nil {
+		t.Fatal(err)
+	}
+	if names(b.plan.wanted) != "base 1, app 2" || b.plan.back.Number != 2 || !b.plan.expected.IsZero() {
+		t.Errorf("the plan is %s, generation %d, expected %s", names(b.plan.wanted), b.plan.back.Number, b.plan.expected)
+	}
+	if want := "module app 3 isn't signed; staying with generation 2; sign it"; len(b.facts.Remarks) != 1 || b.facts.Remarks[0] != want || !strings.Contains(console.String(), "remark: "+want+"\n") {
+		t.Errorf("remarks %q, console %q", b.facts.Remarks, console.String())
+	}
+	if b.facts.Refused != "module app 3 isn't signed" {
+		t.Errorf("refused: %q", b.facts.Refused)
+	}
+	if err := b.fallBack(reason); err != nil || b.plan.back.Number != 1 {
+		t.Errorf("generation %d, %v", b.plan.back.Number, err)
+	}
+	if err := b.fallBack(reason); !errors.Is(err, reason) || len(b.facts.Remarks) != 2 {
+		t.Errorf("with nothing left: %v, remarks %q", err, b.facts.Remarks)
+	}
+}
+
+// TestFallBackPassesOver what would fail for the same reason.
+func TestFallBackPassesOver(t *testing.T) {
+	h := newHistory(t)
+	h.ran("base 1", "app 1")
+	h.ran("base 1", "app 2")
+	b := h.boot(&bytes.Buffer{})
+	if err := b.fallBack(reason); err != nil {
+		t.Fatal(err)
+	}
+	b.plan.ran, _ = ranBefore(h.store)
+	if err := b.fallBack(reason); err != nil || b.plan.back.Number != 1 {
+		t.Errorf("generation %d, %v", b.plan.back.Number, err)
+	}
+}
+
+// TestAnOutageIsNoRefusal: that nobody could be asked is no reason to call the node out of step.
+func TestAnOutageIsNoRefusal(t *testing.T) {
+	h := newHistory(t)
+	h.ran("base 1")
+	b := h.boot(&bytes.Buffer{})
+	if err := b.fallBack(fault.New(fault.Retry, fault.Platform, "wait", "no answer")); err != nil {
+		t.Fatal(err)
+	}
+	if b.facts.Refused != "" || len(b.facts.Remarks) != 1 {
+		t.Errorf("refused %q, remarks %q", b.facts.Refused, b.facts.Remarks)
+	}
+}
+
+func TestFallBackSaysWhatElseIsWrong(t *testing.T) {
+	h := newHistory(t)
+	g := h.ran("base 1")
+	b := h.boot(&bytes.Buffer{})
+	if err := h.store.RemoveModule(g.Modules[0].ManifestDigest); err != nil {
+		t.Fatal(err)
+	}
+	err := b.fallBack(reason)
+	if !errors.Is(err, reason) || !strings.Contains(err.Error(), "nor can generation 1 be used: ") || fault.KindOf(err) != fault.Refuse || fault.HintOf(err) != "sign it" {
+		t.Errorf("error %v", err)
+	}
+}
+
+// TestInsteadOf tries one generation after the other, each with all the steps.
+func TestInsteadOf(t *testing.T) {
+	h := newHistory(t)
+	h.ran("base 1", "app 1")
+	h.ran("base 1", "app 2")
+	b := h.boot(&bytes.Buffer{})
+	var did []string
+	step := func(name string, bad uint64) func(context.Context) error {
+		return func(context.Context) error {
+			did = append(did, name)
+			if b.plan.back.Number == bad {
+				return errors.New(name + " fails")
+			}
+			return nil
+		}
+	}
+	if err := b.insteadOf(t.Context(), reason, step("prove", 0), step("compose", 2), step("mount", 0)); err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Join(did, " "); got != "prove compose prove compose mount" || b.plan.back.Number != 1 {
+		t.Errorf("did %s, generation %d", got, b.plan.back.Number)
+	}
+
+	b = h.boot(&bytes.Buffer{})
+	if err := b.insteadOf(t.Context(), reason, func(context.Context) error { return errors.New("always") }); err == nil || err.Error() != "always" {
+		t.Errorf("error %v, want the last one", err)
+	}
+
+	ctx, cancel := context.WithCancel(t.Context())
+	b = h.boot(&bytes.Buffer{})
+	err := b.insteadOf(ctx, reason, func(context.Context) error { cancel(); return ctx.Err() })
+	if !errors.Is(err, context.Canceled) || b.plan.back.Number != 2 {
+		t.Errorf("interrupted: %v, generation %d", err, b.plan.back.Number)
+	}
+}
+
+func TestRanBefore(t *testing.T) {
+	h := newHistory(t)
+	if ran, err := ranBefore(h.store); len(ran) != 0 || err != nil {
+		t.Errorf("of nothing: %v, %v", ran, err)
+	}
+	h.ran("base 1")
+	h.ran("base 2")
+	ran, err := ranBefore(h.store)
+	if err != nil || len(ran) != 2 || ran[0].Number != 2 || ran[1].Number != 1 {
+		t.Errorf("ran %v, %v", ran, err)
+	}
+	if err := os.WriteFile(filepath.Join(h.store.Path(), "generations", "current"), []byte("rubbish"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ran, err = ranBefore(h.store)
+	if err == nil || len(ran) != 1 || ran[0].Number != 1 {
+		t.Errorf("with a damaged pointer: %v, %v", ran, err)
+	}
+}
+
+// TestARemarkIsOneLine: what a registry says can't pass for a stage's line.
+func TestARemarkIsOneLine(t *testing.T) {
+	var console bytes.Buffer
+	b := &boot{config: Config{Console: &console}}
+	b.remark("the registry says\n[  0.1] 6/6 mount: all is well \x1b[2J", "")
+	if strings.Count(console.String(), "\n") != 1 || strings.Contains(console.String(), "\x1b") {
+		t.Errorf("console %q", console.String())
+	}
+}
