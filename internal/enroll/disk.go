@@ -67,7 +67,7 @@ func Load(dir string, now time.Time) (*Credentials, error) {
 	case err != nil:
 		return nil, err
 	case !s.Situation.Usable():
-		return nil, fault.New(fault.Refuse, fault.Platform, hintToken, "read the credentials in %s: %s", dir, s.Reason)
+		return nil, fault.New(fault.Refuse, fault.Input, hintToken, "read the credentials in %s: %s", dir, s.Reason)
 	}
 	return s.Credentials, nil
 }

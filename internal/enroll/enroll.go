@@ -14,8 +14,11 @@ package enroll
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
+	"os"
 	"time"
 
 	"github.com/powernode/powernode-agent/internal/durable"
@@ -36,12 +39,13 @@ type Bootstrap struct {
 
 // Options are the settings of Ensure.
 type Options struct {
-	// Dir is the directory of the credentials; it is created with mode 0700.
+	// Dir is the directory of the credentials. It is created, with mode 0700, once it is known who
+	// the node is.
 	Dir string
 	// Wish is what a person asked for. Credentials that contradict it aren't used.
 	Wish Wish
-	// Discover finds out who the node is. It is called only when the disk holds no usable
-	// credentials; nil means that there is nothing to find out.
+	// Discover finds out who the node is. It is called at most once, and only when the disk holds no
+	// usable credentials; nil means that there is nothing to find out.
 	Discover func(context.Context) (Bootstrap, error)
 
 	// AgentVersion, Architecture and DMIUUID are told to the platform.
@@ -74,6 +78,13 @@ func Ensure(ctx context.Context, o Options) (*Credentials, Situation, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
+	if _, err := os.Stat(o.Dir); errors.Is(err, fs.ErrNotExist) {
+		b, err := discover(ctx, o, State{Situation: None, Reason: None.reason(nil, o.Wish, o.now(), nil)})
+		if err != nil {
+			return nil, None, err
+		}
+		o.Discover = func(context.Context) (Bootstrap, error) { return b, nil }
+	}
 	d, release, err := openDir(ctx, o.Dir, o.Hook)
 	if err != nil {
 		return nil, None, err
@@ -101,16 +112,10 @@ func Ensure(ctx context.Context, o Options) (*Credentials, Situation, error) {
 
 // anew enrolls the node whatever the disk holds; that is replaced only by a checked answer.
 func anew(ctx context.Context, o Options, d *durable.Dir, state State) (*Credentials, error) {
-	if o.Discover == nil {
-		return nil, fault.New(fault.Refuse, fault.Platform, hintToken, "enroll this node: %s, and there is no token", state.Reason)
-	}
 	o.Log.Info("the node enrolls", "situation", state.Situation, "reason", state.Reason)
-	b, err := o.Discover(ctx)
+	b, err := discover(ctx, o, state)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", state.Reason, err)
-	}
-	if b.Token.IsZero() {
-		return nil, fault.New(fault.Refuse, fault.Input, hintToken, "enroll this node: %s, and there is no token", state.Reason)
+		return nil, err
 	}
 	key, err := pendingKey(d, o.now())
 	if err != nil {
@@ -125,4 +130,17 @@ func anew(ctx context.Context, o Options, d *durable.Dir, state State) (*Credent
 	}
 	o.Log.Info("the node is enrolled", "credentials", c)
 	return c, nil
+}
+
+// discover finds out who the node is, and insists on a token.
+func discover(ctx context.Context, o Options, state State) (b Bootstrap, err error) {
+	if o.Discover != nil {
+		if b, err = o.Discover(ctx); err != nil {
+			return b, fmt.Errorf("%s: %w", state.Reason, err)
+		}
+	}
+	if b.Token.IsZero() {
+		return b, fault.New(fault.Refuse, fault.Input, hintToken, "enroll this node: %s, and there is no token", state.Reason)
+	}
+	return b, nil
 }

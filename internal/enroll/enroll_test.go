@@ -403,6 +403,9 @@ func TestTokenNamesInstance(t *testing.T) {
 func TestNoToken(t *testing.T) {
 	p := newPlatform(t)
 	o := p.options(t.TempDir())
+	if _, err := Load(o.Dir, time.Now()); fault.AreaOf(err) != fault.Input {
+		t.Errorf("without credentials: %v, area %v", err, fault.AreaOf(err))
+	}
 	o.Discover = func(context.Context) (Bootstrap, error) { b := p.bootstrap(); b.Token = secret.Text{}; return b, nil }
 	want := refusal{fault.Refuse, "enroll this node: this node isn't enrolled, and there is no token", "powernode token create"}
 	_, _, err := Ensure(t.Context(), o)
@@ -417,6 +420,14 @@ func TestNoToken(t *testing.T) {
 	refusal{fault.Refuse, "this node isn't enrolled: no platform URL", "write it"}.check(t, err)
 	if _, err := os.Stat(filepath.Join(o.Dir, pendingFile)); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a key was made for nothing: %v", err)
+	}
+	empty := t.TempDir()
+	o.Dir = filepath.Join(empty, "state", "pki")
+	if _, _, err = Ensure(t.Context(), o); fault.AreaOf(err) != fault.Input {
+		t.Errorf("without a directory: %v", err)
+	}
+	if left, err := os.ReadDir(empty); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
 	}
 }
 
