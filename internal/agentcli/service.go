@@ -3,6 +3,7 @@ package agentcli
 import (
 	"context"
 	"errors"
+	"io"
 	"io/fs"
 	"log/slog"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"github.com/powernode/powernode-agent/internal/boot"
 	"github.com/powernode/powernode-agent/internal/cli"
 	"github.com/powernode/powernode-agent/internal/enroll"
+	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/mount"
 	"github.com/powernode/powernode-agent/internal/nodeapi"
 	"github.com/powernode/powernode-agent/internal/nodeclient"
@@ -30,6 +32,10 @@ the machine is. It outlives every outage of the platform, tells systemd when it 
 is alive, and ends on SIGTERM.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			log, err := newLog(logFormat, app.Err)
+			if err != nil {
+				return err
+			}
 			credentials, err := enroll.Load(boot.PKIDir(stateDir), time.Now())
 			if err != nil {
 				return err
@@ -43,19 +49,26 @@ is alive, and ends on SIGTERM.`,
 			if err != nil {
 				return err
 			}
-			var handler slog.Handler = slog.NewTextHandler(app.Err, nil)
-			if logFormat == "json" {
-				handler = slog.NewJSONHandler(app.Err, nil)
-			}
 			return runtime.New(runtime.Config{
 				Platform: client, State: nodeState{stateDir}, AgentVersion: version.Get().Version,
-				Notifier: notifier, Watchdog: watchdog, Log: slog.New(handler),
+				Notifier: notifier, Watchdog: watchdog, Log: log,
 			}).Run(cmd.Context())
 		},
 	}
 	stateFlag(cmd, &stateDir)
 	cmd.Flags().StringVar(&logFormat, "log-format", "text", "how to log: text or json")
 	return cmd
+}
+
+// newLog returns the logger that --log-format names.
+func newLog(format string, out io.Writer) (*slog.Logger, error) {
+	switch format {
+	case "text":
+		return slog.New(slog.NewTextHandler(out, nil)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(out, nil)), nil
+	}
+	return nil, fault.New(fault.Refuse, fault.Input, "use text or json", "unknown log format %q", format)
 }
 
 // nodeState tells the platform what really runs: the root is read from the kernel's tables, and

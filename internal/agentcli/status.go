@@ -11,6 +11,7 @@ import (
 
 	"github.com/powernode/powernode-agent/internal/boot"
 	"github.com/powernode/powernode-agent/internal/cli"
+	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/fsverity"
 	"github.com/powernode/powernode-agent/internal/mount"
 	"github.com/powernode/powernode-agent/internal/store"
@@ -72,10 +73,19 @@ func stateFlag(cmd *cobra.Command, dir *string) {
 	cmd.Flags().StringVar(dir, "state", boot.StateDir(boot.PersistInRoot), "the directory of record")
 }
 
+// openStore opens the store in a directory of record, for reading.
+func openStore(dir string) (*store.Store, error) {
+	st, err := store.Open(dir, store.Options{ReadOnly: true})
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fault.New(fault.Refuse, fault.Input, "run it on a node that has booted, or name the directory of record with --state", "%w", err)
+	}
+	return st, err
+}
+
 // readStatus gathers the status. Only a store that can't be read at all is an error; everything
 // else that is wrong is in the answer.
 func readStatus(root, stateDir string) (statusDoc, error) {
-	st, err := store.Open(stateDir, store.Options{ReadOnly: true})
+	st, err := openStore(stateDir)
 	if err != nil {
 		return statusDoc{}, err
 	}

@@ -15,7 +15,7 @@ import (
 
 // verifyStored verifies a module that the store has.
 func (f *verifyFlags) verifyStored(ctx context.Context, subject string) (*verifyDoc, error) {
-	st, err := store.Open(f.stateDir, store.Options{ReadOnly: true})
+	st, err := openStore(f.stateDir)
 	if err != nil {
 		return nil, err
 	}
