@@ -186,7 +186,7 @@ func TestDiskFaultsSayWhatToDo(t *testing.T) {
 			t.Errorf("diagnosed twice: %v", again)
 		}
 	}
-	if err := durable.Diagnose("/", os.ErrNotExist); err != os.ErrNotExist {
+	if err := durable.Diagnose("/", os.ErrNotExist); !errors.Is(err, os.ErrNotExist) || fault.AreaOf(err) != fault.General {
 		t.Errorf("an error of no kind became %v", err)
 	}
 }

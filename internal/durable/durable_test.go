@@ -234,7 +234,7 @@ func TestLinkUnnamed(t *testing.T) {
 	if err := d.WriteAll(f, []byte("abc"), "x"); err != nil {
 		t.Fatal(err)
 	}
-	if err := durable.LinkUnnamed(f, d.File(), "missing/name"); err != unix.ENOENT {
+	if err := durable.LinkUnnamed(f, d.File(), "missing/name"); !errors.Is(err, unix.ENOENT) {
 		t.Errorf("link into a missing directory: %v", err)
 	}
 	if err := d.Link(f, "name", "x"); err != nil {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"io"
 	"os"
 	"os/exec"
@@ -216,12 +217,12 @@ func TestSumFileErrors(t *testing.T) {
 		t.Error("SumFile of a directory: no error")
 	}
 	for _, size := range []int64{100, 3 * parallelMin} {
-		if _, _, err := sumReaderAt(bytes.NewReader(make([]byte, size-1)), size, 2, windowSpans); err != io.ErrUnexpectedEOF {
+		if _, _, err := sumReaderAt(bytes.NewReader(make([]byte, size-1)), size, 2, windowSpans); !errors.Is(err, io.ErrUnexpectedEOF) {
 			t.Errorf("a file of %d bytes that lost one: %v", size, err)
 		}
 	}
 	broken := iotest.ErrReader(io.ErrClosedPipe)
-	if _, _, err := SumReader(broken); err != io.ErrClosedPipe {
+	if _, _, err := SumReader(broken); !errors.Is(err, io.ErrClosedPipe) {
 		t.Errorf("SumReader of a broken reader: %v", err)
 	}
 }

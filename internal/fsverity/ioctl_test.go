@@ -28,7 +28,7 @@ func TestClassify(t *testing.T) {
 		{unix.EACCES, present, nil},
 		{unix.EIO, present, nil},
 	} {
-		if got := classify(c.errno, func() support { return c.support }); got != c.want {
+		if got := classify(c.errno, func() support { return c.support }); !errors.Is(got, c.want) {
 			t.Errorf("classify(%v, support %d) = %v, want %v", c.errno, c.support, got, c.want)
 		}
 	}

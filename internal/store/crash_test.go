@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -248,9 +247,6 @@ func TestFailedSync(t *testing.T) {
 
 // TestFullDisk fills a small filesystem for real.
 func TestFullDisk(t *testing.T) {
-	if os.Getuid() != 0 {
-		t.Skip("mounting a small tmpfs needs root")
-	}
 	for name, c := range map[string]struct {
 		options string
 		size    int
@@ -259,16 +255,7 @@ func TestFullDisk(t *testing.T) {
 		"no inodes": {"size=64m,nr_inodes=100", 100},
 	} {
 		t.Run(name, func(t *testing.T) {
-			dir := t.TempDir()
-			if err := unix.Mount("tmpfs", dir, "tmpfs", 0, c.options); err != nil {
-				t.Skipf("can't mount a tmpfs: %v", err)
-			}
-			t.Cleanup(func() {
-				if err := unix.Unmount(dir, 0); err != nil {
-					exec.Command("umount", "-l", dir).Run()
-					t.Error(err)
-				}
-			})
+			dir := smallDisk(t, c.options)
 			s, err := Open(dir, Options{})
 			if err != nil {
 				t.Fatal(err)

@@ -24,7 +24,7 @@ func (s *Store) keep(d fsverity.Digest, size uint64) (bool, error) {
 	case st.Mode&unix.S_IFMT == unix.S_IFREG && uint64(st.Size) == size:
 		return true, nil
 	}
-	return false, s.RemoveObject(d)
+	return false, s.removeObject(d)
 }
 
 // link names an object's file and reports whether it did: another writer may have been first.

@@ -44,6 +44,7 @@ func TestCollectSparesOthers(t *testing.T) {
 		t.Errorf("collect again: %+v, %v", done, err)
 	}
 	put(t, b, []byte("more"))
+	b.naming.waitAll()
 	c := openStore(t, dir)
 	if _, err := c.Collect(t.Context()); fault.KindOf(err) != fault.Retry {
 		t.Errorf("collect beside a handle that has collected: %v", err)
@@ -55,6 +56,7 @@ func TestRecoveryLeavesOthersAlone(t *testing.T) {
 	dir := t.TempDir()
 	a := openStore(t, dir)
 	d := put(t, a, []byte("at work"))
+	a.naming.waitAll()
 	b := openStore(t, dir)
 	if b.Recovered() != (Recovery{}) || len(files(t, a.unsynced.Path())) != 1 {
 		t.Errorf("recovered %+v", b.Recovered())

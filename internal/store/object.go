@@ -167,6 +167,9 @@ func (w *ObjectWriter) SHA256() [sha256.Size]byte { return w.dual.SHA256() }
 // Commit gives the object its name and returns its digest, and whether it is new; one that is
 // here already is kept. The object is on the disk for good only after Sync, PutModule or
 // PutGeneration. Commit ends the writer, also when it fails; nothing is left of the object then.
+//
+// A small object's file may still be in the making when Commit returns. The other methods wait for
+// it where it matters; if it fails, a later Commit or Sync says so.
 func (w *ObjectWriter) Commit() (fsverity.Digest, bool, error) {
 	return w.commit(fsverity.Digest{})
 }
@@ -185,17 +188,15 @@ func (w *ObjectWriter) commit(want fsverity.Digest) (fsverity.Digest, bool, erro
 		return d, false, fault.New(fault.Refuse, fault.Verify, "build and sign the module again, or pull it from where it is unchanged",
 			"the image has digest %s, not %s as it should", d, want)
 	}
-	fresh, err := w.install(d)
+	fresh, err := w.s.naming.run(w, d)
 	if err != nil {
-		return fsverity.Digest{}, false, fmt.Errorf("store object %s: %w", d, err)
+		return fsverity.Digest{}, false, err
 	}
 	return d, fresh, nil
 }
 
+// install gives the object its name, and reports whether it had none.
 func (w *ObjectWriter) install(d fsverity.Digest) (bool, error) {
-	if found, err := w.s.keep(d, w.size); found || err != nil {
-		return false, err
-	}
 	dir := d.ObjectPath()[:2]
 	if w.file == nil {
 		// Not all in one directory: ext4 looks for a free inode near the directory, and passes

@@ -146,6 +146,7 @@ func TestSameObjectsAtOnce(t *testing.T) {
 
 // objectFile returns where an object lies.
 func objectFile(s *Store, d fsverity.Digest) string {
+	s.naming.wait(d)
 	return filepath.Join(s.ObjectsPath(), d.ObjectPath())
 }
 
@@ -217,6 +218,7 @@ func TestTornObjectIsReplaced(t *testing.T) {
 func TestObjectsIgnoresWhatIsNotOurs(t *testing.T) {
 	s := openStore(t, t.TempDir())
 	d := put(t, s, []byte("x"))
+	s.naming.waitAll()
 	dir := s.ObjectsPath()
 	for _, err := range []error{
 		os.WriteFile(filepath.Join(dir, "file"), nil, 0o600),

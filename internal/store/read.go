@@ -17,6 +17,7 @@ import (
 
 // HasObject reports whether the object is here. It doesn't look at its bytes.
 func (s *Store) HasObject(d fsverity.Digest) bool {
+	s.naming.wait(d)
 	var st unix.Stat_t
 	err := unix.Fstatat(int(s.objects.File().Fd()), d.ObjectPath(), &st, unix.AT_SYMLINK_NOFOLLOW)
 	return err == nil && st.Mode&unix.S_IFMT == unix.S_IFREG
@@ -25,6 +26,7 @@ func (s *Store) HasObject(d fsverity.Digest) bool {
 // OpenObject opens an object for reading. An object that isn't here gives an error that wraps
 // fs.ErrNotExist.
 func (s *Store) OpenObject(d fsverity.Digest) (*os.File, error) {
+	s.naming.wait(d)
 	path := d.ObjectPath()
 	// Without O_NONBLOCK the open of a FIFO would wait for its writer.
 	fd, err := unix.Openat(int(s.objects.File().Fd()), path, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
@@ -66,6 +68,7 @@ func pathError(doing string, dir *durable.Dir, path string, err error) error {
 // an error. Names that are none of the store's are passed over.
 func (s *Store) Objects() iter.Seq2[fsverity.Digest, error] {
 	return func(yield func(fsverity.Digest, error) bool) {
+		s.naming.waitAll()
 		dirs, err := s.objects.Names()
 		if err != nil {
 			yield(fsverity.Digest{}, err)

@@ -48,6 +48,7 @@ type Store struct {
 	freshMu sync.Mutex        // for appending to fresh while linking is held shared
 	fresh   []fsverity.Digest // linked since the last Sync took it
 
+	naming   naming
 	syncing  sync.Mutex    // one Sync at a time
 	failures atomic.Uint64 // how many of them failed
 
@@ -98,6 +99,7 @@ func (s *Store) open(dir string, opts Options) (err error) {
 		}
 	}
 	s.buffers.New = func() any { return new(buffer) }
+	s.naming.init(opts.Hook == nil)
 	if opts.ReadOnly {
 		return nil
 	}
@@ -127,7 +129,7 @@ func (s *Store) checkFormat() error {
 
 // Close gives up the handle. Objects that no record lists stay until Collect removes them.
 func (s *Store) Close() error {
-	var errs []error
+	errs := []error{s.naming.settle()}
 	if s.lock != nil {
 		errs = append(errs, s.lock.Unlock())
 		s.lock = nil

@@ -62,12 +62,16 @@ func (s *Store) Sync() error {
 	}
 	s.syncing.Lock()
 	defer s.syncing.Unlock()
+	err := s.naming.settle()
 	s.linking.Lock()
 	pending := s.fresh
 	s.fresh = nil
 	s.linking.Unlock()
 
-	if err := s.flush(pending); err != nil {
+	if err == nil {
+		err = s.flush(pending)
+	}
+	if err != nil {
 		s.failures.Add(1)
 		return errors.Join(fmt.Errorf("sync store: %w", err), s.removeObjects(pending))
 	}
@@ -78,7 +82,7 @@ func (s *Store) Sync() error {
 		return nil
 	}
 	// The marker's removal needs no sync: a marker too many costs a check, no more.
-	err := s.unsynced.Step("unsynced:remove", func() error { return s.unsynced.Root().Remove(s.marker) })
+	err = s.unsynced.Step("unsynced:remove", func() error { return s.unsynced.Root().Remove(s.marker) })
 	if err == nil || errors.Is(err, fs.ErrNotExist) {
 		s.marker = ""
 		return nil
@@ -125,6 +129,11 @@ func (s *Store) RemoveObject(d fsverity.Digest) error {
 	if err := s.writable(); err != nil {
 		return err
 	}
+	s.naming.wait(d)
+	return s.removeObject(d)
+}
+
+func (s *Store) removeObject(d fsverity.Digest) error {
 	return s.objects.Step("object:remove", func() error {
 		return s.objectError("remove", d, unix.Unlinkat(int(s.objects.File().Fd()), d.ObjectPath(), 0))
 	})

@@ -39,7 +39,7 @@ func (s Scenario) PowerCutEach(t *testing.T) {
 
 func (s Scenario) powerCuts(t *testing.T, journal bool) {
 	work := scratch(t)
-	disk, copied := filepath.Join(work, "disk"), filepath.Join(work, "copy")
+	disk := filepath.Join(work, "disk")
 	mnt, mntCopied := filepath.Join(work, "mnt"), filepath.Join(work, "mnt-copy")
 	if err := errors.Join(os.Mkdir(mnt, 0o700), os.Mkdir(mntCopied, 0o700)); err != nil {
 		t.Fatal(err)
@@ -65,6 +65,9 @@ func (s Scenario) powerCuts(t *testing.T, journal bool) {
 				return err
 			}
 		}
+		// Each copy has a name of its own: where another mount namespace holds on to an earlier
+		// one, mount would take that one's loop device, with its cache, for the same file again.
+		copied := filepath.Join(work, fmt.Sprintf("copy-%d", n))
 		if err := copySparse(disk, copied); err != nil {
 			return err
 		}
@@ -75,7 +78,7 @@ func (s Scenario) powerCuts(t *testing.T, journal bool) {
 			s.Check(t, filepath.Join(mntCopied, "dir"), op, nil)
 		})
 		n++
-		return nil
+		return os.Remove(copied)
 	}
 	err := s.Run(dir, cut)
 	if err == nil {
