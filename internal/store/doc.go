@@ -32,8 +32,8 @@
 // the kernel may have dropped their bytes, and the page cache would hide that from a check.
 //
 // fs-verity is enabled in Sync, after the syncfs: the kernel flushes a file when it enables it, and
-// one at a time that would be an fsync each. An object without it costs nothing but the kernel's
-// own check; PutModule enables it on every object of the module that lacks it.
+// one at a time that would be an fsync each. PutModule and PutGeneration make sure that every object
+// they refer to has it, older ones too, before they write the record.
 //
 // # Handles and locks
 //
