@@ -54,7 +54,7 @@ func ProveSource(ctx context.Context, from ociimage.Source, ref ociimage.Referen
 	}
 	root, stats, err := ociimage.Pull(ctx, from, image, ociimage.PullOptions{Sink: layer.Discard{}})
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("module %s: %w", want, err)
 	}
 	if _, _, err := checkSeal(root, sealed.Seal); err != nil {
 		return nil, fmt.Errorf("module %s: %w", want, err)
