@@ -55,13 +55,19 @@ func TestJSONShapes(t *testing.T) {
 // signedLayout returns a layout as one has it that was copied from a registry with its signature.
 func signedLayout(t testing.TB, m mod, key, repository string) string {
 	t.Helper()
+	return layoutAsIs(t, m.sealed(t), key, repository)
+}
+
+// layoutAsIs is signedLayout for a module that has its annotations already.
+func layoutAsIs(t testing.TB, m mod, key, repository string) string {
+	t.Helper()
 	dir := filepath.Join(tempDir(t), "signed")
 	l, err := ociimage.CreateLayout(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	image := m.sealed(t).addTo(t, l)
+	image := m.addTo(t, l)
 	sign(t, key, repository, string(image.Digest), func(s ociimage.Signature) error { return l.Attach(t.Context(), image, s) })
 	return dir
 }
