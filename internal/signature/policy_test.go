@@ -103,9 +103,15 @@ func TestPolicyIsRefused(t *testing.T) {
 		"no rules":                   {"schema_version: 1\n", "no rules, so it trusts nobody"},
 		"no schema version":          {strings.Replace(good, "schema_version: 1", "", 1), "schema_version is 0"},
 		"another schema version":     {strings.Replace(good, "schema_version: 1", "schema_version: 2", 1), "schema_version is 2"},
-		"not YAML":                   {"a: [", "did not find"},
-		"a key unknown":              {good + "default: allow\n", "default not found"},
-		"a key unknown in a rule":    {good + "    fallback: true\n", "fallback not found"},
+		"not YAML":                   {"a: [", "it isn't YAML: line 1: did not find"},
+		"a text":                     {"trust everybody", "line 1: there is the text `trust e...`, and it must be keys with values"},
+		"a list":                     {"- a\n", "line 1: there is a list, and it must be keys with values"},
+		"a rule that is a text":      {"schema_version: 1\nrules: [site]\n", "line 2: there is the text `site`, and it must be keys with values"},
+		"rules that are a text":      {"schema_version: 1\nrules: site\n", "the text `site`, and it must be a list"},
+		"a list for a name":          {"schema_version: 1\nrules: [{name: [x]}]\n", "there is a list, and it must be a text"},
+		"a text for the version":     {"schema_version: one\n", "the text `one`, and it must be a whole number"},
+		"a key unknown":              {good + "default: allow\n", "line 12: the key default isn't known"},
+		"a key unknown in a rule":    {good + "    fallback: true\n", "the key fallback isn't known"},
 		"a key twice":                {good + "    images: [\"**\"]\n", "already"},
 		"two documents":              {good + "---\n" + good, "more than one document"},
 		"an alias":                   {"schema_version: 1\nrules:\n  - &a {name: x}\n  - *a\n", "anchor"},
@@ -155,7 +161,7 @@ func TestPolicyIsRefused(t *testing.T) {
 		"two subjects":               {identities(`{issuer: "i", subject: "s", subject_regexp: "s"}`, "    trusted_root: root.json\n"), "either subject or subject_regexp"},
 		"a regexp that isn't one":    {identities(`{issuer: "i", subject_regexp: "a)|(?:b"}`, "    trusted_root: root.json\n"), "subject_regexp"},
 		"a regexp too long":          {identities(`{issuer: "i", subject_regexp: "`+strings.Repeat("a", regexpMax+1)+`"}`, "    trusted_root: root.json\n"), "longer than"},
-		"an issuer by regexp":        {identities(`{issuer_regexp: "i", subject: "s"}`, "    trusted_root: root.json\n"), "issuer_regexp not found"},
+		"an issuer by regexp":        {identities(`{issuer_regexp: "i", subject: "s"}`, "    trusted_root: root.json\n"), "the key issuer_regexp isn't known"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p, err := LoadPolicy([]byte(c.policy), files)
@@ -164,6 +170,9 @@ func TestPolicyIsRefused(t *testing.T) {
 			}
 			if !strings.Contains(err.Error(), c.words) {
 				t.Errorf("error %q\nlacks %q", err, c.words)
+			}
+			if strings.Contains(err.Error(), "signature.") || strings.Contains(err.Error(), "!!") {
+				t.Errorf("error %q names Go's types or YAML's tags", err)
 			}
 			if fault.KindOf(err) != fault.Refuse || fault.AreaOf(err) != fault.Verify || fault.HintOf(err) == "" {
 				t.Errorf("kind %v, area %v, hint %q", fault.KindOf(err), fault.AreaOf(err), fault.HintOf(err))

@@ -118,7 +118,7 @@ func parsePolicy(text []byte) (*policyDoc, error) {
 		if errors.Is(err, io.EOF) {
 			return nil, errors.New("it is empty, so it trusts nobody")
 		}
-		return nil, err
+		return nil, plainYAML(err)
 	}
 	if err := dec.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
 		return nil, errors.New("it holds more than one document")
@@ -130,7 +130,7 @@ func parsePolicy(text []byte) (*policyDoc, error) {
 	strict := yaml.NewDecoder(bytes.NewReader(text))
 	strict.KnownFields(true)
 	if err := strict.Decode(&doc); err != nil {
-		return nil, err
+		return nil, plainYAML(err)
 	}
 	return &doc, nil
 }
