@@ -158,14 +158,16 @@ func TestFetchTellsProgress(t *testing.T) {
 	offered := s.offer(ware{name: "app", files: map[string]string{"usr/a": long("a")}})
 	var told, total int64
 	var ends []error
-	f := Fetcher{Store: s.store, Source: s.layout, Verifier: s.verifier, Arch: "amd64", Now: nowZero,
+	f := Fetcher{
+		Store: s.store, Source: s.layout, Verifier: s.verifier, Arch: "amd64", Now: nowZero,
 		Progress: func(name string, n int64) (func(int64), func(error)) {
 			if name != "pull app 1" {
 				t.Errorf("progress of %q", name)
 			}
 			total = n
 			return func(n int64) { told += n }, func(err error) { ends = append(ends, err) }
-		}}
+		},
+	}
 	got, err := f.Fetch(t.Context(), offered, &Fresh{})
 	if err != nil || told != total || total != got.Pulled.Compressed || !slices.Equal(ends, []error{nil}) {
 		t.Errorf("told %d of %d, pulled %+v, ends %v, %v", told, total, got.Pulled, ends, err)

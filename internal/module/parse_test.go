@@ -109,7 +109,7 @@ func TestParseManifestRefused(t *testing.T) {
 		{"no version", "name: x\n", "missing"},
 		{"later version", "schema_version: 2\nname: x\n", "version 2 is not known"},
 		{"version as text", "schema_version: \"1\"\nname: x\n", "whole number"},
-		{"unknown key", head + "descripton: y\n", "line 3, column 1: descripton: unknown key"},
+		{"unknown key", head + "descr: y\n", "line 3, column 1: descr: unknown key"},
 		{"unknown key in a service", service + "  prt: 1\n", "line 6, column 3: services[0].prt: unknown key"},
 		{"key twice", head + "name: y\n", "name: the key is there twice"},
 		{"key that is no string", head + "1: y\n", "want a string as the key"},
