@@ -69,7 +69,7 @@ a whole system.`,
 	f.BoolVar(&o.Replace, "force", false, "replace a layout that is there already")
 	f.StringVar(&o.FromDir, "from-dir", "", "the directory that holds the module's files")
 	f.BoolVar(&o.KeepAttributes, "keep-attributes", false, "take owners, modes, times and xattrs from --from-dir as they are")
-	f.StringArrayVar(&o.Bases, "base", nil, "the OCI layout of a module to build upon; may be repeated, the lowest first")
+	f.StringArrayVar(&o.Bases, "base", nil, "the OCI layout of a module to build upon, one that you built or verified (its signatures are not checked); may be repeated, the lowest first")
 	f.StringVar(&o.Suite, "suite", modulebuild.DefaultSuite, "the Debian suite")
 	f.StringVar(&o.Variant, "variant", modulebuild.DefaultVariant, "the packages that a whole system begins with, in mmdebstrap's words")
 	f.StringArrayVar(&o.Mirrors, "mirror", nil, "a Debian mirror's URL, or a line of a sources.list; may be repeated (default: this machine's)")
