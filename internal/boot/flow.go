@@ -81,14 +81,14 @@ func (b *boot) identify(ctx context.Context) (string, error) {
 		return fmt.Sprintf("node %s, enrolled at %s", state.Credentials.InstanceID, state.Credentials.PlatformURL), nil
 	}
 	b.discovered, _, b.unidentified = identity.Resolver{Sources: b.config.Places.Sources()}.Resolve(ctx)
-	if b.unidentified != nil && len(b.plan.ran) == 0 {
+	switch {
+	case b.unidentified == nil:
+		return fmt.Sprintf("node %s of %s (from %s)", orUnnamed(b.discovered.InstanceID), b.discovered.PlatformURL, b.discovered.From.PlatformURL), nil
+	case len(b.plan.ran) == 0:
 		return "", b.unidentified
 	}
-	if b.unidentified != nil {
-		// A node that has run before needs no platform to run again.
-		return fmt.Sprintf("credentials %s, and nothing to enroll with; there is generation %d", state.Situation, b.plan.ran[0].Number), nil
-	}
-	return fmt.Sprintf("node %s of %s (from %s)", orUnnamed(b.discovered.InstanceID), b.discovered.PlatformURL, b.discovered.From.PlatformURL), nil
+	// A node that has run before needs no platform to run again.
+	return fmt.Sprintf("credentials %s, and nothing to enroll with; there is generation %d", state.Situation, b.plan.ran[0].Number), nil
 }
 
 // checkPersist refuses to make the directory that everything depends on: where it is missing, the

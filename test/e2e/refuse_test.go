@@ -82,7 +82,7 @@ func TestBootRefuses(t *testing.T) {
 			write(n.t, n.persist, nil, 0o600)
 		}, 3, []string{"file"}},
 		{"a size of nothing", nil, func(n *node) { n.flags = []string{"--upper-size", "many"} }, 3, []string{"--upper-size", "many"}},
-		{"an unknown flag", nil, func(n *node) { n.flags = []string{"--presist", "x"} }, 1, []string{"--presist", "--help"}},
+		{"an unknown flag", nil, func(n *node) { n.flags = []string{"--persistence", "x"} }, 1, []string{"--persistence", "--help"}},
 		{"no persist directory at all", nil, func(n *node) { n.flags = []string{"--persist", ""} }, 1, []string{"persist"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
