@@ -72,11 +72,12 @@ func (s *imageSource) read(ctx context.Context, app *cli.App, source string) (*t
 		return nil, err
 	}
 	defer in.Close()
-	return composefs.ReadDump(in, composefs.Limits{})
+	return named(source, "name a dump that mkcomposefs or powernode image dump wrote")(composefs.ReadDump(in, composefs.Limits{}))
 }
 
 // readImage reads the tree of an image, "-" being standard input.
 func readImage(ctx context.Context, app *cli.App, source string) (*tree.Node, error) {
+	const hint = "name an image made by mkcomposefs or powernode image create"
 	in, err := openInput(ctx, app, source)
 	if err != nil {
 		return nil, err
@@ -84,27 +85,31 @@ func readImage(ctx context.Context, app *cli.App, source string) (*tree.Node, er
 	defer in.Close()
 	if f, ok := in.(*os.File); ok {
 		if info, err := f.Stat(); err == nil && info.Mode().IsRegular() {
-			return named(source)(composefs.Read(f, info.Size()))
+			return named(source, hint)(composefs.Read(f, info.Size()))
 		}
 	}
 	image, err := io.ReadAll(io.LimitReader(in, composefs.ImageMax+1))
 	if err != nil {
 		return nil, fault.New(fault.Refuse, fault.Input, "name an image that can be read", "read %s: %w", source, err)
 	}
-	return named(source)(composefs.Read(bytes.NewReader(image), int64(len(image))))
+	return named(source, hint)(composefs.Read(bytes.NewReader(image), int64(len(image))))
 }
 
-// named says in an error which image it is about.
-func named(source string) func(*tree.Node, error) (*tree.Node, error) {
+// named says in an error which input it is about. Whatever is wrong with that is wrong with the
+// input: nobody promised that it is good, as a seal does.
+func named(source, remedy string) func(*tree.Node, error) (*tree.Node, error) {
 	return func(root *tree.Node, err error) (*tree.Node, error) {
 		if err == nil {
 			return root, nil
 		}
 		hint := fault.HintOf(err)
 		if hint == "" {
-			hint = "name an image made by mkcomposefs or powernode image create"
+			hint = remedy
 		}
-		return nil, fault.New(fault.KindOf(err), fault.AreaOf(err), hint, "%s: %w", source, err)
+		if source == "-" {
+			source = "standard input"
+		}
+		return nil, fault.New(fault.Refuse, fault.Input, hint, "%s: %w", source, err)
 	}
 }
 

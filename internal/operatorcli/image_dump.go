@@ -5,6 +5,7 @@ import (
 
 	"github.com/powernode/powernode-agent/internal/cli"
 	"github.com/powernode/powernode-agent/internal/composefs"
+	"github.com/powernode/powernode-agent/internal/fault"
 )
 
 // imageDumpCommand returns `powernode image dump`.
@@ -17,6 +18,9 @@ func imageDumpCommand(app *cli.App) *cobra.Command {
 		Example: `  powernode image dump root.cfs >root.dump`,
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if app.Format == cli.JSON {
+				return fault.New(fault.Refuse, fault.Input, "leave --output away, or use image ls", "a dump has no other form, JSON neither")
+			}
 			root, err := readImage(cmd.Context(), app, args[0])
 			if err != nil {
 				return err

@@ -154,20 +154,26 @@ func TestImageCommandsRefuseBadInput(t *testing.T) {
 		{[]string{"create", file, image}, cli.ExitFailure, "no directory; name a directory, or add --from-file"},
 		{[]string{"create", filepath.Join(dir, "none"), image}, cli.ExitFailure, "no such file or directory; name a directory"},
 		{[]string{"create", "--from-file", filepath.Join(dir, "none"), image}, cli.ExitFailure, "no such file or directory; name a file"},
-		{[]string{"create", "--from-file", file, image}, cli.ExitFailure, "line 1:"},
+		{[]string{"create", "--from-file", file, image}, cli.ExitFailure, file + ": read a composefs dump: line 1:"},
+		{[]string{"digest", "--from-file", file}, cli.ExitFailure, "; name a dump that mkcomposefs or powernode image dump wrote"},
+		{[]string{"digest", "--from-file", dir}, cli.ExitFailure, "is a directory; name a dump"},
 		{[]string{"create", "--from-file", "-", filepath.Join(dir, "none", "image")}, cli.ExitFailure, "no such file or directory; name a file in a directory"},
 		{[]string{"create", "--from-file", "--min-version=7", "-", image}, cli.ExitFailure, "use version 0 or 1"},
 		{[]string{"create", "--min-version=x", "-", image}, cli.ExitFailure, "see powernode image create --help"},
 		{[]string{"digest", "--from-file", "--use-epoch", "-"}, cli.ExitFailure, "use-epoch"},
 		{[]string{"dump", filepath.Join(dir, "none")}, cli.ExitFailure, "no such file or directory"},
 		{[]string{"dump", dir}, cli.ExitFailure, "is a directory"},
-		{[]string{"dump", file}, cli.ExitVerify, "the size must be"},
-		{[]string{"ls", broken}, cli.ExitVerify, "magic"},
+		{[]string{"dump", file}, cli.ExitFailure, "the size must be"},
+		{[]string{"dump", "-"}, cli.ExitFailure, "standard input: read a composefs image"},
+		{[]string{"ls", broken}, cli.ExitFailure, "magic"},
 	} {
 		code, out, errs := powernode(t, context.Background(), strings.NewReader(sampleDump), append([]string{"image"}, c.args...)...)
 		if code != c.code || !strings.Contains(errs, c.want) || out != "" || strings.Count(errs, "\n") != 1 {
 			t.Errorf("%v: code %d, %q, %q; want %d and %q", c.args, code, out, errs, c.code, c.want)
 		}
+	}
+	if code, out, errs := powernode(t, context.Background(), strings.NewReader(""), "image", "dump", "-", "-o", "json"); code != cli.ExitFailure || out != "" || !strings.Contains(errs, "use image ls") {
+		t.Errorf("a dump as JSON: code %d, %q, %q", code, out, errs)
 	}
 	if left, _ := os.ReadDir(dir); len(left) != 2 {
 		t.Errorf("left behind: %v", left)
