@@ -5,10 +5,12 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
 	"github.com/powernode/powernode-agent/internal/cli"
+	"github.com/powernode/powernode-agent/internal/durable"
 	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/signing"
 )
@@ -75,14 +77,22 @@ func createFile(path string, data []byte, perm fs.FileMode) error {
 		return fault.New(fault.Refuse, fault.Destructive, "choose another name with --out", "%s is there already", path)
 	}
 	if err != nil {
+		if err = durable.Diagnose(filepath.Dir(path), err); fault.AreaOf(err) == fault.Mount {
+			return err
+		}
 		return fault.New(fault.Refuse, fault.Input, "choose a place that can be written with --out", "%w", err)
 	}
-	_, err = f.Write(data)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
+	if err := fillFile(f, data); err != nil {
 		return errors.Join(err, os.Remove(path))
 	}
 	return nil
+}
+
+// fillFile writes a new file's content to the disk and closes it.
+func fillFile(f *os.File, data []byte) error {
+	_, err := f.Write(data)
+	if err == nil {
+		err = f.Sync()
+	}
+	return durable.Diagnose(filepath.Dir(f.Name()), errors.Join(err, f.Close()))
 }
