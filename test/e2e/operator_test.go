@@ -148,8 +148,11 @@ func TestOperatorRefuses(t *testing.T) {
 		{"a variety that isn't one", func(o *operating) result { return o.publish(good, "--variety", "sub") }, 1, []string{"variety", "subscription"}},
 		{"a repository that isn't one", func(o *operating) result { return o.publish(good, "--repository", "No Such/Name") }, 1, []string{"No Such/Name"}},
 		{"a registry that isn't there", func(o *operating) result {
-			return o.publish(good, "--repository", deadAddress(o.t)+"/modules/site")
-		}, 5, []string{"127.0.0.1:"}},
+			return o.publish(good, "--no-register", "--repository", deadAddress(o.t)+"/modules/site")
+		}, 5, []string{"127.0.0.1:", "refused"}},
+		{"a registry that isn't the platform's", func(o *operating) result {
+			return o.publish(good, "--repository", "registry.example/modules/site")
+		}, 1, []string{"registry.example/modules/site", "--no-register"}},
 
 		{"a node that is there", func(o *operating) result { return o.run("node", "create", "there") }, 1, []string{"there"}},
 		{"a node's name that isn't one", func(o *operating) result { return o.run("node", "create", "Not_One") }, 1, []string{"Not_One"}},
