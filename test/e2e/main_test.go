@@ -11,24 +11,27 @@ import (
 	"github.com/powernode/powernode-agent/internal/mount/mounttest"
 )
 
-// binEnv names the directory of the built programs; the tests' own child inherits it.
-const binEnv = "POWERNODE_E2E_BIN"
+// The tests' own child inherits both of these.
+const (
+	// binEnv names the directory of the built programs.
+	binEnv = "POWERNODE_E2E_BIN"
+	// runEnv names the directory that everything else of one run is in. It is on a disk, as a
+	// node's persist directory is.
+	runEnv = "POWERNODE_E2E_RUN"
+)
 
 // TestMain builds the programs once and runs the tests in a mount namespace of their own.
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
 func run(m *testing.M) int {
-	if os.Getenv(binEnv) == "" {
-		dir, err := os.MkdirTemp(scratch(), "powernode-e2e-bin-")
+	if os.Getenv(runEnv) == "" {
+		// This process only waits for its child, and cleans up also after one that was ended.
+		dir, err := os.MkdirTemp("/var/tmp", "powernode-e2e-")
 		if err == nil {
 			defer os.RemoveAll(dir) //nolint:errcheck // a scratch directory
-			err = build(dir)
+			err = prepare(dir)
 		}
 		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		if err := os.Setenv(binEnv, dir); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}
@@ -38,6 +41,18 @@ func run(m *testing.M) int {
 		panic(err)
 	}
 	return mounttest.Main(m)
+}
+
+// prepare makes what the child needs in the run's directory.
+func prepare(dir string) error {
+	if err := os.Setenv(runEnv, dir); err != nil || os.Getenv(binEnv) != "" {
+		return err
+	}
+	bin := filepath.Join(dir, "bin")
+	if err := build(bin); err != nil {
+		return err
+	}
+	return os.Setenv(binEnv, bin)
 }
 
 // build builds the programs as make build does, so that compiled packages are shared with it.
@@ -59,14 +74,10 @@ func build(dir string) error {
 // program returns the path of a built program.
 func program(name string) string { return filepath.Join(os.Getenv(binEnv), name) }
 
-// scratch is where temporary directories go: a file system on a disk, since a node's persist
-// directory is one.
-func scratch() string { return "/var/tmp" }
-
 // tempDir returns a new directory with a short path: sockets' paths are bounded.
 func tempDir(t testing.TB) string {
 	t.Helper()
-	dir, err := os.MkdirTemp(scratch(), "powernode-e2e-")
+	dir, err := os.MkdirTemp(os.Getenv(runEnv), "")
 	if err != nil {
 		t.Fatal(err)
 	}

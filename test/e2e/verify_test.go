@@ -145,8 +145,8 @@ func TestInterruptedBoot(t *testing.T) {
 	p.publish(base("1"))
 	p.publish(large(largeSize))
 	n := p.node("web", "base", "large")
-	network.left.Store(3 << 20) // and the boot waits for the rest
 	for _, s := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
+		network.left.Store(3 << 20) // and the boot waits for the rest
 		before := n.records()
 		b := n.bootProcess()
 		b.log.await(b.done, "pull large 1 ...")
