@@ -322,12 +322,14 @@ func TestProxyOnlyWhenGiven(t *testing.T) {
 			w.WriteHeader(http.StatusBadGateway)
 			return
 		}
-		w.WriteHeader(http.StatusOK)
-		down, _, err := http.NewResponseController(w).Hijack()
+		// The connection is taken over before the answer, so that the server can't write into the
+		// tunnel, and what it has read ahead goes along.
+		down, ahead, err := http.NewResponseController(w).Hijack()
 		if err != nil {
 			return
 		}
-		go func() { _, _ = io.Copy(up, down); up.Close() }()
+		_, _ = io.WriteString(down, "HTTP/1.1 200 OK\r\n\r\n")
+		go func() { _, _ = io.Copy(up, ahead); up.Close() }()
 		_, _ = io.Copy(down, up)
 		down.Close()
 	}))
