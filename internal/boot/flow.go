@@ -9,6 +9,7 @@ import (
 	"syscall"
 
 	"github.com/powernode/powernode-agent/internal/assemble"
+	"github.com/powernode/powernode-agent/internal/durable"
 	"github.com/powernode/powernode-agent/internal/enroll"
 	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/identity"
@@ -24,6 +25,7 @@ type boot struct {
 	facts  Facts
 
 	store *store.Store
+	lock  *durable.Lock
 	trust Trust
 	level mount.Level
 
@@ -41,7 +43,22 @@ type boot struct {
 	generation  store.Generation
 }
 
+// lockDisk keeps two boots from working on one disk at the same time. The lock ends with this
+// process, or when it becomes the new root's init.
+func (b *boot) lockDisk() error {
+	dir, err := durable.OpenDir(b.store.Path(), nil)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	b.lock, err = dir.TryLock("boot.lock", durable.Exclusive)
+	return err
+}
+
 func (b *boot) close() {
+	if b.lock != nil {
+		b.lock.Unlock()
+	}
 	if b.store != nil {
 		b.store.Close()
 	}
@@ -58,6 +75,9 @@ func (b *boot) identify(ctx context.Context) (string, error) {
 		return "", err
 	}
 	if b.store, err = store.Open(StateDir(b.config.Persist), store.Options{}); err != nil {
+		return "", err
+	}
+	if err := b.lockDisk(); err != nil {
 		return "", err
 	}
 	abilities, err := mount.Probe(b.store.ObjectsPath())
