@@ -58,7 +58,7 @@ func inside(work, name string, args []string) error {
 		return err
 	}
 	argv := []string{name}
-	for _, arg := range args {
+	for _, arg := range withoutAdminDir(args) {
 		if archive, ok := strings.CutPrefix(arg, filepath.Join(work, "archives")+"/"); ok {
 			arg = archivesInside + archive
 		}
@@ -71,6 +71,22 @@ func inside(work, name string, args []string) error {
 		}
 	}
 	return unix.Exec(program, argv, env)
+}
+
+// withoutAdminDir leaves out where apt 3 (Debian 13) tells dpkg to keep its database: beside apt's
+// own state, which is outside of the root. Inside, dpkg's own default is the right place.
+func withoutAdminDir(args []string) []string {
+	const option = "--admindir"
+	var kept []string
+	for i := 0; i < len(args); i++ {
+		switch {
+		case args[i] == option:
+			i++ // its value
+		case !strings.HasPrefix(args[i], option+"="):
+			kept = append(kept, args[i])
+		}
+	}
+	return kept
 }
 
 // enter makes root the only file system there is, and cuts the network off. Other than after

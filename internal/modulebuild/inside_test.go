@@ -232,3 +232,10 @@ func TestCopyAccounts(t *testing.T) {
 		t.Errorf("a link out: %v", err)
 	}
 }
+
+func TestAptDoesNotMoveDpkgsDatabase(t *testing.T) {
+	got := withoutAdminDir([]string{"--admindir", "/outside", "--admindir=/outside", "--force-confold", "--unpack", "/archives/x.deb"})
+	if strings.Join(got, " ") != "--force-confold --unpack /archives/x.deb" {
+		t.Errorf("%q", got)
+	}
+}
