@@ -86,7 +86,7 @@ func (c *Composition) Keep(st *store.Store, cause, level string, now time.Time) 
 	// Damaged records are left out, and are no reason not to make another.
 	known, _ := st.Generations()
 	for _, g := range slices.Backward(known) {
-		if g.RootDigest == c.RootDigest && sameModules(g.Modules, modules) {
+		if g.RootDigest == c.RootDigest && Same(g.Modules, modules) {
 			return g, nil
 		}
 	}
@@ -98,12 +98,9 @@ func (c *Composition) Keep(st *store.Store, cause, level string, now time.Time) 
 	return g, nil
 }
 
-// sameModules reports whether a and b hold the same modules in the same ranks, in any order.
-func sameModules(a, b []store.GenerationModule) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	in := make(map[store.GenerationModule]bool, len(a))
+// Same reports whether a and b hold the same modules, in any order. Neither holds one twice.
+func Same[T comparable](a, b []T) bool {
+	in := make(map[T]bool, len(a))
 	for _, m := range a {
 		in[m] = true
 	}
@@ -112,7 +109,7 @@ func sameModules(a, b []store.GenerationModule) bool {
 			return false
 		}
 	}
-	return true
+	return len(a) == len(b)
 }
 
 // WantedOf returns what a generation's record asks for. Repositories come from the store's own

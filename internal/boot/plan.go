@@ -58,7 +58,7 @@ func (b *boot) fallBack(reason error) error {
 			reason = fmt.Errorf("%w; nor can generation %d be used: %w", reason, g.Number, err)
 			continue
 		}
-		if sameWanted(wanted, b.plan.wanted) {
+		if assemble.Same(wanted, b.plan.wanted) {
 			continue
 		}
 		b.remark(fmt.Sprintf("%v; staying with generation %d", reason, g.Number), fault.HintOf(reason))
@@ -86,20 +86,6 @@ func (b *boot) insteadOf(ctx context.Context, reason error, steps ...func(contex
 		}
 	}
 	return reason
-}
-
-// sameWanted reports whether both ask for the same modules.
-func sameWanted(a, b []assemble.Wanted) bool {
-	in := make(map[assemble.Wanted]bool, len(a))
-	for _, w := range a {
-		in[w] = true
-	}
-	for _, w := range b {
-		if !in[w] {
-			return false
-		}
-	}
-	return len(a) == len(b)
 }
 
 // remark keeps something that a person should know, and says it on the console.

@@ -14,6 +14,8 @@ import (
 	"testing/iotest"
 
 	"pgregory.net/rapid"
+
+	"github.com/powernode/powernode-agent/internal/oracle"
 )
 
 // reference is the digest computed the plain way: level by level, each as one slice.
@@ -89,10 +91,7 @@ func TestSizes(t *testing.T) {
 
 // TestTool compares with fsverity-utils.
 func TestTool(t *testing.T) {
-	tool, err := exec.LookPath("fsverity")
-	if err != nil {
-		t.Skip("fsverity (package fsverity) isn't installed")
-	}
+	tool := oracle.Path(t, "fsverity")
 	dir := t.TempDir()
 	args := []string{"digest", "--compact"}
 	for _, size := range sizes {
