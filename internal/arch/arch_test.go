@@ -19,13 +19,14 @@ const module = "github.com/powernode/powernode-agent/"
 // only, or of its own floor where sameFloor names the pair.
 var layers = [][]string{
 	{"internal/fault", "internal/nodeapi", "internal/operatorapi", "internal/secret"},
-	{"internal/version", "internal/fsverity", "internal/durable", "internal/module", "internal/nodehttp", "internal/operatorclient"},
-	{"internal/tree"},
-	{"internal/mount", "internal/erofs", "internal/layer"},
+	{"internal/version", "internal/fsverity", "internal/durable", "internal/module", "internal/nodehttp", "internal/operatorclient", "internal/kmod", "internal/device"},
+	{"internal/tree", "internal/bootconfig", "internal/network"},
+	{"internal/mount", "internal/erofs", "internal/layer", "internal/persist"},
 	{"internal/composefs", "internal/switchroot"},
 	{"internal/compose", "internal/store", "internal/identity", "internal/signature", "internal/signing", "internal/nodeclient"},
-	{"internal/ociimage", "internal/enroll"},
-	{"internal/assemble", "internal/modulebuild", "internal/publish"},
+	{"internal/ociimage", "internal/enroll", "internal/trial"},
+	{"internal/assemble", "internal/modulebuild", "internal/publish", "internal/health"},
+	{"internal/reconcile", "internal/rootfs"},
 	{"internal/boot", "internal/runtime", "internal/platform"},
 	{"internal/cli"},
 	{"internal/agentcli", "internal/platformcli", "internal/operatorcli"},
@@ -37,12 +38,15 @@ var sameFloor = map[string][]string{}
 
 // outside says which packages may import a library that only they may know. Test files are free.
 var outside = map[string][]string{
-	"oras.land/oras-go":     {"internal/ociimage"},
-	"github.com/sigstore/":  {"internal/signature", "internal/signing"},
-	"modernc.org/sqlite":    {"internal/platform"},
-	"github.com/pressly/":   {"internal/platform"},
-	"github.com/spf13/":     {"internal/cli", "internal/agentcli", "internal/platformcli", "internal/operatorcli"},
-	"github.com/vbauerster": {"internal/cli"},
+	"oras.land/oras-go":        {"internal/ociimage"},
+	"github.com/sigstore/":     {"internal/signature", "internal/signing"},
+	"modernc.org/sqlite":       {"internal/platform"},
+	"github.com/pressly/":      {"internal/platform"},
+	"github.com/spf13/":        {"internal/cli", "internal/agentcli", "internal/platformcli", "internal/operatorcli"},
+	"github.com/vbauerster":    {"internal/cli"},
+	"github.com/vishvananda/":  {"internal/network"},
+	"github.com/insomniacslk/": {"internal/network"},
+	"github.com/godbus/":       {"internal/health"},
 }
 
 // standardOnly are the packages that import nothing but the standard library and each other.
