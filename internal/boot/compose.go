@@ -4,9 +4,7 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/powernode/powernode-agent/internal/assemble"
 	"github.com/powernode/powernode-agent/internal/fault"
-	"github.com/powernode/powernode-agent/internal/mount"
 )
 
 // verify proves every module of the plan from the store, whatever fetch did: signature, seal,
@@ -23,16 +21,12 @@ func (b *boot) verify(ctx context.Context) (string, error) {
 }
 
 func (b *boot) prove(ctx context.Context) error {
-	prover := assemble.Prover{Store: b.store, Verifier: b.trust.Verifier, Fresh: b.plan.fresh.Set(), Enforce: b.level == mount.Enforced}
-	b.proven = b.proven[:0]
-	for _, w := range b.plan.wanted {
-		p, err := prover.Prove(ctx, w)
-		if err != nil {
-			return err
-		}
-		b.proven = append(b.proven, p)
+	r, err := b.reconcile()
+	if err != nil {
+		return err
 	}
-	return nil
+	b.proven, err = r.Prove(ctx, b.plan.wanted)
+	return err
 }
 
 // compose makes the root image. Modules that don't go together give way to those of a generation
@@ -52,11 +46,8 @@ func (b *boot) compose(ctx context.Context) (string, error) {
 // composePlan composes the proven modules and puts the root image into the store. No record names
 // it yet.
 func (b *boot) composePlan(ctx context.Context) error {
-	c, err := assemble.Compose(b.proven)
+	c, err := b.reconciler.Compose(ctx, b.proven)
 	if err != nil {
-		return err
-	}
-	if err := c.Store(ctx, b.store, b.level == mount.Enforced); err != nil {
 		return err
 	}
 	b.composition = c
@@ -68,7 +59,7 @@ func (b *boot) composePlan(ctx context.Context) error {
 func (b *boot) keep() error {
 	c := b.composition
 	var err error
-	if b.generation, err = c.Keep(b.store, "boot", string(b.level), b.config.Now()); err != nil {
+	if b.generation, err = b.reconciler.Keep(c, "boot"); err != nil {
 		return err
 	}
 	if err := b.store.Promote(b.generation.Number); err != nil {

@@ -2,17 +2,11 @@ package boot
 
 import (
 	"context"
-	"crypto/tls"
 	"fmt"
 	"runtime"
-	"strings"
+	"time"
 
-	"github.com/powernode/powernode-agent/internal/assemble"
-	"github.com/powernode/powernode-agent/internal/fault"
-	"github.com/powernode/powernode-agent/internal/fsverity"
-	"github.com/powernode/powernode-agent/internal/nodeapi"
-	"github.com/powernode/powernode-agent/internal/nodeclient"
-	"github.com/powernode/powernode-agent/internal/ociimage"
+	"github.com/powernode/powernode-agent/internal/reconcile"
 )
 
 // fetch asks the platform what to run and brings it into the store. Without the platform, or with
@@ -36,76 +30,55 @@ func (b *boot) fetch(ctx context.Context) (string, error) {
 
 // fetchAssigned makes the platform's list the plan once all of it is in the store.
 func (b *boot) fetchAssigned(ctx context.Context) error {
-	client, err := nodeclient.New(nodeclient.Config{Credentials: b.credentials})
+	r, err := b.reconcile()
 	if err != nil {
 		return err
 	}
-	defer client.Close()
-	list, err := client.Modules(ctx)
+	plan, err := r.Fetch(ctx)
 	if err != nil {
 		return err
 	}
-	if len(list.Modules) == 0 {
-		return fault.New(fault.Refuse, fault.Platform, "assign modules to it: powernode assign",
-			"the platform has no modules for node %s", b.credentials.InstanceID)
+	b.facts.Pulled = Pulled(plan.Pulled)
+	for _, text := range plan.Remarks {
+		b.remark(text, "")
 	}
-	pinned, err := client.TLSConfig()
-	if err != nil {
+	if err := plan.Err(); err != nil {
 		return err
 	}
-	own := strings.TrimPrefix(b.credentials.PlatformURL, "https://")
-	own, _, _ = strings.Cut(own, "/")
-	registry := ociimage.NewClient(ociimage.Options{
-		UserAgent: "powernode-agent",
-		// The platform's own registry is behind its CA, and knows the node by its certificate. Any
-		// other gets the system's roots and hears nothing of the node's identity.
-		TLSFor: func(host string) *tls.Config {
-			if host == own {
-				return pinned
-			}
-			return nil
-		},
-	})
-	defer registry.Close()
-	fetcher := assemble.Fetcher{
-		Store: b.store, Source: registry, Verifier: b.trust.Verifier, Arch: runtime.GOARCH, Now: b.config.Now,
+	b.plan.wanted, b.plan.expected = plan.Wanted, plan.Expected
+	return nil
+}
+
+// reconcile returns what fetches, proves and composes for this boot, with the credentials that
+// enroll found.
+func (b *boot) reconcile() (*reconcile.Reconciler, error) {
+	if b.reconciler != nil {
+		return b.reconciler, nil
+	}
+	var err error
+	b.reconciler, err = reconcile.New(reconcile.Config{
+		Store: b.store, Verifier: b.trust.Verifier, Credentials: b.credentials, Arch: runtime.GOARCH,
+		Level: b.level, Now: b.config.Now, Patience: b.patience(),
 		Progress: func(name string, total int64) (func(int64), func(error)) {
 			d := b.config.Progress(name, total)
 			return d.Add, d.Done
 		},
-	}
-	wanted := make([]assemble.Wanted, 0, len(list.Modules))
-	for _, m := range list.Modules {
-		fetched, err := b.fetchModule(ctx, &fetcher, m)
-		if err != nil {
-			return err
-		}
-		wanted = append(wanted, fetched.Wanted)
-	}
-	b.plan.wanted = wanted
-	if list.RootDigest != "" {
-		if b.plan.expected, err = fsverity.ParseDigest(list.RootDigest); err != nil {
-			b.remark("the platform's root digest can't be read: "+err.Error(), "")
-		}
-	}
-	return nil
+		Notify: func(err error, wait time.Duration) {
+			b.console("          %v; trying again in %s", err, wait.Round(100*time.Millisecond))
+		},
+	})
+	return b.reconciler, err
 }
 
-func (b *boot) fetchModule(ctx context.Context, fetcher *assemble.Fetcher, m nodeapi.Module) (assemble.Fetched, error) {
-	if err := nodeclient.CheckModule(m); err != nil {
-		return assemble.Fetched{}, err
+// patience returns how long to ask the platform: briefly where there is something to run without
+// it. In namespaces somebody is waiting who can look into it.
+func (b *boot) patience() reconcile.Patience {
+	switch {
+	case len(b.plan.ran) > 0 || b.plan.back.Number != 0:
+		return reconcile.Brief()
+	case b.config.Namespace:
+		return reconcile.Patience{}
+	default:
+		return reconcile.Long()
 	}
-	fetched, err := fetcher.Fetch(ctx, m, &b.plan.fresh)
-	if err != nil {
-		return fetched, err
-	}
-	p := &b.facts.Pulled
-	if s := fetched.Pulled; s.Layers > 0 {
-		p.Modules++
-		p.Layers += s.Layers
-		p.Bytes += s.Compressed
-		p.Objects += s.Objects
-		p.NewObjects += s.NewObjects
-	}
-	return fetched, nil
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/powernode/powernode-agent/internal/identity"
 	"github.com/powernode/powernode-agent/internal/mount"
 	"github.com/powernode/powernode-agent/internal/nodehttp"
+	"github.com/powernode/powernode-agent/internal/reconcile"
 	"github.com/powernode/powernode-agent/internal/store"
 	"github.com/powernode/powernode-agent/internal/version"
 )
@@ -38,6 +39,7 @@ type boot struct {
 	upper mount.ID
 
 	plan        plan
+	reconciler  *reconcile.Reconciler
 	proven      []*assemble.Proven
 	composition *assemble.Composition
 	generation  store.Generation
@@ -56,6 +58,9 @@ func (b *boot) lockDisk() error {
 }
 
 func (b *boot) close() {
+	if b.reconciler != nil {
+		b.reconciler.Close()
+	}
 	if b.lock != nil {
 		b.lock.Unlock()
 	}

@@ -19,8 +19,7 @@ type plan struct {
 	// ran are the generations that ran before and weren't tried yet in this boot, best first.
 	ran []store.Generation
 	// back is the generation that the plan fell back to; zero while it is the platform's.
-	back  store.Generation
-	fresh assemble.Fresh
+	back store.Generation
 }
 
 // ranBefore returns the generations that are a way back: the current one, then the one before it.

@@ -1,0 +1,128 @@
+package reconcile
+
+import (
+	"context"
+	"crypto/tls"
+	"net/url"
+	"time"
+
+	"github.com/powernode/powernode-agent/internal/assemble"
+	"github.com/powernode/powernode-agent/internal/enroll"
+	"github.com/powernode/powernode-agent/internal/fault"
+	"github.com/powernode/powernode-agent/internal/mount"
+	"github.com/powernode/powernode-agent/internal/nodeapi"
+	"github.com/powernode/powernode-agent/internal/nodeclient"
+	"github.com/powernode/powernode-agent/internal/ociimage"
+	"github.com/powernode/powernode-agent/internal/signature"
+	"github.com/powernode/powernode-agent/internal/store"
+)
+
+// Config are the settings of a Reconciler. Store, Verifier and Level must be given.
+type Config struct {
+	Store    *store.Store
+	Verifier *signature.Verifier
+	// Credentials are the node's; nil where it has none that serve, which leaves nobody to ask for
+	// a list, and only registries other than the platform's own.
+	Credentials *enroll.Credentials
+	// Arch is the GOARCH to fetch for.
+	Arch string
+	// Level is the integrity level that what is composed is to be mounted with.
+	Level mount.Level
+	// Progress is told of a download of total bytes that begins, and returns what to tell of n more
+	// bytes and of the end; nil shows nothing.
+	Progress func(name string, total int64) (add func(n int64), done func(error))
+	// Now is the clock; nil is time.Now.
+	Now func() time.Time
+
+	// Patience says how long to ask. Notify, if not nil, is told of each call to the platform that
+	// failed and is tried again.
+	Patience Patience
+	Notify   func(err error, wait time.Duration)
+
+	// Platform and Source take the place of the platform of Credentials and of the registries; for
+	// tests. nil for the real ones.
+	Platform Platform
+	Source   ociimage.Source
+}
+
+// Platform says what a node should run.
+type Platform interface {
+	Modules(ctx context.Context) (*nodeapi.ModuleList, error)
+}
+
+// Reconciler does one piece of work on a store: a boot, an update. It is not safe for concurrent
+// use.
+type Reconciler struct {
+	config   Config
+	client   *nodeclient.Client
+	registry *ociimage.Client
+
+	platform Platform
+	source   ociimage.Source
+	// fresh are the objects that this process hashed on their way into the store.
+	fresh assemble.Fresh
+	// tried are the modules that were fetched again because of damage: once is enough.
+	tried map[string]bool
+}
+
+// New returns a Reconciler. It sends nothing.
+func New(c Config) (*Reconciler, error) {
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	r := &Reconciler{config: c, platform: c.Platform, source: c.Source, tried: make(map[string]bool)}
+	var pinned *tls.Config
+	var own string
+	if c.Credentials != nil {
+		var err error
+		if r.client, err = nodeclient.New(nodeclient.Config{
+			Credentials: c.Credentials, Retry: c.Patience.Retry, HTTP: c.Patience.HTTP, Notify: c.Notify,
+		}); err != nil {
+			return nil, err
+		}
+		if pinned, err = r.client.TLSConfig(); err != nil {
+			r.Close()
+			return nil, err
+		}
+		own = hostOf(c.Credentials.PlatformURL)
+		if r.platform == nil {
+			r.platform = r.client
+		}
+	}
+	if r.source == nil {
+		r.registry = ociimage.NewClient(ociimage.Options{
+			UserAgent: "powernode-agent", Retry: c.Patience.Registry,
+			// The platform's own registry is behind its CA, and knows the node by its certificate. Any
+			// other gets the system's roots and hears nothing of the node's identity.
+			TLSFor: func(host string) *tls.Config {
+				if host == own {
+					return pinned
+				}
+				return nil
+			},
+		})
+		r.source = r.registry
+	}
+	return r, nil
+}
+
+// Close drops the idle connections. The store stays open.
+func (r *Reconciler) Close() {
+	if r.client != nil {
+		r.client.Close()
+	}
+	if r.registry != nil {
+		r.registry.Close()
+	}
+}
+
+// hostOf returns the host[:port] of a platform URL as enroll keeps it.
+func hostOf(platform string) string {
+	u, err := url.Parse(platform)
+	if err != nil {
+		return ""
+	}
+	return u.Host
+}
+
+var errNobodyToAsk = fault.New(fault.Refuse, fault.Platform, "enroll this node: powernode-agent enroll", "ask the platform for the modules: this node has no credentials that serve")
