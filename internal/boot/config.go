@@ -46,7 +46,6 @@ type Download interface {
 const (
 	stateName = "var/lib/powernode"
 	pkiName   = "pki"
-	rootsName = "roots"
 )
 
 // PersistInRoot is where Persist is in the booted system.

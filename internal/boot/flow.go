@@ -16,6 +16,7 @@ import (
 	"github.com/powernode/powernode-agent/internal/mount"
 	"github.com/powernode/powernode-agent/internal/nodehttp"
 	"github.com/powernode/powernode-agent/internal/reconcile"
+	"github.com/powernode/powernode-agent/internal/rootfs"
 	"github.com/powernode/powernode-agent/internal/store"
 	"github.com/powernode/powernode-agent/internal/version"
 )
@@ -35,8 +36,8 @@ type boot struct {
 	// unidentified says why discovered isn't enough to enroll with.
 	unidentified error
 
-	// upper identifies the mount that holds the upper.
-	upper mount.ID
+	// root is the root that was made.
+	root *rootfs.Root
 
 	plan        plan
 	reconciler  *reconcile.Reconciler

@@ -1,7 +1,6 @@
 package boot
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -10,7 +9,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/powernode/powernode-agent/internal/durable"
 	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/switchroot"
 )
@@ -48,27 +46,6 @@ func (b *boot) handOver() error {
 // initEnvironment is all that init inherits: nothing of what the boot was configured with.
 var initEnvironment = []string{
 	"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "TERM=linux", "LANG=C.UTF-8",
-}
-
-// persistentName is the directory of the root whose content outlives the boot.
-const persistentName = "var"
-
-// bindPersistent makes /persist and /var of the new root outlive the boot.
-func (b *boot) bindPersistent(ctx context.Context, root *switchroot.Root) error {
-	persist, err := os.Open(b.config.Persist)
-	if err != nil {
-		return err
-	}
-	defer persist.Close()
-	if err := root.Bind(persist, filepath.Base(PersistInRoot)); err != nil {
-		return err
-	}
-	roots, err := durable.MakeDir(filepath.Join(StateDir(b.config.Persist), rootsName), 0o700, nil)
-	if err != nil {
-		return err
-	}
-	defer roots.Close()
-	return root.Persist(ctx, roots, persistentName)
 }
 
 // luggage is what goes from the old root to the new one by hand, because an ordinary system's

@@ -46,6 +46,19 @@ func Open(path string, o Options) (*Root, error) {
 	return &Root{dir: dir, how: how, namespace: o.Namespace}, nil
 }
 
+// OpenToFurnish opens the root that is mounted at path to make it ready, in any process that may
+// mount. Switching to it is somebody else's part: Switch refuses.
+func OpenToFurnish(path string) (*Root, error) {
+	if _, err := mount.At(path); err != nil {
+		return nil, fault.New(fault.Broken, fault.Mount, "", "furnish the new root: %w", err)
+	}
+	dir, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("furnish the new root: %w", err)
+	}
+	return &Root{dir: dir}, nil
+}
+
 // Close gives up the handle and leaves everything that was mounted.
 func (r *Root) Close() error { return r.dir.Close() }
 
@@ -66,6 +79,9 @@ type Freed struct {
 // An error that is a refusal came before any change to a mount. After any other the caller should
 // not go on: it stopped between. Executing init is the caller's part.
 func (r *Root) Switch() (Freed, error) {
+	if r.how == 0 {
+		return Freed{}, fault.New(fault.Refuse, fault.Destructive, "", "switch root: this root was opened to be furnished only")
+	}
 	targets, err := r.kernelTargets()
 	if err != nil {
 		return Freed{}, err
