@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"strings"
+
+	"github.com/powernode/powernode-agent/internal/bootconfig"
 )
 
 // Cmdline is the kernel command line: powernode.instance_uuid, powernode.bootstrap_token,
@@ -17,12 +19,6 @@ type Cmdline struct {
 // Name returns "cmdline".
 func (Cmdline) Name() string { return "cmdline" }
 
-const (
-	cmdlinePrefix = "powernode."
-	// maxCmdline is far above any architecture's COMMAND_LINE_SIZE.
-	maxCmdline = 64 << 10
-)
-
 var cmdlineKeys = map[field]string{
 	fieldInstanceID: "instance_uuid", fieldToken: "bootstrap_token", fieldPlatformURL: "platform_url",
 	fieldCA: "ca_pem", fieldCAFile: "ca_file",
@@ -34,7 +30,7 @@ func (c Cmdline) Find(context.Context) (Found, error) {
 	if path == "" {
 		path = "/proc/cmdline"
 	}
-	text, err := readFile(path, maxCmdline)
+	text, err := readFile(path, bootconfig.CmdlineMax)
 	switch {
 	case absent(err):
 		return Found{}, NotFound("there is no %s", path)
@@ -62,76 +58,20 @@ func (c Cmdline) Find(context.Context) (Found, error) {
 // in a name and the last of several wins.
 func parseCmdline(line string) (claims, error) {
 	values := map[string]string{}
-	for _, p := range splitCmdline(line) {
-		name, ok := strings.CutPrefix(p.name, cmdlinePrefix)
+	for _, p := range bootconfig.Split(line) {
+		name, ok := p.Own()
 		if !ok {
 			continue
 		}
-		if p.open {
-			return claims{}, fmt.Errorf("the quote in %s%.40s isn't closed", cmdlinePrefix, name)
+		if p.Open {
+			return claims{}, fmt.Errorf("the quote in %s%.40s isn't closed", bootconfig.Prefix, name)
 		}
-		values[strings.ReplaceAll(name, "-", "_")] = strings.TrimSpace(p.value)
+		values[name] = strings.TrimSpace(p.Value)
 	}
 	get := func(f field) string { return values[cmdlineKeys[f]] }
 	return claims{
 		instanceID: get(fieldInstanceID), token: get(fieldToken), platformURL: get(fieldPlatformURL),
 		ca: get(fieldCA), caFile: get(fieldCAFile),
-		key: func(f field) string { return cmdlinePrefix + cmdlineKeys[f] },
+		key: func(f field) string { return bootconfig.Prefix + cmdlineKeys[f] },
 	}, nil
 }
-
-// parameter is one word of the command line; open says that a quote in it was never closed.
-type parameter struct {
-	name, value string
-	open        bool
-}
-
-// splitCmdline follows the kernel's next_arg (lib/cmdline.c): words end at white space outside
-// double quotes; a word is cut at its first "=", so that a value may hold more of them; quotes
-// around the word or its value are taken off; what follows "--" is for init. Beyond the kernel, the
-// value of a powernode.* parameter may be in single quotes.
-func splitCmdline(line string) []parameter {
-	var out []parameter
-	for i := 0; ; {
-		for i < len(line) && isSpace(line[i]) {
-			i++
-		}
-		if i == len(line) {
-			return out
-		}
-		start, equals := i, -1
-		var quote byte
-		ours := strings.HasPrefix(line[start:], cmdlinePrefix)
-		for ; i < len(line) && (quote != 0 || !isSpace(line[i])); i++ {
-			switch c := line[i]; {
-			case quote == 0 && (c == '"' || c == '\'' && ours && equals >= 0 && i == equals+1):
-				quote = c
-			case c == quote:
-				quote = 0
-			case c == '=' && equals < 0:
-				equals = i
-			}
-		}
-		word := line[start:i]
-		if word == "--" {
-			return out
-		}
-		out = append(out, newParameter(word, quote != 0))
-	}
-}
-
-func newParameter(word string, open bool) parameter {
-	if strings.HasPrefix(word, `"`) {
-		word = strings.TrimSuffix(word[1:], `"`)
-	}
-	name, value, _ := strings.Cut(word, "=")
-	if strings.HasPrefix(value, `"`) {
-		value = strings.TrimSuffix(value[1:], `"`)
-	} else if strings.HasPrefix(value, "'") && strings.HasPrefix(name, cmdlinePrefix) {
-		value = strings.TrimSuffix(value[1:], "'")
-	}
-	return parameter{name: name, value: value, open: open}
-}
-
-// isSpace is the kernel's isspace for ASCII.
-func isSpace(c byte) bool { return c == ' ' || c >= '\t' && c <= '\r' }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/powernode/powernode-agent/internal/bootconfig"
 	"github.com/powernode/powernode-agent/internal/nodehttp/pkitest"
 )
 
@@ -26,44 +27,6 @@ func write(t testing.TB, name, content string) string {
 		t.Fatal(err)
 	}
 	return path
-}
-
-func TestSplitCmdline(t *testing.T) {
-	for _, c := range []struct {
-		in   string
-		want []string // name|value, with ! where a quote stayed open
-	}{
-		{"", nil},
-		{" \t\n", nil},
-		{"ro quiet", []string{"ro|", "quiet|"}},
-		{"a=b  c=d\n", []string{"a|b", "c|d"}},
-		{"a=b=c==", []string{"a|b=c=="}},
-		{`a="b c" d`, []string{"a|b c", "d|"}},
-		{`"a=b c" d`, []string{"a|b c", "d|"}},
-		{`a=b" c"d e`, []string{`a|b" c"d`, "e|"}},
-		{`a='b c' d`, []string{"a|'b", "c'|", "d|"}},
-		{`powernode.a='b c' d`, []string{"powernode.a|b c", "d|"}},
-		{`powernode.a=it's d`, []string{"powernode.a|it's", "d|"}},
-		{`powernode.a='b "c' d`, []string{`powernode.a|b "c`, "d|"}},
-		{`a="b c`, []string{"a|b c!"}},
-		{`a= b`, []string{"a|", "b|"}},
-		{`=b`, []string{"|b"}},
-		{"a=1 -- b=2", []string{"a|1"}},
-		{"a=1 --b=2", []string{"a|1", "--b|2"}},
-		{"a=1\vb=2\fc", []string{"a|1", "b|2", "c|"}},
-	} {
-		var got []string
-		for _, p := range splitCmdline(c.in) {
-			s := p.name + "|" + p.value
-			if p.open {
-				s += "!"
-			}
-			got = append(got, s)
-		}
-		if d := cmp.Diff(c.want, got); d != "" {
-			t.Errorf("%q: %s", c.in, d)
-		}
-	}
 }
 
 func TestCmdline(t *testing.T) {
@@ -102,7 +65,7 @@ func TestCmdline(t *testing.T) {
 		{name: "relative CA file", line: "powernode.ca_file=ca.pem", err: "isn't an absolute path"},
 		{name: "missing CA file", line: "powernode.ca_file=/nonexistent/ca.pem", err: "powernode.ca_file: open /nonexistent/ca.pem"},
 		{name: "CA directory", line: "powernode.ca_file=/proc/self/fd", err: "isn't a regular file"},
-		{name: "huge", line: strings.Repeat("x", maxCmdline+1), err: "longer than"},
+		{name: "huge", line: strings.Repeat("x", bootconfig.CmdlineMax+1), err: "longer than"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			path := write(t, "cmdline", c.line)
@@ -158,9 +121,9 @@ func FuzzParseCmdline(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, line string) {
-		for _, p := range splitCmdline(line) {
-			if !strings.Contains(line, p.value) || strings.Contains(p.name, "=") {
-				t.Fatalf("%q gives name %q, value %q", line, p.name, p.value)
+		for _, p := range bootconfig.Split(line) {
+			if !strings.Contains(line, p.Value) || strings.Contains(p.Name, "=") {
+				t.Fatalf("%q gives name %q, value %q", line, p.Name, p.Value)
 			}
 		}
 		if cl, err := parseCmdline(line); err == nil && !cl.empty() {

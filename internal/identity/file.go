@@ -122,3 +122,6 @@ func isName(s string) bool {
 	}
 	return s != "" && len(s) <= 64
 }
+
+// isSpace is the C locale's isspace.
+func isSpace(c byte) bool { return c == ' ' || c >= '\t' && c <= '\r' }

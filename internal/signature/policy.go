@@ -11,8 +11,10 @@ import (
 
 // Policy says whose signatures count for which images. LoadPolicy makes one; it doesn't change.
 type Policy struct {
-	integrity Level
-	rules     []rule
+	integrity     Level
+	recoveryShell bool
+	ephemeralRoot bool
+	rules         []rule
 }
 
 // rule is one entry of a policy. Any one of its keys and identities is enough.
@@ -43,6 +45,14 @@ type identity struct {
 
 // Integrity returns the least integrity level that the policy accepts.
 func (p *Policy) Integrity() Level { return p.integrity }
+
+// RecoveryShell reports whether a person at the console of the node may stop its boot, and may have a
+// shell in its recovery environment, with all rights and without a password.
+func (p *Policy) RecoveryShell() bool { return p.recoveryShell }
+
+// EphemeralRoot reports whether nothing but /var and /persist may outlive a boot, whatever the kernel
+// command line asks for.
+func (p *Policy) EphemeralRoot() bool { return p.ephemeralRoot }
 
 // RuleSummary is a rule as people are shown it.
 type RuleSummary struct {

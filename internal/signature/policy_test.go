@@ -68,8 +68,23 @@ rules:
 func TestIntegrityDefaultsToChecked(t *testing.T) {
 	p, err := LoadPolicy([]byte(keyPolicy(string(newSigner(t).PublicPEM()))), nil)
 	fatal(t, err)
-	if p.Integrity() != LevelChecked {
-		t.Errorf("integrity %q", p.Integrity())
+	if p.Integrity() != LevelChecked || p.RecoveryShell() || p.EphemeralRoot() {
+		t.Errorf("integrity %q, recovery shell %t, ephemeral root %t", p.Integrity(), p.RecoveryShell(), p.EphemeralRoot())
+	}
+}
+
+// TestWhatAPersonMayDo at the console, and what may outlive a boot, is asked for by name.
+func TestWhatAPersonMayDo(t *testing.T) {
+	good := keyPolicy(string(newSigner(t).PublicPEM()))
+	p, err := LoadPolicy([]byte("recovery_shell: true\nephemeral_root: true\n"+good), nil)
+	fatal(t, err)
+	if !p.RecoveryShell() || !p.EphemeralRoot() {
+		t.Errorf("recovery shell %t, ephemeral root %t", p.RecoveryShell(), p.EphemeralRoot())
+	}
+	for _, bad := range []string{"recovery_shell: 1\n", "recovery_shell: maybe\n", "recovery_shell: {}\n"} {
+		if _, err := LoadPolicy([]byte(bad+good), nil); err == nil {
+			t.Errorf("%q is accepted", bad)
+		}
 	}
 }
 

@@ -35,6 +35,8 @@ type (
 	policyDoc struct {
 		SchemaVersion int       `yaml:"schema_version"`
 		Integrity     string    `yaml:"integrity"`
+		RecoveryShell bool      `yaml:"recovery_shell"`
+		EphemeralRoot bool      `yaml:"ephemeral_root"`
 		Rules         []ruleDoc `yaml:"rules"`
 	}
 	ruleDoc struct {
@@ -77,7 +79,7 @@ func loadPolicy(text []byte, files fs.FS) (*Policy, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Policy{integrity: LevelChecked}
+	p := &Policy{integrity: LevelChecked, recoveryShell: doc.RecoveryShell, ephemeralRoot: doc.EphemeralRoot}
 	if doc.Integrity != "" {
 		p.integrity = Level(doc.Integrity)
 	}
