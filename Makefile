@@ -13,7 +13,7 @@ export PATH := $(CURDIR)/.cache/tools/bin:$(PATH):/usr/local/go/bin
 
 PROGRAMS := powernode-agent powernode-platform powernode
 ARCHES   := amd64 arm64
-SOURCES  := $(wildcard cmd internal bench test packaging)
+SOURCES  := $(wildcard cmd internal bench test packaging initramfs)
 MODULE   := github.com/powernode/powernode-agent
 VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 COMMIT   := $(shell git rev-parse HEAD 2>/dev/null || echo unknown)

@@ -11,5 +11,5 @@ import (
 
 func main() {
 	app := cli.NewApp()
-	os.Exit(app.Run(context.Background(), agentcli.New(app), os.Args[1:]))
+	os.Exit(app.Run(context.Background(), agentcli.New(app), agentcli.Arguments(os.Getpid(), os.Args)))
 }

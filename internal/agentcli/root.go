@@ -3,6 +3,8 @@
 package agentcli
 
 import (
+	"path/filepath"
+
 	"github.com/spf13/cobra"
 
 	"github.com/powernode/powernode-agent/internal/cli"
@@ -24,4 +26,18 @@ func New(app *cli.App) *cobra.Command {
 		app.VersionCommand(),
 	)
 	return root
+}
+
+// Arguments returns the arguments that a program started as argv is to run with. The kernel starts
+// the first program of an initramfs as /init, with all that it didn't understand of its own command
+// line: that is a boot, whatever the arguments.
+func Arguments(pid int, argv []string) []string {
+	switch {
+	case pid == 1 && len(argv) > 0 && filepath.Base(argv[0]) == "init":
+		return []string{"boot"}
+	case len(argv) == 0:
+		return nil
+	default:
+		return argv[1:]
+	}
 }

@@ -104,7 +104,8 @@ func floor(path string) (int, string) {
 // exempt are the packages that test and development code lives in.
 func exempt(path string) bool {
 	rel := strings.TrimPrefix(path, module)
-	return rel == "internal/arch" || rel == "internal/oracle" || strings.HasPrefix(rel, "test/") || strings.HasPrefix(rel, "bench/") || strings.HasPrefix(rel, "packaging/")
+	return rel == "internal/arch" || rel == "internal/oracle" || strings.HasPrefix(rel, "test/") || strings.HasPrefix(rel, "bench/") || strings.HasPrefix(rel, "packaging/") ||
+		rel == "initramfs" || strings.HasPrefix(rel, "initramfs/")
 }
 
 // forTests reports whether a package, by its name, is there for the tests of others only.
