@@ -3,7 +3,7 @@
 //
 //	objects/xx/yyyy…    contents and images, mode 0400, named by fs-verity digest as composefs does
 //	modules/<sha256>/   one directory per module: record, OCI manifest, config, bundles, object list
-//	generations/<n>.json, and the pointers current, previous and staged
+//	generations/<n>.json, the trials <n>.trial, and the pointers current, previous and staged
 //	partial/<sha256>    compressed blobs that are not complete yet
 //	unsynced/           one marker per handle that has linked objects since its last sync
 //

@@ -185,7 +185,7 @@ func (s *Store) Generations() ([]Generation, error) {
 	return generations, errors.Join(errs...)
 }
 
-// RemoveGeneration removes a generation's record. It refuses one that a pointer names, and the
+// RemoveGeneration removes a generation's record and that of its trial. It refuses one that a pointer names, and the
 // latest: its number would be given out again.
 func (s *Store) RemoveGeneration(n uint64) error {
 	if err := s.writable(); err != nil {
@@ -210,6 +210,10 @@ func (s *Store) RemoveGeneration(n uint64) error {
 	}
 	if why, ok := keep[n]; ok {
 		return fault.New(fault.Refuse, fault.Destructive, "", "remove generation %d: it is %s", n, why)
+	}
+	// First, so that a crash leaves no trial without a generation.
+	if err := s.endTrial(n); err != nil {
+		return err
 	}
 	return s.generations.Remove(generationFile(n), "generation")
 }
