@@ -43,20 +43,26 @@ func Compose(modules []*Proven) (*Composition, error) {
 }
 
 // Store puts the root image into the store, where it can be mounted from, with fs-verity if
-// enforce is set. No record names it until Keep. One that is there already is looked through: if
-// it is whole nothing is written, so that a full disk boots; else here are its bytes.
+// enforce is set. No record names it until Keep. One that is there already is compared with the
+// bytes that are here: if it is whole nothing is written, so that a full disk boots; else these
+// take its place.
 func (c *Composition) Store(ctx context.Context, st *store.Store, enforce bool) error {
-	switch {
-	case !st.HasObject(c.RootDigest):
-	case st.VerifyObject(c.RootDigest) == nil:
+	if st.HasObject(c.RootDigest) {
+		// Every byte is read: the kernel finds a bad block only then, and below "/" it is too late.
+		bad, err := st.Damaged(ctx, []fsverity.Digest{c.RootDigest}, true)
+		if err != nil {
+			return err
+		}
+		if len(bad) > 0 {
+			if err := replaceObject(st, c.image); err != nil {
+				return fmt.Errorf("replace a damaged root image: %w", err)
+			}
+			return nil
+		}
 		if enforce {
 			return st.EnableVerity(ctx, []fsverity.Digest{c.RootDigest})
 		}
 		return nil
-	default:
-		if err := st.RemoveObject(c.RootDigest); err != nil {
-			return fmt.Errorf("replace a damaged root image: %w", err)
-		}
 	}
 	w, err := st.NewObject(int64(len(c.image)))
 	if err != nil {

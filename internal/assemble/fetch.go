@@ -16,6 +16,7 @@ import (
 	"github.com/powernode/powernode-agent/internal/ociimage"
 	"github.com/powernode/powernode-agent/internal/signature"
 	"github.com/powernode/powernode-agent/internal/store"
+	"github.com/powernode/powernode-agent/internal/tree"
 )
 
 // Fetcher brings assigned modules into the store.
@@ -90,10 +91,20 @@ func (f *Fetcher) whole(m store.Module) bool {
 
 // pull streams the layers into the store, checks the seal of what they make, and commits.
 func (f *Fetcher) pull(ctx context.Context, want Wanted, image *ociimage.Image, sealed Sealed, bundles [][]byte, fresh *Fresh) (ociimage.Stats, error) {
+	canonical, moduleImage, stats, err := f.layers(ctx, want, image, sealed, &sink{store: f.Store, fresh: fresh})
+	if err != nil {
+		return stats, err
+	}
+	return stats, f.put(want, image, sealed, bundles, canonical, moduleImage)
+}
+
+// layers streams the layers into sink, and returns the tree that they make and its image once its
+// seal is what the signed manifest says.
+func (f *Fetcher) layers(ctx context.Context, want Wanted, image *ociimage.Image, sealed Sealed, into *sink) (*tree.Node, []byte, ociimage.Stats, error) {
 	add, done := f.progress("pull "+want.String(), image.Size())
 	pulled := make([]int64, len(image.Layers))
 	root, stats, err := ociimage.Pull(ctx, f.Source, image, ociimage.PullOptions{
-		Sink:     &sink{store: f.Store, fresh: fresh},
+		Sink:     into,
 		Partials: ociimage.PartialsFunc(func(d string) (ociimage.Partial, error) { return f.Store.Partial(d) }),
 		Progress: func(i int, n, _ int64) {
 			// Each layer is read by one goroutine, so its own counter needs no lock.
@@ -103,12 +114,14 @@ func (f *Fetcher) pull(ctx context.Context, want Wanted, image *ociimage.Image, 
 	})
 	done(err)
 	if err != nil {
-		return stats, err
+		return nil, nil, stats, err
 	}
 	canonical, moduleImage, err := checkSeal(root, sealed.Seal)
-	if err != nil {
-		return stats, err
-	}
+	return canonical, moduleImage, stats, err
+}
+
+// put writes the module's record.
+func (f *Fetcher) put(want Wanted, image *ociimage.Image, sealed Sealed, bundles [][]byte, canonical *tree.Node, moduleImage []byte) error {
 	record := store.Module{
 		Name: want.Name, Version: want.Version, Repository: want.Repository, ManifestDigest: want.ManifestDigest, Seal: sealed.Seal,
 		PulledAt: f.Now().UTC(), Manifest: image.Manifest, Config: image.Config, Bundles: bundles, Objects: objects(canonical, nil),
@@ -116,7 +129,7 @@ func (f *Fetcher) pull(ctx context.Context, want Wanted, image *ociimage.Image, 
 	for _, l := range image.Layers {
 		record.Layers = append(record.Layers, store.Layer{MediaType: l.MediaType, Digest: string(l.Digest), Size: l.Size})
 	}
-	return stats, f.Store.PutModule(record, bytes.NewReader(moduleImage))
+	return f.Store.PutModule(record, bytes.NewReader(moduleImage))
 }
 
 func (f *Fetcher) progress(name string, total int64) (add func(int64), done func(error)) {

@@ -27,6 +27,7 @@ import (
 // shop is a place that modules come from, a node's store, and the policy between them.
 type shop struct {
 	t        *testing.T
+	at       string // the layout's directory
 	layout   *ociimage.Layout
 	store    *store.Store
 	verifier *signature.Verifier
@@ -39,7 +40,8 @@ func newShop(t *testing.T) *shop {
 	s := &shop{t: t, key: newKey(t)}
 	s.verifier = verifierOf(t, s.key)
 	var err error
-	if s.layout, err = ociimage.CreateLayout(filepath.Join(t.TempDir(), "layout")); err != nil {
+	s.at = filepath.Join(t.TempDir(), "layout")
+	if s.layout, err = ociimage.CreateLayout(s.at); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.layout.Close() })

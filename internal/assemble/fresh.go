@@ -31,6 +31,8 @@ func (f *Fresh) add(d fsverity.Digest) {
 type sink struct {
 	store *store.Store
 	fresh *Fresh
+	// replace are objects that are there and damaged.
+	replace map[fsverity.Digest]bool
 }
 
 func (s *sink) NewObject(sizeHint int64) (layer.ObjectWriter, error) {
@@ -38,20 +40,28 @@ func (s *sink) NewObject(sizeHint int64) (layer.ObjectWriter, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &object{w, s.fresh}, nil
+	return &object{w, s}, nil
 }
 
 // object notes a new object's digest. One that was in the store before is not fresh: the bytes
 // that were hashed are those that came, not those that lie there.
 type object struct {
 	*store.ObjectWriter
-	fresh *Fresh
+	sink *sink
 }
 
 func (o *object) Commit() (fsverity.Digest, bool, error) {
-	digest, isNew, err := o.ObjectWriter.Commit()
+	var digest fsverity.Digest
+	var isNew bool
+	var err error
+	if len(o.sink.replace) > 0 && o.sink.replace[o.Digest()] {
+		digest, err = o.Replace()
+		isNew = true
+	} else {
+		digest, isNew, err = o.ObjectWriter.Commit()
+	}
 	if err == nil && isNew {
-		o.fresh.add(digest)
+		o.sink.fresh.add(digest)
 	}
 	return digest, isNew, err
 }

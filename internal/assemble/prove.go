@@ -3,9 +3,12 @@ package assemble
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
+	"syscall"
 
 	"github.com/powernode/powernode-agent/internal/composefs"
 	"github.com/powernode/powernode-agent/internal/fault"
@@ -64,15 +67,18 @@ type Prover struct {
 	// after a move to a disk or a kernel that has it: a union at the level "enforced" opens nothing
 	// without.
 	Enforce bool
+	// Deep has every byte read also of objects with fs-verity, which the kernel checks block by
+	// block as they are read, and not before.
+	Deep bool
 }
 
 // Prove checks one module: record, signature, config, seal, objects, in this order, and returns
 // it with its tree. A verdict is a fault in area Verify that names the module and, for an object,
-// the file.
+// the file. What another copy of the same bytes would mend has a *DamageError in the chain.
 func (p *Prover) Prove(ctx context.Context, want Wanted) (*Proven, error) {
 	m, err := p.Store.GetModule(want.ManifestDigest)
 	if err != nil {
-		return nil, fmt.Errorf("module %s: %w", want, err)
+		return nil, &DamageError{Wanted: want, Record: true, err: fmt.Errorf("module %s: %w", want, err)}
 	}
 	bundles := make([]signature.Bundle, len(m.Bundles))
 	for i, raw := range m.Bundles {
@@ -94,10 +100,18 @@ func (p *Prover) Prove(ctx context.Context, want Wanted) (*Proven, error) {
 		return nil, err
 	}
 	if m.Seal != sealed.Seal {
-		return nil, fault.New(fault.Broken, fault.Verify, "have it pulled again: remove its directory below modules in the store",
-			"module %s: the store's record says that its seal is %s, and the signed manifest %s", want, m.Seal, sealed.Seal)
+		return nil, &DamageError{Wanted: want, Record: true, err: fault.New(fault.Broken, fault.Verify, "have it pulled again: remove its directory below modules in the store",
+			"module %s: the store's record says that its seal is %s, and the signed manifest %s", want, m.Seal, sealed.Seal)}
 	}
 	root, err := p.openSealed(want, sealed.Seal)
+	if damage, ok := errors.AsType[*DamageError](err); ok {
+		// Its files are named by that image; the record lists their objects all the same.
+		bad, ctxErr := p.Store.Damaged(ctx, m.Objects, p.Deep)
+		if ctxErr != nil {
+			return nil, ctxErr
+		}
+		damage.Objects = append(damage.Objects, slices.Collect(maps.Keys(bad))...)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -116,21 +130,9 @@ func (p *Prover) Prove(ctx context.Context, want Wanted) (*Proven, error) {
 // openSealed reads the module image that the seal names. The image is hashed whole and parsed
 // from the same bytes, so that nothing can change between.
 func (p *Prover) openSealed(want Wanted, seal fsverity.Digest) (*tree.Node, error) {
-	f, err := p.Store.OpenModuleImage(seal)
+	image, err := p.readSealed(want, seal)
 	if err != nil {
-		return nil, fmt.Errorf("module %s: %w", want, err)
-	}
-	defer f.Close()
-	image, err := io.ReadAll(io.LimitReader(f, imageMax+1))
-	switch {
-	case err != nil:
-		return nil, fault.New(fault.Broken, fault.Mount, "check the disk", "module %s: read its image: %w", want, err)
-	case len(image) > imageMax:
-		return nil, fault.New(fault.Refuse, fault.Verify, "split the module", "module %s: its image is larger than %d bytes", want, imageMax)
-	}
-	if got := fsverity.SumBytes(image); got != seal {
-		return nil, fault.New(fault.Broken, fault.Verify, "remove that file; the next boot pulls the module again",
-			"module %s: its image is damaged: the seal is %s, %s holds %s", want, seal, f.Name(), got)
+		return nil, err
 	}
 	root, err := composefs.Read(bytes.NewReader(image), int64(len(image)))
 	if err != nil {
@@ -139,26 +141,52 @@ func (p *Prover) openSealed(want Wanted, seal fsverity.Digest) (*tree.Node, erro
 	return root, nil
 }
 
+func (p *Prover) readSealed(want Wanted, seal fsverity.Digest) ([]byte, error) {
+	damaged := func(err error) error {
+		return &DamageError{Wanted: want, Objects: []fsverity.Digest{seal}, err: err}
+	}
+	f, err := p.Store.OpenModuleImage(seal)
+	if err != nil {
+		return nil, damaged(fmt.Errorf("module %s: %w", want, err))
+	}
+	defer f.Close()
+	image, err := io.ReadAll(io.LimitReader(f, imageMax+1))
+	switch {
+	case errors.Is(err, syscall.EIO):
+		return nil, damaged(fault.New(fault.Broken, fault.Verify, hintMend, "module %s: its image is damaged: the kernel refuses to read it: %w", want, err))
+	case err != nil:
+		return nil, fault.New(fault.Broken, fault.Mount, "check the disk", "module %s: read its image: %w", want, err)
+	case len(image) > imageMax:
+		return nil, fault.New(fault.Refuse, fault.Verify, "split the module", "module %s: its image is larger than %d bytes", want, imageMax)
+	}
+	if got := fsverity.SumBytes(image); got != seal {
+		return nil, damaged(fault.New(fault.Broken, fault.Verify, hintMend,
+			"module %s: its image is damaged: the seal is %s, %s holds %s", want, seal, f.Name(), got))
+	}
+	return image, nil
+}
+
 // proveObjects checks the bytes of every object of the tree that isn't fresh.
 func (p *Prover) proveObjects(ctx context.Context, want Wanted, root *tree.Node) error {
 	if err := checkContents(want, root); err != nil {
 		return err
 	}
-	digests := objects(root, p.Fresh)
-	_, err := p.Store.VerifyObjects(ctx, digests)
-	if err == nil || ctx.Err() != nil {
+	bad, err := p.Store.Damaged(ctx, objects(root, p.Fresh), p.Deep)
+	if err != nil || len(bad) == 0 {
 		return err
 	}
-	// One of them is bad; say which file of the module that is.
+	// Say which file of the module one of them is.
 	for path, n := range root.Walk() {
-		if n.Kind != tree.Regular || n.Digest.IsZero() {
+		if n.Kind != tree.Regular || bad[n.Digest] == nil {
 			continue
 		}
-		if bad := p.Store.VerifyObject(n.Digest); bad != nil {
-			return fmt.Errorf("module %s: /%s: %w", want, path, bad)
+		err := fmt.Errorf("module %s: /%s: %w", want, path, bad[n.Digest])
+		if more := len(bad) - 1; more > 0 {
+			err = fmt.Errorf("%w (and %d more of its objects)", err, more)
 		}
+		return &DamageError{Wanted: want, Objects: slices.Collect(maps.Keys(bad)), err: err}
 	}
-	return fmt.Errorf("module %s: %w", want, err)
+	return fault.New(fault.Broken, fault.General, "report this defect", "module %s: objects that no file has", want)
 }
 
 // checkContents refuses a tree with a file whose content lies anywhere but in the object of its

@@ -25,7 +25,11 @@ func (b *boot) prove(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	told := len(r.Mended())
 	b.proven, err = r.Prove(ctx, b.plan.wanted)
+	for _, m := range r.Mended()[told:] {
+		b.remark(m.String(), "")
+	}
 	return err
 }
 

@@ -2,6 +2,8 @@ package reconcile
 
 import (
 	"context"
+	"errors"
+	"fmt"
 
 	"github.com/powernode/powernode-agent/internal/assemble"
 	"github.com/powernode/powernode-agent/internal/mount"
@@ -9,12 +11,12 @@ import (
 )
 
 // Prove proves modules that are in the store: signature, seal and objects of each, in this order.
-// It stops at the first that can't be proven.
+// A module of which the store's copy is damaged is fetched again, once, and proven again; Mended
+// tells of it. It stops at the first that can't be proven.
 func (r *Reconciler) Prove(ctx context.Context, wanted []assemble.Wanted) ([]*assemble.Proven, error) {
-	prover := assemble.Prover{Store: r.config.Store, Verifier: r.config.Verifier, Fresh: r.fresh.Set(), Enforce: r.enforce()}
 	proven := make([]*assemble.Proven, 0, len(wanted))
 	for _, w := range wanted {
-		p, err := prover.Prove(ctx, w)
+		p, err := r.proveOne(ctx, w)
 		if err != nil {
 			return nil, err
 		}
@@ -22,6 +24,48 @@ func (r *Reconciler) Prove(ctx context.Context, wanted []assemble.Wanted) ([]*as
 	}
 	return proven, nil
 }
+
+func (r *Reconciler) proveOne(ctx context.Context, w assemble.Wanted) (*assemble.Proven, error) {
+	prover := assemble.Prover{
+		Store: r.config.Store, Verifier: r.config.Verifier, Fresh: r.fresh.Set(), Enforce: r.enforce(), Deep: r.config.Deep,
+	}
+	p, err := prover.Prove(ctx, w)
+	damage, ok := errors.AsType[*assemble.DamageError](err)
+	if !ok || r.tried[w.ManifestDigest] {
+		return p, err
+	}
+	r.tried[w.ManifestDigest] = true
+	stats, mendErr := r.fetcher().Mend(ctx, damage, &r.fresh)
+	if mendErr != nil {
+		// What is damaged stays the reason: that it can't be fetched comes on top.
+		return nil, fmt.Errorf("%w; nor can it be mended: %w", err, mendErr)
+	}
+	prover.Fresh = r.fresh.Set()
+	if p, err = prover.Prove(ctx, w); err != nil {
+		return nil, err
+	}
+	r.mended = append(r.mended, Mended{Wanted: w, Objects: len(damage.Objects), Record: damage.Record, Bytes: stats.Compressed, Reason: damage.Error()})
+	return p, nil
+}
+
+// Mended is a module of which the store's copy was damaged, and is whole again.
+type Mended struct {
+	Wanted  assemble.Wanted
+	Objects int
+	// Record says that its record was written anew.
+	Record bool
+	// Bytes were fetched for it.
+	Bytes  int64
+	Reason string
+}
+
+// String says what was wrong and that it no longer is, for a remark.
+func (m Mended) String() string {
+	return fmt.Sprintf("%s; it was fetched again, %d bytes, and is whole", m.Reason, m.Bytes)
+}
+
+// Mended returns what Prove mended so far.
+func (r *Reconciler) Mended() []Mended { return r.mended }
 
 func (r *Reconciler) enforce() bool { return r.config.Level == mount.Enforced }
 

@@ -28,6 +28,9 @@ type Config struct {
 	Arch string
 	// Level is the integrity level that what is composed is to be mounted with.
 	Level mount.Level
+	// Deep has every byte of every object read when a module is proven, also where fs-verity is
+	// enabled: after a boot that didn't come good, the reason may be a block that nobody has read yet.
+	Deep bool
 	// Progress is told of a download of total bytes that begins, and returns what to tell of n more
 	// bytes and of the end; nil shows nothing.
 	Progress func(name string, total int64) (add func(n int64), done func(error))
@@ -62,7 +65,8 @@ type Reconciler struct {
 	// fresh are the objects that this process hashed on their way into the store.
 	fresh assemble.Fresh
 	// tried are the modules that were fetched again because of damage: once is enough.
-	tried map[string]bool
+	tried  map[string]bool
+	mended []Mended
 }
 
 // New returns a Reconciler. It sends nothing.

@@ -47,7 +47,7 @@ func (s *Store) recover(ctx context.Context) error {
 			return fmt.Errorf("check the objects after a crash: %w", err)
 		}
 	}
-	for _, d := range []*durable.Dir{s.modules, s.generations} {
+	for _, d := range []*durable.Dir{s.objects, s.modules, s.generations} {
 		if err := d.Sweep(); err != nil {
 			return err
 		}

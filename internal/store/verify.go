@@ -45,7 +45,7 @@ func (s *Store) verifyObject(d fsverity.Digest) (hashed int64, err error) {
 		return 0, s.objectError("verify", d, err)
 	}
 	if got != d {
-		return 0, fault.New(fault.Broken, fault.Verify, "remove that file; the next boot pulls the module again",
+		return 0, fault.New(fault.Broken, fault.Verify, hintDamaged,
 			"object %s is damaged: %s holds the bytes of %s", d, f.Name(), got)
 	}
 	return hashed, nil
@@ -122,7 +122,7 @@ func (s *Store) enableVerity(d fsverity.Digest) (bool, error) {
 		return false, s.objectError("enable fs-verity on", d, err)
 	}
 	if got != d {
-		return false, fault.New(fault.Broken, fault.Verify, "remove that file; the next boot pulls the module again",
+		return false, fault.New(fault.Broken, fault.Verify, hintDamaged,
 			"object %s is damaged: the kernel measures %s", d, got)
 	}
 	return changed, nil
