@@ -19,17 +19,27 @@ const copyDepth = 200
 // inode names a file of the source, to find its hard links by.
 type inode struct{ dev, ino uint64 }
 
+// CopyOptions say how to copy a tree. The zero value copies all of it or fails.
+type CopyOptions struct {
+	// Damaged, if not nil, is told of each file that can't be read because of EIO: its digest
+	// isn't the one that the kernel enforces, or the disk fails. Its copy is a symlink to itself,
+	// so that opening it fails (ELOOP), where a program that found nothing might go on with
+	// defaults.
+	Damaged func(path string, err error)
+}
+
 type treeCopy struct {
+	CopyOptions
 	ctx   context.Context
 	top   *os.File         // the copy's root
 	links map[inode]string // files with several names that were copied, by path below top
 }
 
-// copyTree copies everything below source into the empty directory target, and source's own
+// CopyTree copies everything below source into the empty directory target, and source's own
 // metadata onto it: types, modes, owners, times, extended attributes, hard links. Submounts are
 // not entered. Symlinks are copied, never followed.
-func copyTree(ctx context.Context, source, target *os.File) error {
-	c := treeCopy{ctx: ctx, top: target, links: make(map[inode]string)}
+func CopyTree(ctx context.Context, source, target *os.File, o CopyOptions) error {
+	c := treeCopy{CopyOptions: o, ctx: ctx, top: target, links: make(map[inode]string)}
 	var stat unix.Stat_t
 	if err := unix.Fstat(int(source.Fd()), &stat); err != nil {
 		return err
@@ -78,6 +88,11 @@ func (c *treeCopy) entry(source, target *os.File, name, below string, dev uint64
 		err = c.directory(source, target, name, below, dev, depth)
 	case unix.S_IFREG:
 		err = copyFile(source, target, name)
+		if c.Damaged != nil && errors.Is(err, unix.EIO) {
+			c.Damaged(below, err)
+			delete(c.links, id) // each of its names gets a symlink of its own
+			return leaveLoop(target, name)
+		}
 	case unix.S_IFLNK:
 		var link string
 		if link, err = os.Readlink(procName(source, name)); err == nil {
@@ -126,6 +141,14 @@ func copyFile(source, target *os.File, name string) error {
 	to := os.NewFile(uintptr(fd), name)
 	_, err = io.Copy(to, from)
 	return errors.Join(err, to.Close())
+}
+
+// leaveLoop puts a symlink to itself in the place of name, whether or not that is there.
+func leaveLoop(target *os.File, name string) error {
+	if err := unix.Unlinkat(int(target.Fd()), name, 0); err != nil && !errors.Is(err, unix.ENOENT) {
+		return err
+	}
+	return unix.Symlinkat(name, int(target.Fd()), name)
 }
 
 // copyMetadata sets the owner first, since that clears set-user-ID bits and capabilities, and the

@@ -146,6 +146,17 @@ func (r *Root) Bind(source *os.File, name string) error {
 	return m.AttachAt(target)
 }
 
+// Attach puts a mount at the root's top-level directory called name, which is made where it is
+// missing.
+func (r *Root) Attach(m *mount.Mount, name string) error {
+	target, err := mountPoint(r.dir, name)
+	if err != nil {
+		return err
+	}
+	defer target.Close()
+	return m.AttachAt(target)
+}
+
 // mountPoint opens the root's directory called name, one path element, to mount on, and makes it
 // where it is missing and the root can be written. A symlink or a file of that name is refused.
 func mountPoint(root *os.File, name string) (*os.File, error) {

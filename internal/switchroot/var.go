@@ -50,7 +50,7 @@ func (r *Root) firstContent(ctx context.Context, persist *durable.Dir, name stri
 		return err
 	}
 	defer copied.Close()
-	if err := copyTree(ctx, source, copied.File()); err != nil {
+	if err := CopyTree(ctx, source, copied.File(), CopyOptions{}); err != nil {
 		return errors.Join(err, persist.Sweep())
 	}
 	if err := persist.SyncFS(name); err != nil {

@@ -117,17 +117,17 @@ func TestCopyTree(t *testing.T) {
 	}
 	source, target := t.TempDir(), t.TempDir()
 	fillTree(t, source)
-	must(t, copyTree(context.Background(), open(t, source), open(t, target)))
+	must(t, CopyTree(context.Background(), open(t, source), open(t, target), CopyOptions{}))
 	compareTrees(t, describe(t, source), describe(t, target))
 
 	cancelled, cancel := context.WithCancel(context.Background())
 	cancel()
-	if err := copyTree(cancelled, open(t, source), open(t, t.TempDir())); !errors.Is(err, context.Canceled) {
+	if err := CopyTree(cancelled, open(t, source), open(t, t.TempDir()), CopyOptions{}); !errors.Is(err, context.Canceled) {
 		t.Errorf("a copy that was called off: %v", err)
 	}
 	deep := t.TempDir()
 	must(t, os.MkdirAll(filepath.Join(deep, strings.Repeat("d/", copyDepth+2)), 0o755))
-	if err := copyTree(context.Background(), open(t, deep), open(t, t.TempDir())); err == nil {
+	if err := CopyTree(context.Background(), open(t, deep), open(t, t.TempDir()), CopyOptions{}); err == nil {
 		t.Error("endless nesting was copied")
 	}
 }
@@ -138,7 +138,7 @@ func TestCopyTreeStaysOnItsMount(t *testing.T) {
 	must(t, os.Mkdir(filepath.Join(source, "mounted"), 0o755))
 	mountTmpfs(t, filepath.Join(source, "mounted"))
 	must(t, os.WriteFile(filepath.Join(source, "mounted", "file"), nil, 0o644))
-	must(t, copyTree(context.Background(), open(t, source), open(t, target)))
+	must(t, CopyTree(context.Background(), open(t, source), open(t, target), CopyOptions{}))
 	if entries, err := os.ReadDir(filepath.Join(target, "mounted")); err != nil || len(entries) != 0 {
 		t.Errorf("copied from another mount: %v, %v", entries, err)
 	}
