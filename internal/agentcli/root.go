@@ -19,6 +19,7 @@ func New(app *cli.App) *cobra.Command {
 	root.AddCommand(
 		bootCommand(app),
 		serviceCommand(app),
+		guardCommand(app),
 		enrollCommand(app),
 		verifyCommand(app),
 		statusCommand(app),
