@@ -12,7 +12,7 @@ import (
 func TestLostCredentialsDontStrandANode(t *testing.T) {
 	t.Parallel()
 	p := newPlatform(t)
-	p.publish(base("1"))
+	p.Publish(base("1"))
 	n := p.node("web", "base")
 	s := n.boot()
 	first := s.status()

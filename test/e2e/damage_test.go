@@ -19,15 +19,15 @@ func (n *node) object(content string) string {
 func TestDamagedDisk(t *testing.T) {
 	t.Parallel()
 	p := newPlatform(t)
-	p.publish(base("1"))
-	a := p.publish(app("1"))
+	p.Publish(base("1"))
+	a := p.Publish(app("1"))
 	manifest := strings.TrimPrefix(a.Images[0].Digest, "sha256:")
 	seal, err := fsverity.ParseDigest(a.Images[0].Seal)
 	if err != nil {
 		t.Fatal(err)
 	}
 	image := filepath.Join("objects", seal.ObjectPath())
-	data := filepath.Join("objects", fsverity.SumBytes([]byte(app("1").files["usr/lib/app/data"])).ObjectPath())
+	data := filepath.Join("objects", fsverity.SumBytes([]byte(app("1").Files["usr/lib/app/data"])).ObjectPath())
 	for _, c := range []struct {
 		name string
 		// path is below the directory of record; spoil is damage where it is nil.
@@ -82,7 +82,7 @@ func TestDamagedDisk(t *testing.T) {
 			if status := s.status(); status.InStep == (c.name == "the credentials") || status.RootDigest != root {
 				t.Errorf("the root was %s and is %+v", root, status)
 			}
-			if got := s.read("/usr/lib/app/data"); got != app("1").files["usr/lib/app/data"] {
+			if got := s.read("/usr/lib/app/data"); got != app("1").Files["usr/lib/app/data"] {
 				t.Error("the content isn't what was signed")
 			}
 			s.exit()
@@ -117,24 +117,24 @@ func rubbish(t testing.TB, path string) {
 func TestDamageIsNamedAndMended(t *testing.T) {
 	t.Parallel()
 	p := newPlatform(t)
-	p.publish(base("1"))
-	p.publish(app("1"))
+	p.Publish(base("1"))
+	p.Publish(app("1"))
 	n := p.node("web", "base", "app")
 	s := n.boot()
 	root := s.status().RootDigest
-	object := n.object(app("1").files["usr/lib/app/data"])
+	object := n.object(app("1").Files["usr/lib/app/data"])
 	damage(t, object)
-	s.agent("verify", "app").refused(t, 2, "app 1", "/usr/lib/app/data", "damaged", "remove that file")
-	s.agent("verify", "base").ok(t)
+	s.agent("verify", "app").Refused(t, 2, "app 1", "/usr/lib/app/data", "damaged", "remove that file")
+	s.agent("verify", "base").OK(t)
 	s.exit()
 
 	n.refuses(2, "app 1", "/usr/lib/app/data", "damaged", "remove that file")
-	n.agent("verify", "app", "--trust-policy", n.trust).refused(t, 2, "app 1", "/usr/lib/app/data")
+	n.agent("verify", "app", "--trust-policy", n.trust).Refused(t, 2, "app 1", "/usr/lib/app/data")
 	remove(t, object)
-	n.agent("verify", "app", "--trust-policy", n.trust).refused(t, 2, "app 1", "/usr/lib/app/data", "isn't in the store")
-	p.stop()
+	n.agent("verify", "app", "--trust-policy", n.trust).Refused(t, 2, "app 1", "/usr/lib/app/data", "isn't in the store")
+	p.Stop()
 	n.refuses(2, "app 1", "/usr/lib/app/data", "isn't in the store")
-	p.start()
+	p.Start()
 	s = n.boot()
 	if status := s.status(); status.RootDigest != root || !status.InStep || status.Generation != 1 {
 		t.Errorf("status: %+v", status)
@@ -147,13 +147,13 @@ func TestDamageIsNamedAndMended(t *testing.T) {
 func TestTheWayBack(t *testing.T) {
 	t.Parallel()
 	p := newPlatform(t)
-	p.publish(base("1"))
-	p.publish(app("1"))
+	p.Publish(base("1"))
+	p.Publish(app("1"))
 	n := p.node("web", "base", "app")
 	s := n.boot()
 	first := s.status()
 	s.exit()
-	p.publish(app("2"))
+	p.Publish(app("2"))
 	s = n.boot()
 	second := s.status()
 	s.exit()
@@ -174,7 +174,7 @@ func TestTheWayBack(t *testing.T) {
 		s.exit()
 	}
 
-	page := n.object(app("2").files["etc/app/page"])
+	page := n.object(app("2").Files["etc/app/page"])
 	good := read(t, page)
 	damage(t, page)
 	stays("the newest generation is damaged", false, first, "app 2", "/etc/app/page", "staying with generation 1")
@@ -182,22 +182,22 @@ func TestTheWayBack(t *testing.T) {
 	stays("it is mended", true, second)
 
 	headless := base("2")
-	headless.programs = nil
-	p.publish(headless)
+	headless.Programs = nil
+	p.Publish(headless)
 	stays("the new root has no init", false, second, "/sbin/init", "staying with generation 2")
-	p.stop()
-	stays("the new root had no init, and nobody can be asked", true, second, p.listen, "staying with generation 2")
-	p.start()
+	p.Stop()
+	stays("the new root had no init, and nobody can be asked", true, second, p.Listen, "staying with generation 2")
+	p.Start()
 
 	blocked := base("3")
-	blocked.files["proc"], blocked.files["proc/"] = "a file\n", ""
-	delete(blocked.files, "proc/")
-	p.publish(blocked)
+	blocked.Files["proc"], blocked.Files["proc/"] = "a file\n", ""
+	delete(blocked.Files, "proc/")
+	p.Publish(blocked)
 	stays("the new root has a file in the place of /proc", false, second, "/proc", "staying with generation 2")
 	if current := n.pointer("current"); current != "2" {
 		t.Errorf("current is %s", current)
 	}
-	p.publish(base("4"))
+	p.Publish(base("4"))
 	s = n.boot()
 	if status := s.status(); status.Generation != 3 || !status.InStep || len(status.Remarks) != 0 {
 		t.Errorf("with a good base: %+v", status)

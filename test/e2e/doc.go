@@ -9,12 +9,12 @@
 // A test reads like a session of an operator:
 //
 //	p := newPlatform(t)
-//	p.publish(base("1"))
+//	p.Publish(base("1"))
 //	n := p.node("web", "base")
 //	s := n.boot()
 //	s.agent("status")
 //
-// The composed root's init is testdata/init, which does what the test asks for over a socket
+// The composed root's init is test/lab/init, which does what the test asks for over a socket
 // below /persist. POWERNODE_E2E_BIN names a directory with the built programs, to save building
 // them; POWERNODE_E2E_KILLS is how many boots the kill tests interrupt.
 package e2e

@@ -13,9 +13,9 @@ import (
 func TestFirstBoot(t *testing.T) {
 	t.Parallel()
 	p := newPlatform(t)
-	p.publish(base("1"))
-	p.publish(app("1"))
-	p.publish(site("1"), "--variety", "config")
+	p.Publish(base("1"))
+	p.Publish(app("1"))
+	p.Publish(site("1"), "--variety", "config")
 	n := p.node("web", "base", "app", "site")
 
 	s := n.boot()
@@ -61,13 +61,13 @@ func TestFirstBoot(t *testing.T) {
 	}
 
 	var list operatorapi.NodeList
-	p.operator("node", "list", "--output", "json").into(t, &list)
+	p.Operator("node", "list", "--output", "json").Into(t, &list)
 	if list.Count != 1 || list.Nodes[0].Report.RootDigest != status.RootDigest || !list.Nodes[0].InStep {
 		t.Errorf("node list: %+v", list)
 	}
 
 	for _, name := range []string{"base", "app", "site"} {
-		s.agent("verify", name).ok(t)
+		s.agent("verify", name).OK(t)
 	}
 	s.exit()
 }

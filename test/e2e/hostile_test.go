@@ -26,46 +26,46 @@ type forgery struct {
 
 // forge pushes an image to the platform's registry, and returns where it went.
 func (p *platform) forge(m mod, f forgery) (repository, digest string) {
-	p.t.Helper()
-	m = m.sealed(p.t)
-	m.annotations[module.AnnotationName], m.annotations[module.AnnotationVersion] = m.name, m.version
+	p.T.Helper()
+	m = m.Sealed(p.T)
+	m.Annotations[module.AnnotationName], m.Annotations[module.AnnotationVersion] = m.Name, m.Version
 	if f.annotate != nil {
-		f.annotate(m.annotations)
+		f.annotate(m.Annotations)
 	}
-	l, err := ociimage.CreateLayout(filepath.Join(tempDir(p.t), "forged"))
+	l, err := ociimage.CreateLayout(filepath.Join(tempDir(p.T), "forged"))
 	if err != nil {
-		p.t.Fatal(err)
+		p.T.Fatal(err)
 	}
 	defer l.Close()
-	image := m.addTo(p.t, l)
-	config := p.credentials()
+	image := m.AddTo(p.T, l)
+	config := p.Credentials()
 	tls, err := config.TLS()
 	if err != nil {
-		p.t.Fatal(err)
+		p.T.Fatal(err)
 	}
 	client := ociimage.NewClient(ociimage.Options{TLS: tls, Credential: func(context.Context, string) (string, string, error) {
 		return operatorapi.RegistryUser, config.Token.Reveal(), nil
 	}})
 	defer client.Close()
 	if repository = f.repository; repository == "" {
-		repository = "modules/" + m.name
+		repository = "modules/" + m.Name
 	}
 	name := config.RegistryHost() + "/" + repository
-	if err := client.Push(p.t.Context(), l, image, ociimage.Reference{Repository: name}, nil); err != nil {
-		p.t.Fatal(err)
+	if err := client.Push(p.T.Context(), l, image, ociimage.Reference{Repository: name}, nil); err != nil {
+		p.T.Fatal(err)
 	}
-	attach := func(s ociimage.Signature) error { return client.Attach(p.t.Context(), name, image, s) }
+	attach := func(s ociimage.Signature) error { return client.Attach(p.T.Context(), name, image, s) }
 	digest = string(image.Digest)
 	if f.inIndex {
-		index, err := client.PushIndex(p.t.Context(), name, "forged", []*ociimage.Image{image}, image.Annotations)
+		index, err := client.PushIndex(p.T.Context(), name, "forged", []*ociimage.Image{image}, image.Annotations)
 		if err != nil {
-			p.t.Fatal(err)
+			p.T.Fatal(err)
 		}
 		digest = string(index.Digest)
-		attach = func(s ociimage.Signature) error { return client.AttachToIndex(p.t.Context(), name, index, s) }
+		attach = func(s ociimage.Signature) error { return client.AttachToIndex(p.T.Context(), name, index, s) }
 	}
 	if f.key != "" {
-		sign(p.t, f.key, name, digest, attach)
+		sign(p.T, f.key, name, digest, attach)
 	}
 	return repository, digest
 }
@@ -93,8 +93,8 @@ func sign(t testing.TB, key, repository, digest string, attach func(ociimage.Sig
 func TestHostilePlatform(t *testing.T) {
 	t.Parallel()
 	p := newPlatform(t)
-	b := p.publish(base("1"))
-	p.publish(app("1"))
+	b := p.Publish(base("1"))
+	p.Publish(app("1"))
 	old := p.node("old", "base", "app")
 	s := old.boot()
 	root := s.status().RootDigest
@@ -104,7 +104,7 @@ func TestHostilePlatform(t *testing.T) {
 	// Each is another image: a signature that an earlier one has would count for the same one.
 	evil := func(kind string) mod {
 		m := app("6.6.6")
-		m.files["usr/lib/app/data"] = "evil: " + kind
+		m.Files["usr/lib/app/data"] = "evil: " + kind
 		return m
 	}
 	for _, c := range []struct {
@@ -116,19 +116,19 @@ func TestHostilePlatform(t *testing.T) {
 	}{
 		{"a foreign key", p.says("6.6.6", evil("foreign key"), forgery{key: foreign}), 2, []string{"app 6.6.6", "key"}},
 		{"no signature", p.says("6.6.6", evil("unsigned"), forgery{}), 2, []string{"app 6.6.6", "not signed"}},
-		{"another seal", p.says("6.6.6", evil("seal"), forgery{key: p.key, annotate: func(a map[string]string) {
+		{"another seal", p.says("6.6.6", evil("seal"), forgery{key: p.Key, annotate: func(a map[string]string) {
 			a[module.AnnotationSeal] = strings.Repeat("ab", 32)
 		}}), 2, []string{"app 6.6.6", "seal", strings.Repeat("ab", 32)}},
-		{"no seal", p.says("6.6.6", evil("no seal"), forgery{key: p.key, annotate: func(a map[string]string) {
+		{"no seal", p.says("6.6.6", evil("no seal"), forgery{key: p.Key, annotate: func(a map[string]string) {
 			delete(a, module.AnnotationSeal)
 		}}), 2, []string{"app 6.6.6", "seal"}},
 		{"another module of the right key", func() (string, string, string) { return "1", "modules/base", b.Digest }, 2, []string{"app 1", "base"}},
-		{"an old version under a new number", p.says("2", app("1"), forgery{key: p.key}), 2, []string{"app 2", "1"}},
-		{"another name in the annotation than in the manifest", p.says("1", base("1"), forgery{key: p.key, repository: "modules/app", annotate: func(a map[string]string) {
+		{"an old version under a new number", p.says("2", app("1"), forgery{key: p.Key}), 2, []string{"app 2", "1"}},
+		{"another name in the annotation than in the manifest", p.says("1", base("1"), forgery{key: p.Key, repository: "modules/app", annotate: func(a map[string]string) {
 			a[module.AnnotationName] = "app"
 		}}), 2, []string{"app", "base"}},
-		{"a repository that no rule is for", p.says("6.6.6", evil("repository"), forgery{key: p.key, repository: "elsewhere/app"}), 2, []string{"app 6.6.6", "elsewhere/app", "no rule"}},
-		{"a signed index around an unsigned image", p.says("6.6.6", evil("index"), forgery{key: p.key, inIndex: true}), 2, []string{"app 6.6.6", "not signed"}},
+		{"a repository that no rule is for", p.says("6.6.6", evil("repository"), forgery{key: p.Key, repository: "elsewhere/app"}), 2, []string{"app 6.6.6", "elsewhere/app", "no rule"}},
+		{"a signed index around an unsigned image", p.says("6.6.6", evil("index"), forgery{key: p.Key, inIndex: true}), 2, []string{"app 6.6.6", "not signed"}},
 		{"a digest that isn't there", func() (string, string, string) { return "2", "modules/app", "sha256:" + strings.Repeat("0", 64) }, 5, []string{"app", "2"}},
 		{"a name that leads out of the store", func() (string, string, string) { return "../../2", "modules/app", b.Digest }, 5, []string{"../../2"}},
 	} {
@@ -164,7 +164,7 @@ func (p *platform) says(version string, m mod, f forgery) func() (string, string
 func TestHostileRegistry(t *testing.T) {
 	t.Parallel()
 	p := newPlatform(t)
-	p.publish(base("1"))
+	p.Publish(base("1"))
 	for _, c := range []struct {
 		name string
 		// blob picks the file to spoil.
@@ -183,14 +183,14 @@ func TestHostileRegistry(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			m := app("1")
-			m.name = "app-" + nodeName()
-			out := p.on(t).publish(m)
-			n := p.on(t).node(nodeName(), "base", m.name)
+			m.Name = "app-" + nodeName()
+			out := p.on(t).Publish(m)
+			n := p.on(t).node(nodeName(), "base", m.Name)
 			manifest := decode[struct {
 				Config struct{ Digest string }
 				Layers []struct{ Digest string }
-			}](t, read(t, p.blob(out.Digest)))
-			c.spoil(t, p.blob(c.blob(out, manifest.Layers[0].Digest, manifest.Config.Digest)))
+			}](t, read(t, p.Blob(out.Digest)))
+			c.spoil(t, p.Blob(c.blob(out, manifest.Layers[0].Digest, manifest.Config.Digest)))
 			n.refuses(c.code, c.wants...)
 		})
 	}

@@ -23,7 +23,7 @@ func TestKilledBoots(t *testing.T) {
 
 	p := newPlatform(t)
 	for _, m := range []mod{base("1"), app("1"), large(2 << 20)} {
-		p.publish(m)
+		p.Publish(m)
 	}
 	modules := []string{"base", "app", "large"}
 	model := p.node("model", modules...)
@@ -41,7 +41,7 @@ func TestKilledBoots(t *testing.T) {
 	}
 
 	// The same, when there is something to fall back to.
-	p.publish(app("2"))
+	p.Publish(app("2"))
 	second, took := timedBoot(model)
 	for i, n := range old {
 		n.killedBoot(random, i+1, took)
@@ -71,16 +71,16 @@ func (n *node) killedBoot(random *rand.Rand, number int, took time.Duration) {
 	if number%2 == 0 {
 		select {
 		case <-time.After(time.Duration(random.Int64N(int64(took)))):
-		case <-p.done:
+		case <-p.Done:
 		}
 	} else {
 		// A boot that has nothing to pull doesn't say so, and comes to the last word.
-		p.log.await(p.done, bootWords[number/2%len(bootWords)], bootWords[len(bootWords)-1])
+		p.Log.Await(p.Done, bootWords[number/2%len(bootWords)], bootWords[len(bootWords)-1])
 		time.Sleep(time.Duration(random.Int64N(int64(took / 10))))
 	}
-	p.kill()
-	if strings.Contains(p.log.String(), "powernode-agent: ") {
-		n.t.Errorf("the boot failed before it was killed:\n%s", p.log)
+	p.Kill()
+	if strings.Contains(p.Log.String(), "powernode-agent: ") {
+		n.t.Errorf("the boot failed before it was killed:\n%s", p.Log)
 	}
 }
 
@@ -94,7 +94,7 @@ func (n *node) comesUp(root, generation string) {
 		n.t.Errorf("after a kill: %+v, want root %s\n%s", status, root, s.console())
 	}
 	for _, m := range status.Modules {
-		s.agent("verify", m.Name).ok(n.t)
+		s.agent("verify", m.Name).OK(n.t)
 	}
 	s.exit()
 	if current := n.pointer("current"); current != generation {

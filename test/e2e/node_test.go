@@ -32,11 +32,11 @@ type node struct {
 
 // node makes a node that has never booted, with these modules assigned.
 func (p *platform) node(name string, modules ...string) *node {
-	p.t.Helper()
-	n := p.blankNode(p.t, name)
-	p.operator("node", "create", name).ok(p.t)
+	p.T.Helper()
+	n := p.blankNode(p.T, name)
+	p.Operator("node", "create", name).OK(p.T)
 	if len(modules) > 0 {
-		p.operator(append([]string{"assign", name}, modules...)...).ok(p.t)
+		p.Operator(append([]string{"assign", name}, modules...)...).OK(p.T)
 	}
 	n.newToken()
 	return n
@@ -69,7 +69,7 @@ func (n *node) on(t testing.TB) *node {
 // newToken gives the node a bootstrap token and writes its identity.cfg.
 func (n *node) newToken(flags ...string) {
 	n.t.Helper()
-	n.p.operator(append([]string{"token", "create", n.name, "--output", "json"}, flags...)...).into(n.t, &n.token)
+	n.token = n.p.Token(n.name, flags...)
 	n.identify(n.token.PlatformURL, n.token.CAPEM)
 }
 
@@ -83,8 +83,7 @@ func (n *node) identify(url, ca string) {
 // trusts writes a trust policy with one rule: the operator's key counts for these images.
 func (n *node) trusts(images string) {
 	n.t.Helper()
-	write(n.t, filepath.Join(filepath.Dir(n.trust), "operator.pub"), read(n.t, n.p.key+".pub"), 0o644)
-	write(n.t, n.trust, []byte("schema_version: 1\nrules:\n  - name: site\n    images: ["+images+"]\n    keys:\n      - file: operator.pub\n"), 0o644)
+	n.p.Trust(n.t, filepath.Dir(n.trust), images, "")
 }
 
 // state is the node's directory of record.
@@ -114,7 +113,7 @@ func (n *node) boot() *system {
 	n.t.Helper()
 	s, r := n.tryBoot()
 	if s == nil {
-		n.t.Fatalf("the boot failed with %d:\n%s", r.code, r.stderr)
+		n.t.Fatalf("the boot failed with %d:\n%s", r.Code, r.Stderr)
 	}
 	return s
 }
@@ -136,10 +135,10 @@ func (n *node) tryBoot() (*system, result) {
 	case conn := <-accepted:
 		_ = l.Close() // one system, one connection
 		return newSystem(n, p, conn), result{}
-	case <-p.done:
+	case <-p.Done:
 		_ = l.Close() // the system that would dial is gone
-		r := p.result()
-		r.what = "powernode-agent boot"
+		r := p.Result()
+		r.What = "powernode-agent boot"
 		return nil, r
 	}
 }
@@ -170,7 +169,7 @@ func (n *node) refuses(code int, wants ...string) result {
 		s.exit()
 		n.t.Fatalf("the node boots:\n%s", s.console())
 	}
-	r.refused(n.t, code, wants...)
+	r.Refused(n.t, code, wants...)
 	n.nothingHalfDone(before)
 	n.nothingMounted()
 	return r
@@ -237,8 +236,8 @@ func (n *node) nothingHalfDone(before map[string]string) {
 		}
 	}
 	for digits := range whole {
-		if r := n.agent("verify", "sha256:"+digits, "--trust-policy", n.trust); r.code != 0 {
-			n.t.Errorf("half done: a module was kept that isn't whole: %s", r.stderr)
+		if r := n.agent("verify", "sha256:"+digits, "--trust-policy", n.trust); r.Code != 0 {
+			n.t.Errorf("half done: a module was kept that isn't whole: %s", r.Stderr)
 		}
 	}
 }
@@ -288,7 +287,7 @@ func (n *node) nothingMounted() {
 func (n *node) detail() operatorapi.NodeDetail {
 	n.t.Helper()
 	var d operatorapi.NodeDetail
-	n.p.operator("node", "show", n.name, "--output", "json").into(n.t, &d)
+	n.p.Operator("node", "show", n.name, "--output", "json").Into(n.t, &d)
 	return d
 }
 

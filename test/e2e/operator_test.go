@@ -26,7 +26,7 @@ type operating struct {
 // publish runs module publish over a layout.
 func (o *operating) publish(layout string, flags ...string) result {
 	o.t.Helper()
-	return o.run(append([]string{"module", "publish", "--key", o.key + ".key", layout}, flags...)...)
+	return o.run(append([]string{"module", "publish", "--key", o.Key + ".key", layout}, flags...)...)
 }
 
 func (o *operating) run(args ...string) result {
@@ -37,7 +37,7 @@ func (o *operating) run(args ...string) result {
 // config replaces the operator's credential file by an altered one.
 func (o *operating) config(alter func(*operatorapi.Credentials), perm os.FileMode) {
 	o.t.Helper()
-	credentials := decode[operatorapi.Credentials](o.t, read(o.t, o.platform.config))
+	credentials := decode[operatorapi.Credentials](o.t, read(o.t, o.platform.Config))
 	alter(&credentials)
 	text, err := json.Marshal(credentials)
 	if err != nil {
@@ -60,9 +60,9 @@ func same(*operatorapi.Credentials) {}
 func TestOperatorRefuses(t *testing.T) {
 	t.Parallel()
 	p := newPlatform(t)
-	p.publish(app("1"))
-	p.operator("node", "create", "there").ok(t)
-	good := site("1").layout(t)
+	p.Publish(app("1"))
+	p.Operator("node", "create", "there").OK(t)
+	good := site("1").Layout(t)
 	cases := []struct {
 		name  string
 		do    func(o *operating) result
@@ -86,11 +86,11 @@ func TestOperatorRefuses(t *testing.T) {
 		{"a wrong token", func(o *operating) result {
 			o.config(func(c *operatorapi.Credentials) { c.Token = strings.Repeat("x", len(c.Token)) }, 0o600)
 			return o.run("node", "list")
-		}, 5, []string{p.listen, "token"}},
+		}, 5, []string{p.Listen, "token"}},
 		{"a wrong token to publish", func(o *operating) result {
 			o.config(func(c *operatorapi.Credentials) { c.Token = strings.Repeat("x", len(c.Token)) }, 0o600)
 			return o.publish(good)
-		}, 5, []string{p.listen, "token"}},
+		}, 5, []string{p.Listen, "token"}},
 		{"a platform that isn't there", func(o *operating) result {
 			o.config(func(c *operatorapi.Credentials) { c.URL = "https://" + deadAddress(o.t) }, 0o600)
 			return o.run("node", "list")
@@ -98,7 +98,7 @@ func TestOperatorRefuses(t *testing.T) {
 		{"another platform's CA", func(o *operating) result {
 			o.config(func(c *operatorapi.Credentials) { c.CAPEM = string(pkitest.NewCA(o.t, "other").PEM()) }, 0o600)
 			return o.run("node", "list")
-		}, 5, []string{p.listen, "CA"}},
+		}, 5, []string{p.Listen, "CA"}},
 		{"a platform with an expired certificate", func(o *operating) result {
 			o.config(func(c *operatorapi.Credentials) { c.URL, c.CAPEM = expiredPlatform(o.t) }, 0o600)
 			return o.run("node", "list")
@@ -109,7 +109,7 @@ func TestOperatorRefuses(t *testing.T) {
 		}, 5, []string{"not a powernode platform"}},
 
 		{"no key", func(o *operating) result { return o.publish(good, "--key", filepath.Join(o.dir, "none.key")) }, 1, []string{"none.key", "powernode key generate"}},
-		{"the public key", func(o *operating) result { return o.publish(good, "--key", o.key+".pub") }, 1, []string{"public"}},
+		{"the public key", func(o *operating) result { return o.publish(good, "--key", o.Key+".pub") }, 1, []string{"public"}},
 		{"a key of rubbish", func(o *operating) result {
 			write(o.t, filepath.Join(o.dir, "k"), []byte("rubbish"), 0o600)
 			return o.publish(good, "--key", filepath.Join(o.dir, "k"))
@@ -124,25 +124,25 @@ func TestOperatorRefuses(t *testing.T) {
 		{"a layout without an image", func(o *operating) result { return o.publish(emptyLayout(o.t)) }, 1, []string{"holds no image"}},
 		{"an image that is no module", func(o *operating) result {
 			m := app("1")
-			m.undescribed = true
-			return o.publish(m.layout(o.t))
+			m.Undescribed = true
+			return o.publish(m.Layout(o.t))
 		}, 1, []string{"io.powernode.module.name"}},
 		{"a layout with a damaged blob", func(o *operating) result {
-			layout := site("1").layout(o.t)
+			layout := site("1").Layout(o.t)
 			damage(o.t, largestBlob(o.t, layout))
 			return o.publish(layout)
 		}, 2, []string{"blob", "is damaged"}},
 		{"a layout with a missing blob", func(o *operating) result {
-			layout := site("1").layout(o.t)
+			layout := site("1").Layout(o.t)
 			remove(o.t, largestBlob(o.t, layout))
 			return o.publish(layout)
 		}, 2, []string{"lacks the blob"}},
-		{"two modules at once", func(o *operating) result { return o.publish(good, base("1").layout(o.t)) }, 1, []string{"site 1", "base 1"}},
-		{"one architecture twice", func(o *operating) result { return o.publish(good, site("1").layout(o.t)) }, 1, []string{hostArch}},
+		{"two modules at once", func(o *operating) result { return o.publish(good, base("1").Layout(o.t)) }, 1, []string{"site 1", "base 1"}},
+		{"one architecture twice", func(o *operating) result { return o.publish(good, site("1").Layout(o.t)) }, 1, []string{hostArch}},
 		{"a version with other content", func(o *operating) result {
 			m := app("1")
-			m.files["usr/lib/app/data"] = "other content under the same version"
-			return o.publish(m.layout(o.t))
+			m.Files["usr/lib/app/data"] = "other content under the same version"
+			return o.publish(m.Layout(o.t))
 		}, 1, []string{"app", "raise the module's version"}},
 		{"a priority that is too high", func(o *operating) result { return o.publish(good, "--priority", "1000") }, 1, []string{"priority", "999"}},
 		{"a variety that isn't one", func(o *operating) result { return o.publish(good, "--variety", "sub") }, 1, []string{"variety", "subscription"}},
@@ -169,18 +169,18 @@ func TestOperatorRefuses(t *testing.T) {
 		for _, c := range cases {
 			t.Run(c.name, func(t *testing.T) {
 				t.Parallel()
-				o := &operating{p.on(t), t, tempDir(t), []string{"POWERNODE_CONFIG=" + p.config, "POWERNODE_KEY_PASSWORD="}}
-				c.do(o).refused(t, c.code, c.wants...)
+				o := &operating{p.on(t), t, tempDir(t), []string{"POWERNODE_CONFIG=" + p.Config, "POWERNODE_KEY_PASSWORD="}}
+				c.do(o).Refused(t, c.code, c.wants...)
 			})
 		}
 	})
 	var modules operatorapi.ModuleList
-	p.operator("module", "list", "--output", "json").into(t, &modules)
+	p.Operator("module", "list", "--output", "json").Into(t, &modules)
 	if modules.Count != 1 || modules.Modules[0].Name != "app" {
 		t.Errorf("half done: the platform has the modules %+v", modules)
 	}
 	var nodes operatorapi.NodeList
-	p.operator("node", "list", "--output", "json").into(t, &nodes)
+	p.Operator("node", "list", "--output", "json").Into(t, &nodes)
 	if nodes.Count != 1 || nodes.Nodes[0].Modules != 0 {
 		t.Errorf("half done: the platform has the nodes %+v", nodes)
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/powernode/powernode-agent/internal/nodehttp/pkitest"
+	"github.com/powernode/powernode-agent/test/lab"
 )
 
 // TestBootRefuses is about what a node is given: each wrong thing is named, with what to do, and
@@ -18,18 +19,18 @@ import (
 func TestBootRefuses(t *testing.T) {
 	t.Parallel()
 	p := newPlatform(t)
-	p.publish(base("1"))
-	p.publish(app("1"))
+	p.Publish(base("1"))
+	p.Publish(app("1"))
 	other := map[string]string{"amd64": "arm64", "arm64": "amd64"}[hostArch]
 	foreign := app("1")
-	foreign.name, foreign.arch = "foreign-machine", other
-	p.publish(foreign)
+	foreign.Name, foreign.Arch = "foreign-machine", other
+	p.Publish(foreign)
 	broken := base("1")
-	broken.name, broken.programs = "broken-init", map[string][]byte{"usr/sbin/init": foreignELF()}
-	p.publish(broken)
+	broken.Name, broken.Programs = "broken-init", map[string][]byte{"usr/sbin/init": foreignELF()}
+	p.Publish(broken)
 	text := base("1")
-	text.name, text.programs = "text-init", map[string][]byte{"usr/sbin/init": []byte("neither program nor script\n")}
-	p.publish(text)
+	text.Name, text.Programs = "text-init", map[string][]byte{"usr/sbin/init": []byte("neither program nor script\n")}
+	p.Publish(text)
 
 	for _, c := range []struct {
 		name    string
@@ -41,7 +42,7 @@ func TestBootRefuses(t *testing.T) {
 		{"no identity file", nil, func(n *node) { remove(n.t, n.identity) }, 1, []string{"identity.cfg"}},
 		{"an identity file that is none", nil, func(n *node) { write(n.t, n.identity, []byte("gibberish\n"), 0o600) }, 1, []string{"identity.cfg", "line 1"}},
 		{"an identity without a token", nil, func(n *node) { n.token.Token = ""; n.identify(n.token.PlatformURL, n.token.CAPEM) }, 1, []string{"token"}},
-		{"an identity with a plain URL", nil, func(n *node) { n.identify("http://"+p.listen, n.token.CAPEM) }, 1, []string{"https"}},
+		{"an identity with a plain URL", nil, func(n *node) { n.identify("http://"+p.Listen, n.token.CAPEM) }, 1, []string{"https"}},
 		{"no trust policy", nil, func(n *node) { remove(n.t, n.trust) }, 2, []string{"trust.yaml", "--trust-policy"}},
 		{"an empty trust policy", nil, func(n *node) { write(n.t, n.trust, nil, 0o644) }, 2, []string{"trust.yaml", "empty"}},
 		{"a trust policy without rules", nil, func(n *node) { write(n.t, n.trust, []byte("schema_version: 1\n"), 0o644) }, 2, []string{"no rules"}},
@@ -65,7 +66,7 @@ func TestBootRefuses(t *testing.T) {
 			n.token.Token = "pnt_" + n.token.Token[4:40]
 			n.identify(n.token.PlatformURL, n.token.CAPEM)
 		}, 5, []string{"token"}},
-		{"another platform's CA", nil, func(n *node) { n.identify(n.token.PlatformURL, string(pkitest.NewCA(n.t, "other").PEM())) }, 5, []string{p.listen, "CA"}},
+		{"another platform's CA", nil, func(n *node) { n.identify(n.token.PlatformURL, string(pkitest.NewCA(n.t, "other").PEM())) }, 5, []string{p.Listen, "CA"}},
 		{"a platform that can't be reached", nil, func(n *node) { n.identify("https://"+deadAddress(n.t), n.token.CAPEM) }, 5, []string{"127.0.0.1:"}},
 		{"a platform with an expired certificate", nil, func(n *node) { n.identify(expiredPlatform(n.t)) }, 5, []string{"certificate", "ended", "clock"}},
 		{"a platform that is something else", nil, func(n *node) { n.identify(otherServer(n.t)) }, 5, []string{"platform"}},
@@ -103,10 +104,10 @@ func TestBootRefuses(t *testing.T) {
 // TestBootRefusesToBeAnyProcess: on a running system it changes nothing.
 func TestBootRefusesToBeAnyProcess(t *testing.T) {
 	t.Parallel()
-	p := &platform{t: t, key: signingKey(t)}
+	p := &platform{&lab.Platform{T: t, Key: signingKey(t)}}
 	n := p.blankNode(t, "web")
-	command(t, "", nil, "powernode-agent", "boot", "--persist", n.persist, "--trust-policy", n.trust).refused(t, 1, "first process", "--namespace")
-	command(t, "", nil, "powernode-agent", "boot", "--namespace", "--persist", n.persist, "--trust-policy", n.trust).refused(t, 1, "first process")
+	command(t, "", nil, "powernode-agent", "boot", "--persist", n.persist, "--trust-policy", n.trust).Refused(t, 1, "first process", "--namespace")
+	command(t, "", nil, "powernode-agent", "boot", "--namespace", "--persist", n.persist, "--trust-policy", n.trust).Refused(t, 1, "first process")
 	if len(n.records()) > 0 {
 		t.Error("it made a store")
 	}

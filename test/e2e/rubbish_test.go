@@ -19,23 +19,23 @@ import (
 
 // attach attaches something that looks like a signature to a published module.
 func (p *platform) attach(m published, data []byte) {
-	p.t.Helper()
-	config := p.credentials()
+	p.T.Helper()
+	config := p.Credentials()
 	tls, err := config.TLS()
 	if err != nil {
-		p.t.Fatal(err)
+		p.T.Fatal(err)
 	}
 	client := ociimage.NewClient(ociimage.Options{TLS: tls, Credential: func(context.Context, string) (string, string, error) {
 		return operatorapi.RegistryUser, config.Token.Reveal(), nil
 	}})
 	defer client.Close()
 	repository := config.RegistryHost() + "/modules/" + m.Name
-	image, err := client.Resolve(p.t.Context(), ociimage.Reference{Repository: repository, Digest: digest.Digest(m.Digest)}, "")
+	image, err := client.Resolve(p.T.Context(), ociimage.Reference{Repository: repository, Digest: digest.Digest(m.Digest)}, "")
 	if err == nil {
-		err = client.Attach(p.t.Context(), repository, image, ociimage.Signature{MediaType: signing.BundleMediaType, Data: data})
+		err = client.Attach(p.T.Context(), repository, image, ociimage.Signature{MediaType: signing.BundleMediaType, Data: data})
 	}
 	if err != nil {
-		p.t.Fatal(err)
+		p.T.Fatal(err)
 	}
 }
 
@@ -44,7 +44,7 @@ func (p *platform) attach(m published, data []byte) {
 func TestRubbishBesideASignature(t *testing.T) {
 	t.Parallel()
 	p := newPlatform(t)
-	m := p.publish(base("1"))
+	m := p.Publish(base("1"))
 	for i := range 20 {
 		p.attach(m, fmt.Appendf(nil, `{"rubbish": %d}`, i))
 	}
@@ -85,7 +85,7 @@ func TestRubbishBesideASignature(t *testing.T) {
 func TestOnlyThePolicyGoesIntoTheSystem(t *testing.T) {
 	t.Parallel()
 	p := newPlatform(t)
-	p.publish(base("1"))
+	p.Publish(base("1"))
 	n := p.node("web", "base")
 	beside := filepath.Join(filepath.Dir(n.trust), "identity.cfg")
 	if err := os.WriteFile(beside, []byte("KEY=secret\n"), 0o600); err != nil {
@@ -95,6 +95,6 @@ func TestOnlyThePolicyGoesIntoTheSystem(t *testing.T) {
 	if s.has("/run/powernode/trust/identity.cfg") {
 		t.Error("a file beside the trust policy was copied")
 	}
-	s.agent("verify", "base").ok(t)
+	s.agent("verify", "base").OK(t)
 	s.exit()
 }

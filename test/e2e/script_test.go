@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/powernode/powernode-agent/test/lab"
 )
 
 // TestScripts runs the scripts in testdata/script: what the programs do with their flags and
@@ -22,7 +24,7 @@ func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Setup: func(env *testscript.Env) error {
-			env.Setenv("PATH", os.Getenv(binEnv)+string(filepath.ListSeparator)+os.Getenv("PATH"))
+			env.Setenv("PATH", os.Getenv(lab.BinEnv)+string(filepath.ListSeparator)+os.Getenv("PATH"))
 			env.Setenv("HOME", "/nonexistent")
 			return nil
 		},

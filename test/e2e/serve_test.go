@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/powernode/powernode-agent/internal/mount/mounttest"
+	"github.com/powernode/powernode-agent/test/lab"
 )
 
 // TestPlatformRefuses: what keeps a platform from starting is named, with what to do.
@@ -25,8 +26,8 @@ func TestPlatformRefuses(t *testing.T) {
 		wants []string
 	}{
 		{"a port in use", func(t testing.TB, dir string) []string {
-			return []string{"--data", filepath.Join(dir, "data"), "--listen", running.listen}
-		}, 1, []string{running.listen, "in use", "--listen"}},
+			return []string{"--data", filepath.Join(dir, "data"), "--listen", running.Listen}
+		}, 1, []string{running.Listen, "in use", "--listen"}},
 		{"an address that is none", func(t testing.TB, dir string) []string {
 			return []string{"--data", filepath.Join(dir, "data"), "--listen", "nowhere"}
 		}, 1, []string{"nowhere", "--listen"}},
@@ -34,8 +35,8 @@ func TestPlatformRefuses(t *testing.T) {
 			return []string{"--data", filepath.Join(dir, "data"), "--listen", "192.0.2.1:8443"}
 		}, 1, []string{"192.0.2.1:8443", "--listen"}},
 		{"a data directory in use", func(t testing.TB, dir string) []string {
-			return []string{"--data", running.dir, "--listen", "127.0.0.1:0"}
-		}, 1, []string{running.dir, "locked by process", "stop it"}},
+			return []string{"--data", running.Dir, "--listen", "127.0.0.1:0"}
+		}, 1, []string{running.Dir, "locked by process", "stop it"}},
 		{"a data directory that can't be written", func(t testing.TB, dir string) []string {
 			readOnlyDir(t, dir)
 			return []string{"--data", filepath.Join(dir, "data"), "--listen", "127.0.0.1:0"}
@@ -81,10 +82,10 @@ func TestPlatformRefuses(t *testing.T) {
 			mounttest.NeedMounts(t)
 			dir := tempDir(t)
 			flags := c.do(t, dir)
-			command(t, "", nil, "powernode-platform", append([]string{"serve"}, flags...)...).refused(t, c.code, c.wants...)
+			command(t, "", nil, "powernode-platform", append([]string{"serve"}, flags...)...).Refused(t, c.code, c.wants...)
 		})
 	}
-	if _, err := net.Dial("tcp", running.listen); err != nil {
+	if _, err := net.Dial("tcp", running.Listen); err != nil {
 		t.Errorf("the platform that was in the way is gone: %v", err)
 	}
 }
@@ -92,13 +93,13 @@ func TestPlatformRefuses(t *testing.T) {
 // used runs a platform once, spoils its data directory, and returns the flags to start it again.
 func used(t testing.TB, dir string, spoil func(dir string)) []string {
 	t.Helper()
-	p := &platform{t: t, dir: filepath.Join(dir, "data"), listen: "127.0.0.1:0"}
-	p.config = filepath.Join(p.dir, "operator.json")
-	p.start()
-	p.operator("node", "create", "a").ok(t)
-	p.stop()
-	spoil(p.dir)
-	return []string{"--data", p.dir, "--listen", "127.0.0.1:0"}
+	p := &platform{&lab.Platform{T: t, Dir: filepath.Join(dir, "data"), Listen: "127.0.0.1:0"}}
+	p.Config = filepath.Join(p.Dir, "operator.json")
+	p.Start()
+	p.Operator("node", "create", "a").OK(t)
+	p.Stop()
+	spoil(p.Dir)
+	return []string{"--data", p.Dir, "--listen", "127.0.0.1:0"}
 }
 
 // readOnlyDir makes a directory read-only by a mount over itself: permissions don't stop root.
@@ -130,16 +131,16 @@ func files(t testing.TB, dir string) []string {
 func TestPlatformEnds(t *testing.T) {
 	t.Parallel()
 	p := newPlatform(t)
-	p.publish(base("1"))
+	p.Publish(base("1"))
 	n := p.node("web", "base")
 	for _, s := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
-		if r := p.end(t, s); r.code != 0 || strings.Contains(r.stderr, "powernode-platform: ") {
-			t.Errorf("%v: exit code %d\n%s", s, r.code, r.stderr)
+		if r := p.End(t, s); r.Code != 0 || strings.Contains(r.Stderr, "powernode-platform: ") {
+			t.Errorf("%v: exit code %d\n%s", s, r.Code, r.Stderr)
 		}
-		p.start()
+		p.Start()
 	}
-	p.kill()
-	p.start()
+	p.Kill()
+	p.Start()
 	s := n.boot()
 	if status := s.status(); !status.InStep {
 		t.Errorf("status: %+v", status)

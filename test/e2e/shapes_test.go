@@ -21,41 +21,41 @@ func TestJSONShapes(t *testing.T) {
 	p := newPlatform(t)
 	shape := func(name string, r result) {
 		t.Helper()
-		if r.stderr != "" {
-			t.Errorf("%s: something is on standard error: %s", r.what, r.stderr)
+		if r.Stderr != "" {
+			t.Errorf("%s: something is on standard error: %s", r.What, r.Stderr)
 		}
-		checkShape(t, name, r.ok(t))
+		checkShape(t, name, r.OK(t))
 	}
-	p.publish(base("1"))
-	p.publish(app("1"))
-	layout := site("1").layout(t)
-	shape("publish", p.operator("module", "publish", "--quiet", "--key", p.key+".key", "--variety", "config", "--output", "json", layout))
-	shape("module-list", p.operator("module", "list", "--output", "json"))
-	shape("version", p.operator("version", "--output", "json"))
-	shape("node-create", p.operator("node", "create", "web", "--output", "json"))
-	shape("node-list-pending", p.operator("node", "list", "--output", "json"))
-	shape("assign", p.operator("assign", "web", "base", "app", "site", "--output", "json"))
-	shape("token-create", p.operator("token", "create", "web", "--output", "json"))
+	p.Publish(base("1"))
+	p.Publish(app("1"))
+	layout := site("1").Layout(t)
+	shape("publish", p.Operator("module", "publish", "--quiet", "--key", p.Key+".key", "--variety", "config", "--output", "json", layout))
+	shape("module-list", p.Operator("module", "list", "--output", "json"))
+	shape("version", p.Operator("version", "--output", "json"))
+	shape("node-create", p.Operator("node", "create", "web", "--output", "json"))
+	shape("node-list-pending", p.Operator("node", "list", "--output", "json"))
+	shape("assign", p.Operator("assign", "web", "base", "app", "site", "--output", "json"))
+	shape("token-create", p.Operator("token", "create", "web", "--output", "json"))
 
 	n := p.node("live", "base", "app", "site")
 	s := n.boot()
 	s.report()
-	shape("node-list", p.operator("node", "list", "--output", "json"))
-	shape("node-show", p.operator("node", "show", "live", "--output", "json"))
+	shape("node-list", p.Operator("node", "list", "--output", "json"))
+	shape("node-show", p.Operator("node", "show", "live", "--output", "json"))
 	shape("status", s.agent("status", "--output", "json"))
 	shape("introspect", s.agent("introspect", "--output", "json"))
 	shape("verify-module", s.agent("verify", "app", "--output", "json"))
-	shape("boot-facts", result{what: "boot.json", stdout: s.read("/run/powernode/boot.json")})
+	shape("boot-facts", result{What: "boot.json", Stdout: s.read("/run/powernode/boot.json")})
 	r := s.agent("verify", "nothing", "--output", "json")
-	checkShape(t, "error", r.stderr)
+	checkShape(t, "error", r.Stderr)
 	s.exit()
-	shape("verify-layout", n.agent("verify", signedLayout(t, site("1"), p.key, p.listen+"/modules/site"), "--trust-policy", n.trust, "--repository", p.listen+"/modules/site", "--output", "json"))
+	shape("verify-layout", n.agent("verify", signedLayout(t, site("1"), p.Key, p.Listen+"/modules/site"), "--trust-policy", n.trust, "--repository", p.Listen+"/modules/site", "--output", "json"))
 }
 
 // signedLayout returns a layout as one has it that was copied from a registry with its signature.
 func signedLayout(t testing.TB, m mod, key, repository string) string {
 	t.Helper()
-	return layoutAsIs(t, m.sealed(t), key, repository)
+	return layoutAsIs(t, m.Sealed(t), key, repository)
 }
 
 // layoutAsIs is signedLayout for a module that has its annotations already.
@@ -67,7 +67,7 @@ func layoutAsIs(t testing.TB, m mod, key, repository string) string {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	image := m.addTo(t, l)
+	image := m.AddTo(t, l)
 	sign(t, key, repository, string(image.Digest), func(s ociimage.Signature) error { return l.Attach(t.Context(), image, s) })
 	return dir
 }

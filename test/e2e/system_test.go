@@ -57,7 +57,7 @@ func (s *system) do(op, data string, args ...string) controlled {
 }
 
 // console is what the boot said.
-func (s *system) console() string { return s.process.log.String() }
+func (s *system) console() string { return s.process.Log.String() }
 
 // run runs a program inside.
 func (s *system) run(args ...string) result {
@@ -101,8 +101,8 @@ func (s *system) write(path, text string) string {
 func (s *system) exit() {
 	s.t.Helper()
 	s.do("exit", "")
-	<-s.process.done
-	if code := s.process.cmd.ProcessState.ExitCode(); code != 0 {
+	<-s.process.Done
+	if code := s.process.Cmd.ProcessState.ExitCode(); code != 0 {
 		s.t.Fatalf("the system ended with %d:\n%s", code, s.console())
 	}
 	s.nothingMounted()
@@ -133,16 +133,16 @@ func (s *system) status() statusDoc {
 	s.t.Helper()
 	var doc statusDoc
 	r := s.agent("status", "--output", "json")
-	if r.code == 8 {
-		r.code = 0
+	if r.Code == 8 {
+		r.Code = 0
 		defer func() {
 			if doc.InStep || len(doc.Reasons) == 0 {
 				s.t.Errorf("status: exit code 8, in step %t because of %q", doc.InStep, doc.Reasons)
 			}
 		}()
 	}
-	r.into(s.t, &doc)
-	if r.code == 0 && len(doc.Reasons) > 0 && doc.InStep {
+	r.Into(s.t, &doc)
+	if r.Code == 0 && len(doc.Reasons) > 0 && doc.InStep {
 		s.t.Errorf("status: in step in spite of %q", doc.Reasons)
 	}
 	return doc
@@ -169,7 +169,7 @@ func (s *system) report() operatorapi.Node {
 			s.t.Fatal(err)
 		}
 		select {
-		case <-s.process.done:
+		case <-s.process.Done:
 			s.t.Fatalf("the system is gone\n%s", s.console())
 		case <-tick():
 		}

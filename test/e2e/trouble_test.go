@@ -18,7 +18,7 @@ func large(n int) mod {
 	bytes := make([]byte, n)
 	source := rand.NewChaCha8([32]byte{7})
 	_, _ = source.Read(bytes) // never fails
-	return mod{name: "large", version: "1", files: map[string]string{"usr/lib/large": string(bytes)}}
+	return mod{Name: "large", Version: "1", Files: map[string]string{"usr/lib/large": string(bytes)}}
 }
 
 const largeSize = 6 << 20
@@ -29,9 +29,9 @@ func TestBadNetwork(t *testing.T) {
 	t.Parallel()
 	network := newProxy(t)
 	p := newPlatform(t, "--public-url", network.url())
-	network.serve(p.listen)
-	p.publish(base("1"))
-	p.publish(large(largeSize))
+	network.serve(p.Listen)
+	p.Publish(base("1"))
+	p.Publish(large(largeSize))
 
 	t.Run("every connection breaks", func(t *testing.T) {
 		n := p.on(t).node("breaks", "base", "large")
@@ -67,8 +67,8 @@ func TestFullDisk(t *testing.T) {
 	t.Parallel()
 	mounttest.NeedMounts(t)
 	p := newPlatform(t)
-	p.publish(base("1"))
-	p.publish(large(largeSize))
+	p.Publish(base("1"))
+	p.Publish(large(largeSize))
 	for _, c := range []struct {
 		name  string
 		size  int
@@ -122,7 +122,7 @@ func TestReadOnlyDisk(t *testing.T) {
 	t.Parallel()
 	mounttest.NeedMounts(t)
 	p := newPlatform(t)
-	p.publish(base("1"))
+	p.Publish(base("1"))
 	n := p.node("web", "base")
 	disk := filepath.Join(filepath.Dir(n.persist), "disk")
 	mountTmpfs(t, disk, 64<<20)

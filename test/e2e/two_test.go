@@ -7,17 +7,17 @@ import "testing"
 func TestTwoBootsAtOnce(t *testing.T) {
 	t.Parallel()
 	p := newPlatform(t)
-	p.publish(base("1"))
-	p.publish(large(1 << 20))
+	p.Publish(base("1"))
+	p.Publish(large(1 << 20))
 	n := p.node("web", "base", "large")
 	l := n.listenControl()
 	defer l.Close()
 	boots := []*process{n.bootProcess(), n.bootProcess()}
 	var systems []*system
 	for _, b := range boots {
-		if _, ok := b.log.await(b.done, "starting /sbin/init"); !ok {
-			r := b.result()
-			r.refused(t, 1, "by another process", "wait")
+		if _, ok := b.Log.Await(b.Done, "starting /sbin/init"); !ok {
+			r := b.Result()
+			r.Refused(t, 1, "by another process", "wait")
 			continue
 		}
 		conn, err := l.Accept()
@@ -36,7 +36,7 @@ func TestTwoBootsAtOnce(t *testing.T) {
 		s.do("exit", "")
 	}
 	for _, b := range boots {
-		<-b.done
+		<-b.Done
 	}
 	if certificates := n.detail().Certificates; len(certificates) != 1 {
 		t.Errorf("the node has %d certificates", len(certificates))

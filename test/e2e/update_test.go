@@ -11,8 +11,8 @@ import (
 func TestWarmBootNeedsNoPlatform(t *testing.T) {
 	t.Parallel()
 	p := newPlatform(t)
-	p.publish(base("1"))
-	p.publish(app("1"))
+	p.Publish(base("1"))
+	p.Publish(app("1"))
 	n := p.node("web", "base", "app")
 
 	s := n.boot()
@@ -25,7 +25,7 @@ func TestWarmBootNeedsNoPlatform(t *testing.T) {
 	}
 	s.exit()
 	records, objects := n.records(), n.objects()
-	p.stop()
+	p.Stop()
 	if err := os.Remove(n.identity); err != nil {
 		t.Fatal(err)
 	}
@@ -35,7 +35,7 @@ func TestWarmBootNeedsNoPlatform(t *testing.T) {
 	switch {
 	case second.RootDigest != first.RootDigest || second.Generation != 1 || !second.InStep:
 		t.Errorf("first %+v, second %+v", first, second)
-	case len(second.Remarks) != 1 || !strings.Contains(second.Remarks[0], p.listen) || !strings.Contains(second.Remarks[0], "generation 1"):
+	case len(second.Remarks) != 1 || !strings.Contains(second.Remarks[0], p.Listen) || !strings.Contains(second.Remarks[0], "generation 1"):
 		t.Errorf("the second boot remarks %q", second.Remarks)
 	case second.ExpectedRootDigest != "":
 		t.Errorf("nobody expects %s", second.ExpectedRootDigest)
@@ -56,7 +56,7 @@ func TestNewVersion(t *testing.T) {
 	t.Parallel()
 	p := newPlatform(t)
 	for _, m := range []mod{base("1"), app("1"), site("1")} {
-		p.publish(m)
+		p.Publish(m)
 	}
 	n := p.node("web", "base", "app", "site")
 	s := n.boot()
@@ -64,7 +64,7 @@ func TestNewVersion(t *testing.T) {
 	s.exit()
 	before := n.objects()
 
-	p.publish(app("2"), "--priority", "7")
+	p.Publish(app("2"), "--priority", "7")
 	s = n.boot()
 	second, facts := s.status(), s.facts()
 	switch {
@@ -89,7 +89,7 @@ func TestNewVersion(t *testing.T) {
 		t.Errorf("current is %q, previous %q", current, previous)
 	}
 
-	p.operator("unassign", "web", "app").ok(t)
+	p.Operator("unassign", "web", "app").OK(t)
 	s = n.boot()
 	if third := s.status(); third.Generation != 3 || len(third.Modules) != 2 || s.has("/usr/lib/app/data") {
 		t.Errorf("without app: %+v", third)
@@ -100,7 +100,7 @@ func TestNewVersion(t *testing.T) {
 	s.exit()
 
 	// Nobody takes everything from a node by a slip of the hand.
-	p.operator("unassign", "web", "base", "site").ok(t)
+	p.Operator("unassign", "web", "base", "site").OK(t)
 	s = n.boot()
 	if fourth := s.status(); fourth.Generation != 3 || len(fourth.Remarks) != 1 || !strings.Contains(fourth.Remarks[0], "powernode assign") {
 		t.Errorf("with nothing assigned: %+v", fourth)
@@ -114,10 +114,10 @@ func TestSameModulesSameRoot(t *testing.T) {
 	t.Parallel()
 	p := newPlatform(t)
 	other := site("1")
-	other.arch = map[string]string{"amd64": "arm64", "arm64": "amd64"}[hostArch]
-	p.publish(base("1"))
-	p.publish(app("1"))
-	both := p.publishLayout(site("1").layout(t), other.layout(t))
+	other.Arch = map[string]string{"amd64": "arm64", "arm64": "amd64"}[hostArch]
+	p.Publish(base("1"))
+	p.Publish(app("1"))
+	both := p.PublishLayout(site("1").Layout(t), other.Layout(t))
 	if len(both.Images) != 2 || both.Digest == both.Images[0].Digest || both.Digest == both.Images[1].Digest {
 		t.Fatalf("published %+v", both)
 	}
@@ -142,9 +142,9 @@ func TestOtherInit(t *testing.T) {
 	t.Parallel()
 	p := newPlatform(t)
 	m := base("1")
-	m.programs["usr/lib/my init"] = m.programs["usr/sbin/init"]
-	delete(m.programs, "usr/sbin/init")
-	p.publish(m)
+	m.Programs["usr/lib/my init"] = m.Programs["usr/sbin/init"]
+	delete(m.Programs, "usr/sbin/init")
+	p.Publish(m)
 	n := p.node("web", "base")
 	n.init = []string{"/usr/lib/my init", "an argument", "--output"}
 	n.flags = []string{"--upper-size", "3m"}

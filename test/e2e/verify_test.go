@@ -10,13 +10,14 @@ import (
 	"testing"
 
 	"github.com/powernode/powernode-agent/internal/module"
+	"github.com/powernode/powernode-agent/test/lab"
 )
 
 // TestVerifyLayout: a module is verified where it lies, without a store, a platform or a network,
 // and "verified" is printed only when every check ran and passed.
 func TestVerifyLayout(t *testing.T) {
 	t.Parallel()
-	p := &platform{t: t, key: signingKey(t)}
+	p := &platform{&lab.Platform{T: t, Key: signingKey(t)}}
 	n := p.blankNode(t, "nobody")
 	n.trusts(`"registry.example/modules/*"`)
 	const repository = "registry.example/modules/site"
@@ -24,55 +25,55 @@ func TestVerifyLayout(t *testing.T) {
 		t.Helper()
 		return n.agent(append([]string{"verify", layout, "--trust-policy", n.trust, "--repository", repository}, flags...)...)
 	}
-	good := signedLayout(t, site("1"), p.key, repository)
-	if out := verify(good).ok(t); !strings.HasPrefix(out, "verified:") || !strings.Contains(out, "check seal:") {
+	good := signedLayout(t, site("1"), p.Key, repository)
+	if out := verify(good).OK(t); !strings.HasPrefix(out, "verified:") || !strings.Contains(out, "check seal:") {
 		t.Errorf("verified: %s", out)
 	}
-	if out := verify(tarOf(t, good)).ok(t); !strings.HasPrefix(out, "verified:") {
+	if out := verify(tarOf(t, good)).OK(t); !strings.HasPrefix(out, "verified:") {
 		t.Errorf("verified: %s", out)
 	}
 
-	resealed := site("1").sealed(t)
+	resealed := site("1").Sealed(t)
 	other := site("1")
-	other.files["etc/app/page"] = "something else"
-	resealed.annotations[module.AnnotationSeal] = other.sealed(t).annotations[module.AnnotationSeal]
+	other.Files["etc/app/page"] = "something else"
+	resealed.Annotations[module.AnnotationSeal] = other.Sealed(t).Annotations[module.AnnotationSeal]
 	foreignArch := site("1")
-	foreignArch.arch = map[string]string{"amd64": "arm64", "arm64": "amd64"}[hostArch]
+	foreignArch.Arch = map[string]string{"amd64": "arm64", "arm64": "amd64"}[hostArch]
 	for _, c := range []struct {
 		name  string
 		r     func(t testing.TB) result
 		code  int
 		wants []string
 	}{
-		{"unsigned", func(t testing.TB) result { return verify(site("1").layout(t)) }, 2, []string{"site 1", "not signed"}},
+		{"unsigned", func(t testing.TB) result { return verify(site("1").Layout(t)) }, 2, []string{"site 1", "not signed"}},
 		{"a foreign key", func(t testing.TB) result { return verify(signedLayout(t, site("1"), foreignKey(t), repository)) }, 2, []string{"site 1", "key"}},
-		{"another seal", func(t testing.TB) result { return verify(layoutAsIs(t, resealed, p.key, repository)) }, 2, []string{"site 1", "seal"}},
+		{"another seal", func(t testing.TB) result { return verify(layoutAsIs(t, resealed, p.Key, repository)) }, 2, []string{"site 1", "seal"}},
 		{"a byte of the layer", func(t testing.TB) result {
-			layout := signedLayout(t, large(1<<16), p.key, repository)
+			layout := signedLayout(t, large(1<<16), p.Key, repository)
 			damage(t, largestBlob(t, layout))
 			return verify(layout)
 		}, 2, []string{"large 1", "layer", "the blob's bytes are"}},
 		{"a layer cut short", func(t testing.TB) result {
-			layout := signedLayout(t, large(1<<16), p.key, repository)
+			layout := signedLayout(t, large(1<<16), p.Key, repository)
 			truncate(t, largestBlob(t, layout))
 			return verify(layout)
 		}, 2, []string{"large 1", "layer", "bytes"}},
 		{"a byte of the signature", func(t testing.TB) result {
-			layout := signedLayout(t, site("1"), p.key, repository) // whose bundle is larger than its layer
+			layout := signedLayout(t, site("1"), p.Key, repository) // whose bundle is larger than its layer
 			damage(t, largestBlob(t, layout))
 			return verify(layout)
 		}, 2, []string{"site 1", "not signed", "is damaged"}},
 		{"a repository without a rule", func(testing.TB) result {
 			return n.agent("verify", good, "--trust-policy", n.trust, "--repository", "registry.example/other/site")
 		}, 2, []string{"site 1", "no rule"}},
-		{"for another architecture", func(t testing.TB) result { return verify(signedLayout(t, foreignArch, p.key, repository)) }, 1, []string{"architecture"}},
+		{"for another architecture", func(t testing.TB) result { return verify(signedLayout(t, foreignArch, p.Key, repository)) }, 1, []string{"architecture"}},
 		{"nothing in it", func(t testing.TB) result { return verify(emptyLayout(t)) }, 1, []string{"no image"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := c.r(t)
-			r.refused(t, c.code, c.wants...)
-			if r.stdout != "" {
-				t.Errorf("it prints %s", r.stdout)
+			r.Refused(t, c.code, c.wants...)
+			if r.Stdout != "" {
+				t.Errorf("it prints %s", r.Stdout)
 			}
 		})
 	}
@@ -110,12 +111,12 @@ func TestEnroll(t *testing.T) {
 		t.Helper()
 		return n.agent(append([]string{"enroll", "--platform-url", n.token.PlatformURL, "--ca-file", ca, "--token-file", token}, flags...)...)
 	}
-	if out := enroll().ok(t); !strings.Contains(out, n.token.NodeID) {
+	if out := enroll().OK(t); !strings.Contains(out, n.token.NodeID) {
 		t.Errorf("enrolled: %s", out)
 	}
 	before := n.records()
 	remove(t, token)
-	if out := enroll().ok(t); !strings.Contains(out, "valid") {
+	if out := enroll().OK(t); !strings.Contains(out, "valid") {
 		t.Errorf("enrolled again: %s", out)
 	}
 	n.sameRecords(before)
@@ -124,12 +125,12 @@ func TestEnroll(t *testing.T) {
 	if err := os.RemoveAll(n.state()); err != nil {
 		t.Fatal(err)
 	}
-	enroll().refused(t, 5, "token", "used")
+	enroll().Refused(t, 5, "token", "used")
 	// From standard input, with a token of its own.
 	n.newToken()
 	r := command(t, n.token.Token+"\n", nil, "powernode-agent", "enroll", "--state", n.state(), "--platform-url", n.token.PlatformURL, "--ca-file", ca, "--token-file", "-")
-	if out := r.ok(t); !strings.Contains(out, n.token.NodeID) || strings.Contains(out+r.stderr, n.token.Token) {
-		t.Errorf("enrolled from standard input: %s%s", out, r.stderr)
+	if out := r.OK(t); !strings.Contains(out, n.token.NodeID) || strings.Contains(out+r.Stderr, n.token.Token) {
+		t.Errorf("enrolled from standard input: %s%s", out, r.Stderr)
 	}
 	if events := len(n.detail().Certificates); events != 2 {
 		t.Errorf("the node has %d certificates", events)
@@ -141,18 +142,18 @@ func TestInterruptedBoot(t *testing.T) {
 	t.Parallel()
 	network := newProxy(t)
 	p := newPlatform(t, "--public-url", network.url())
-	network.serve(p.listen)
-	p.publish(base("1"))
-	p.publish(large(largeSize))
+	network.serve(p.Listen)
+	p.Publish(base("1"))
+	p.Publish(large(largeSize))
 	n := p.node("web", "base", "large")
 	for _, s := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
 		network.left.Store(3 << 20) // and the boot waits for the rest
 		before := n.records()
 		b := n.bootProcess()
-		b.log.await(b.done, "pull large 1 ...")
-		r := b.end(t, s)
-		if r.code != 130 || strings.Count(r.stderr, "powernode-agent: ") != 1 || strings.Contains(r.stderr, "panic") {
-			t.Errorf("%v: exit code %d\n%s", s, r.code, r.stderr)
+		b.Log.Await(b.Done, "pull large 1 ...")
+		r := b.End(t, s)
+		if r.Code != 130 || strings.Count(r.Stderr, "powernode-agent: ") != 1 || strings.Contains(r.Stderr, "panic") {
+			t.Errorf("%v: exit code %d\n%s", s, r.Code, r.Stderr)
 		}
 		n.nothingHalfDone(before)
 		n.nothingMounted()
