@@ -8,6 +8,7 @@ import (
 
 	"github.com/powernode/powernode-agent/internal/durable"
 	"github.com/powernode/powernode-agent/internal/fsverity"
+	"github.com/powernode/powernode-agent/internal/health"
 	"github.com/powernode/powernode-agent/internal/mount"
 )
 
@@ -38,6 +39,8 @@ type Facts struct {
 	Shared   int           `json:"shared_between_modules"`
 	Conflict int           `json:"conflicts"`
 	Stages   []StageRecord `json:"stages"`
+	// Health is what the health gate goes by.
+	Health health.Settings `json:"health,omitzero"`
 	// Refused says why the boot isn't of what the platform assigned, though the platform answered;
 	// "" where it is, or where nobody could be asked.
 	Refused string `json:"refused,omitempty"`

@@ -143,6 +143,7 @@ func (h *heartbeat) acknowledged(answer *nodeapi.HeartbeatResponse, sent time.Ti
 		log.Info("the platform acknowledges heartbeats again", "after_failures", h.failures, "outage", time.Since(h.since).Round(time.Second))
 	}
 	h.acked, h.failures, h.lastError = true, 0, ""
+	h.service.reached.Store(true)
 	h.service.status("Heartbeat acknowledged at %s", time.Now().Format(time.TimeOnly))
 	if answer.ServerTime.IsZero() {
 		return

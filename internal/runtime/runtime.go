@@ -1,5 +1,6 @@
 // Package runtime is the agent as a service: what goes on in a node from the end of its boot to its
-// shutdown. So far that is the heartbeat; a loop of any other kind stands beside it the same way.
+// shutdown: the heartbeat, and the gate that judges a generation on trial; a loop of any other kind stands
+// beside them the same way.
 //
 // It promises that a loop outlives every failure of the platform, of the network and of what it
 // reports on; that the intervals are bounded, spread by chance and grow while the platform doesn't
@@ -18,6 +19,7 @@ import (
 	goruntime "runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/powernode/powernode-agent/internal/fault"
@@ -48,6 +50,12 @@ type StateSource interface {
 	State(ctx context.Context) (State, error)
 }
 
+// Gate judges the generation that runs, until it has a verdict or ctx ends. reached says whether the platform has
+// acknowledged a heartbeat; alive is to be called again within the time that it is given. A *health.Gate is one.
+type Gate interface {
+	Run(ctx context.Context, reached func() bool, alive func(time.Duration))
+}
+
 // Notifier takes messages in the form of sd_notify(3): "READY=1".
 type Notifier interface {
 	Notify(message string) error
@@ -57,6 +65,8 @@ type Notifier interface {
 type Config struct {
 	Platform Platform
 	State    StateSource
+	// Gate is nil where nothing is to be judged.
+	Gate Gate
 	// Proc is where procfs is; "" is /proc.
 	Proc string
 	// AgentVersion and Architecture are told to the platform; "" for Architecture is this binary's.
@@ -75,7 +85,11 @@ type Config struct {
 }
 
 // Service is the running agent.
-type Service struct{ c Config }
+type Service struct {
+	c Config
+	// reached says that the platform has acknowledged a heartbeat.
+	reached atomic.Bool
+}
 
 // New returns a Service that does nothing until Run.
 func New(c Config) *Service {
@@ -100,7 +114,7 @@ func New(c Config) *Service {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Service{c}
+	return &Service{c: c}
 }
 
 // Run serves until ctx ends, lets what is under way finish within the drain time, and returns nil; an
@@ -116,8 +130,14 @@ func (s *Service) Run(ctx context.Context) error {
 	beat := &heartbeat{service: s, pulse: newPulse(s.c.Timeout + grace)}
 	var loops sync.WaitGroup
 	loops.Go(func() { beat.run(ctx, work) })
+	pulses := []*pulse{beat.pulse}
+	if s.c.Gate != nil {
+		p := newPulse(s.c.Timeout + grace)
+		pulses = append(pulses, p)
+		loops.Go(func() { s.judge(ctx, p) })
+	}
 	if s.c.Watchdog > 0 {
-		loops.Go(func() { s.watch(ctx, beat.pulse) })
+		loops.Go(func() { s.watch(ctx, pulses) })
 	}
 	ended := make(chan struct{})
 	go func() { loops.Wait(); close(ended) }()
@@ -136,50 +156,6 @@ func (s *Service) Run(ctx context.Context) error {
 	}
 	s.c.Log.Info("the agent ends")
 	return nil
-}
-
-// grace is what a loop may be late by before it counts as stuck.
-const grace = 30 * time.Second
-
-// pulse is one loop's promise of when it will show up again.
-type pulse struct {
-	mu  sync.Mutex
-	due time.Time
-}
-
-func newPulse(within time.Duration) *pulse { return &pulse{due: time.Now().Add(within)} }
-
-// within promises the next sign of life within d, give or take the grace.
-func (p *pulse) within(d time.Duration) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.due = time.Now().Add(d + grace)
-}
-
-// late returns how far the loop is behind its promise, or 0.
-func (p *pulse) late() time.Duration {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return max(0, time.Since(p.due))
-}
-
-// watch tells the watchdog twice in its time that the loops turn, and stops telling it when one
-// doesn't, so that systemd restarts the service.
-func (s *Service) watch(ctx context.Context, p *pulse) {
-	tick := time.NewTicker(s.c.Watchdog / 2)
-	defer tick.Stop()
-	for {
-		if late := p.late(); late > 0 {
-			s.c.Log.Error("the heartbeat's loop is stuck; the watchdog isn't told of life any more", "late", late)
-		} else {
-			s.notify("WATCHDOG=1")
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return
-		}
-	}
 }
 
 // status tells systemd in one line how the service is.

@@ -40,21 +40,6 @@ func compose(s *store.Store) (uint64, error) {
 	return s.PutGeneration(store.Generation{RootDigest: fsverity.SumBytes(image)}, bytes.NewReader(image))
 }
 
-// read returns what a boot knows. What is damaged is no error.
-func read(s *store.Store) (Input, error) {
-	var in Input
-	var errs []error
-	for name, to := range map[store.PointerName]*uint64{store.Current: &in.Current, store.Previous: &in.Previous, store.Staged: &in.Staged} {
-		n, err := s.Pointer(name)
-		*to, errs = n, append(errs, err)
-	}
-	var err error
-	in.Generations, err = s.Generations()
-	errs = append(errs, err)
-	in.Trials, err = s.Trials()
-	return in, errors.Join(append(errs, err)...)
-}
-
 // update is what a node does with a new assignment: compose, stage, and in the next boots begin an
 // attempt and judge it, till one is passed.
 func update(dir string, hook durable.Hook) (err error) {
@@ -90,7 +75,7 @@ func update(dir string, hook durable.Hook) (err error) {
 }
 
 func boot(s *store.Store, judge func(store.Trial) error) error {
-	in, err := read(s)
+	in, err := Read(s)
 	if err != nil {
 		return err
 	}
@@ -112,7 +97,7 @@ func check(t testing.TB, dir, op string, _ error) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	in, err := read(s)
+	in, err := Read(s)
 	if err != nil {
 		t.Errorf("after a fault at %s: %v", op, err)
 	}
@@ -130,7 +115,7 @@ func check(t testing.TB, dir, op string, _ error) {
 	// Boots that all die before a verdict.
 	tried := make(map[uint64]int)
 	for {
-		in, err := read(s)
+		in, err := Read(s)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -194,7 +179,7 @@ func TestDamage(t *testing.T) {
 				if err := os.WriteFile(name, data[:len(data)*keep/3], 0o600); err != nil {
 					t.Fatal(err)
 				}
-				in, err := read(s)
+				in, err := Read(s)
 				if err == nil {
 					t.Error("the damage isn't reported")
 				}

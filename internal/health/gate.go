@@ -1,0 +1,252 @@
+package health
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/powernode/powernode-agent/internal/health/guard"
+	"github.com/powernode/powernode-agent/internal/health/systemd"
+	"github.com/powernode/powernode-agent/internal/store"
+	"github.com/powernode/powernode-agent/internal/trial"
+)
+
+// Config is what a Gate is made of.
+type Config struct {
+	Settings
+	// Generation is the one that runs.
+	Generation uint64
+	// StateDir is the directory of record, RunDir that of the running boot.
+	StateDir, RunDir string
+	// System asks the service manager; nil is systemd.
+	System func(context.Context) (systemd.System, error)
+	// Restart restarts the machine.
+	Restart func(context.Context) error
+	// Every is how often the gate looks, 0 is 2 s.
+	Every time.Duration
+	// Now is the clock, and Uptime how long the machine has been up; nil are the machine's own.
+	Now    func() time.Time
+	Uptime func() time.Duration
+	// Log takes what is decided; nil discards it.
+	Log *slog.Logger
+}
+
+// Gate judges one generation in one boot.
+type Gate struct {
+	c      Config
+	policy Policy
+	// told is what was logged last of each kind, so that it is said once.
+	told map[string]string
+}
+
+// New returns a gate that does nothing until Run.
+func New(c Config) *Gate {
+	if c.System == nil {
+		c.System = systemd.Manager{}.System
+	}
+	if c.Every == 0 {
+		c.Every = 2 * time.Second
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Uptime == nil {
+		c.Uptime = Uptime
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Gate{c: c, told: make(map[string]string)}
+}
+
+// Uptime returns how long the machine has been up, the time that it slept included.
+func Uptime() time.Duration {
+	var t unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &t); err != nil {
+		return 0
+	}
+	return time.Duration(t.Nano())
+}
+
+// Run judges until there is a verdict that lasts, or ctx ends. reached says whether the platform has acknowledged
+// this node since the hand-over; alive is called at each look, with the time until the next at the latest.
+// It returns nothing: what goes wrong is logged where it happens, and tried again.
+func (g *Gate) Run(ctx context.Context, reached func() bool, alive func(time.Duration)) {
+	if !g.c.Trial {
+		g.settled()
+		return
+	}
+	begun := g.c.Now()
+	if up := g.c.Uptime() - time.Duration(g.c.HandedOverSeconds)*time.Second; g.c.HandedOverSeconds > 0 && up > 0 {
+		begun = begun.Add(-up)
+	}
+	judge := NewJudge(begun)
+	g.c.Log.Info("this generation is on trial", "generation", g.c.Generation, "attempt", g.c.Attempt, "of", g.c.Attempts, "time", g.c.Timeout())
+	tick := time.NewTicker(g.c.Every)
+	defer tick.Stop()
+	prepared := false
+	for {
+		// A look asks systemd once and may write a few records.
+		alive(g.c.Every + time.Minute)
+		if !prepared {
+			prepared = g.prepare()
+		}
+		var v Verdict
+		judge, v = judge.Look(g.c.Now(), g.policy, g.look(ctx, reached))
+		if ctx.Err() != nil || g.act(ctx, v) {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// settled is the whole work where the generation is known to be good. A current pointer that is damaged is
+// set right, now that it is known what it should say.
+func (g *Gate) settled() {
+	v := Verdict{Outcome: OK}
+	g.report(v)
+	g.say(guard.Good, "known to be good")
+	st, err := store.Open(g.c.StateDir, store.Options{})
+	if err == nil {
+		defer st.Close()
+		if _, damage := st.Pointer(store.Current); damage != nil && g.c.Generation != 0 {
+			g.c.Log.Warn("the current pointer is written anew", "generation", g.c.Generation, "reason", damage)
+			err = st.Promote(g.c.Generation)
+		}
+	}
+	if err != nil {
+		g.c.Log.Warn("the current pointer can't be looked after", "error", err)
+	}
+}
+
+// prepare finds out what there is to go back to.
+func (g *Gate) prepare() bool {
+	g.policy = Policy{Settings: g.c.Settings}
+	st, err := store.Open(g.c.StateDir, store.Options{})
+	if err != nil {
+		g.complain("the store can't be read", err)
+		return false
+	}
+	defer st.Close()
+	// What is damaged can't be gone back to; the boot has said so.
+	in, _ := trial.Read(st)
+	back := trial.Fallback(in, g.c.Generation)
+	g.policy.Last = back == 0
+	for _, t := range in.Trials {
+		if t.Generation == back {
+			g.policy.Accepted = t.FailedUnits
+		}
+	}
+	return true
+}
+
+func (g *Gate) look(ctx context.Context, reached func() bool) Seen {
+	seen := Seen{Platform: reached()}
+	var err error
+	if seen.System, err = g.c.System(ctx); errors.Is(err, systemd.ErrNone) {
+		seen.None = true
+	} else if err != nil {
+		seen.Silent = err.Error()
+	}
+	return seen
+}
+
+// act does what follows from a verdict, and reports whether nothing is left to do.
+func (g *Gate) act(ctx context.Context, v Verdict) (done bool) {
+	g.report(v)
+	switch {
+	case v.Outcome == OK:
+		return g.good(v)
+	case v.Outcome == Bad && g.policy.Last:
+		g.tell(slog.LevelError, "this generation isn't good, and there is nothing to go back to", v)
+		g.say(guard.Stays, v.Reason())
+	case v.Outcome == Bad:
+		return g.bad(ctx, v)
+	default:
+		g.tell(slog.LevelInfo, "not good yet", v)
+	}
+	return false
+}
+
+func (g *Gate) good(v Verdict) (done bool) {
+	err := g.record(func(st *store.Store) error { return st.Pass(g.c.Generation, g.c.Now(), v.FailedUnits) })
+	if err != nil {
+		g.complain("this generation is good, which can't be recorded", err)
+	} else {
+		g.c.Log.Info("this generation is good", "generation", g.c.Generation, "remarks", v.Reason())
+	}
+	// A disk that is full is no reason to restart a machine that runs.
+	g.say(guard.Good, v.Reason())
+	return err == nil
+}
+
+func (g *Gate) bad(ctx context.Context, v Verdict) (done bool) {
+	g.tell(slog.LevelError, "this generation is bad; restarting into the last good one", v)
+	err := g.record(func(st *store.Store) error {
+		t, err := st.Trial(g.c.Generation)
+		if err != nil {
+			return err // it can't be read, and counts as exhausted
+		}
+		t.Failed, t.FailedAt = v.Reason(), g.c.Now().UTC()
+		return st.PutTrial(t)
+	})
+	if err != nil {
+		// The attempt was counted: there is an end to it all the same.
+		g.complain("the verdict can't be recorded", err)
+	}
+	if err := g.c.Restart(ctx); err != nil {
+		g.complain("the machine can't be restarted", err)
+		return false
+	}
+	return true
+}
+
+func (g *Gate) record(do func(*store.Store) error) error {
+	st, err := store.Open(g.c.StateDir, store.Options{})
+	if err != nil {
+		return err
+	}
+	defer st.Close()
+	return do(st)
+}
+
+func (g *Gate) say(word, text string) {
+	if err := guard.Say(g.c.RunDir, word, text); err != nil {
+		g.complain("the guard can't be told", err)
+	}
+}
+
+// report leaves the verdict for who asks for the node's status.
+func (g *Gate) report(v Verdict) {
+	err := WriteReport(g.c.RunDir, Report{Generation: g.c.Generation, At: g.c.Now().UTC(), Verdict: v})
+	if err != nil {
+		g.complain("the verdict can't be shown", err)
+	}
+}
+
+// tell logs a verdict unless the last of its kind was the same.
+func (g *Gate) tell(level slog.Level, text string, v Verdict) {
+	if reason := v.Reason(); g.news(text, reason) {
+		g.c.Log.Log(context.Background(), level, text, "generation", g.c.Generation, "reason", reason)
+	}
+}
+
+// complain logs a difficulty unless the last of its kind was the same.
+func (g *Gate) complain(text string, err error) {
+	if g.news(text, err.Error()) {
+		g.c.Log.Warn(text, "error", err)
+	}
+}
+
+func (g *Gate) news(kind, text string) bool {
+	last, before := g.told[kind]
+	g.told[kind] = text
+	return !before || last != text
+}
