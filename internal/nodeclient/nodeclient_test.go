@@ -187,6 +187,37 @@ func TestHeartbeat(t *testing.T) {
 	}
 }
 
+// TestBootReport: a report is cut to its bounds before it is sent, and isn't sent until the platform
+// says that it has it.
+func TestBootReport(t *testing.T) {
+	var got nodeapi.BootReport
+	ack := `{"acknowledged":true}`
+	n := newNode(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != nodeapi.PathBootReports || r.Method != http.MethodPost {
+			t.Errorf("%s %s", r.Method, r.URL.Path)
+		}
+		if err := json.NewDecoder(r.Body).Decode(&got); err != nil {
+			t.Error(err)
+		}
+		_, _ = io.WriteString(w, success(ack))
+	})
+	report := nodeapi.BootReport{BootID: "b", Failure: strings.Repeat("é", 600) + "\x1b", Stages: make([]nodeapi.BootStage, 100), Fallback: &nodeapi.BootTrial{Reason: "a\nb"}}
+	report.Stages[0].Name, report.Stages[99].Name = "first", "last"
+	if err := n.client.BootReport(t.Context(), report); err != nil {
+		t.Fatal(err)
+	}
+	if got.BootID != "b" || got.Failure != strings.Repeat("é", 500) || len(got.Stages) != nodeapi.MaxBootStages || got.Stages[0].Name != "first" || got.Stages[63].Name != "last" || got.Fallback.Reason != "a b" {
+		t.Errorf("sent %+v", got)
+	}
+	if report.Fallback.Reason != "a\nb" {
+		t.Error("the caller's report changed")
+	}
+	ack = `{}`
+	if err := n.client.BootReport(t.Context(), report); err == nil || fault.KindOf(err) != fault.Retry || !strings.Contains(err.Error(), "didn't acknowledge") {
+		t.Errorf("not acknowledged: %v", err)
+	}
+}
+
 func TestRetries(t *testing.T) {
 	for _, c := range []struct {
 		name     string

@@ -123,6 +123,8 @@ type NodeDetail struct {
 	// Conflicts are the paths that several of the assigned modules claim, as composition
 	// settled them.
 	Conflicts []Conflict `json:"conflicts"`
+	// Boots are the node's last, newest first.
+	Boots []Boot `json:"boots"`
 	// Events are the node's latest, newest first.
 	Events []Event `json:"events"`
 }

@@ -59,6 +59,9 @@ func showNode(w io.Writer, d operatorapi.NodeDetail) error {
 		}...)
 	}
 	pairs = append(pairs, [2]string{"heartbeat", heartbeatAge(n)})
+	if len(d.Boots) > 0 {
+		pairs = append(pairs, lastBoot(d.Boots[0])...)
+	}
 	if err := cli.Pairs(w, pairs); err != nil {
 		return err
 	}
@@ -69,6 +72,8 @@ func showNode(w io.Writer, d operatorapi.NodeDetail) error {
 		{moduleHeader, moduleRows(d.Assignments)},
 		{[]string{"CERTIFICATE", "VALID FROM", "UNTIL", "REVOKED"}, certificateRows(d.Certificates)},
 		{[]string{"CONFLICT", "WINNER", "LOSERS", "REASON"}, conflictRows(d.Conflicts)},
+		{[]string{"STAGE OF THE LAST BOOT", "BEGUN", "TOOK", "RESULT"}, stageRows(d.Boots)},
+		{[]string{"BOOT", "BEGUN", "OUTCOME", "GENERATION", "TOOK", "WHY"}, bootRows(d.Boots)},
 		{[]string{"AT", "EVENT", "WHAT"}, eventRows(d.Events)},
 	} {
 		if len(part.rows) == 0 {

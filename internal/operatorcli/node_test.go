@@ -94,8 +94,16 @@ func TestNodeCommands(t *testing.T) {
 	if got := o.ok("node", "list"); !strings.Contains(got, "running") || !strings.Contains(got, "yes") || !strings.Contains(got, "checked") || !strings.Contains(got, "s ago") {
 		t.Error(got)
 	}
+	p.Do(self, http.MethodPost, nodeapi.PathBootReports, nodeapi.BootReport{
+		BootID: "b", Number: 7, AgentVersion: "v9", Outcome: nodeapi.BootHandedOver, EndedMillis: 4210, Generation: 3,
+		Stages:   []nodeapi.BootStage{{Name: "verify", BegunMillis: 2310, Millis: 912, Result: "3 modules"}},
+		Fallback: &nodeapi.BootTrial{Generation: 4, Verdict: nodeapi.TrialFailed, Reason: "nginx.service failed"},
+	}).Into(&nodeapi.BootReportResponse{})
 	got := o.ok("node", "show", "web-1")
-	for _, want := range []string{"reported root", node.Node.ExpectedRootDigest, "/etc/motd", "node.enrolled", "CERTIFICATE", "v9 on amd64"} {
+	for _, want := range []string{
+		"reported root", node.Node.ExpectedRootDigest, "/etc/motd", "node.enrolled", "CERTIFICATE", "v9 on amd64",
+		"handed over, begun ", "took 4.21s", "generation 4 failed its trial: nginx.service failed", "node.boot_trouble", "912ms",
+	} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no %q in\n%s", want, got)
 		}

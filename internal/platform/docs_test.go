@@ -25,6 +25,8 @@ func TestProtocolExamples(t *testing.T) {
 		"nodeapi.EnrollResponse":     func() any { return new(nodeapi.EnrollResponse) },
 		"nodeapi.Heartbeat":          func() any { return new(nodeapi.Heartbeat) },
 		"nodeapi.HeartbeatResponse":  func() any { return new(nodeapi.HeartbeatResponse) },
+		"nodeapi.BootReport":         func() any { return new(nodeapi.BootReport) },
+		"nodeapi.BootReportResponse": func() any { return new(nodeapi.BootReportResponse) },
 		"nodeapi.ModuleList":         func() any { return new(nodeapi.ModuleList) },
 		"nodeapi.ModuleDetail":       func() any { return new(nodeapi.ModuleDetail) },
 		"operatorapi.ModuleRegister": func() any { return new(operatorapi.ModuleRegister) },

@@ -370,6 +370,7 @@ func TestNodeAuthorization(t *testing.T) {
 		{http.MethodGet, nodeapi.PathModules, nil},
 		{http.MethodGet, nodeapi.PathModules + "/" + m.ID, nil},
 		{http.MethodPost, nodeapi.PathHeartbeat, heartbeat()},
+		{http.MethodPost, nodeapi.PathBootReports, bootReport("boot")},
 		{http.MethodGet, "/v2/", nil},
 		{http.MethodGet, "/v2/modules/base/manifests/" + m.Digest, nil},
 	}

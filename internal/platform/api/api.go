@@ -72,6 +72,7 @@ func (a *API) Handler() http.Handler {
 	}
 	route("POST "+nodeapi.PathEnroll, a.enroll)
 	route("POST "+nodeapi.PathHeartbeat, a.asNode(a.heartbeat))
+	route("POST "+nodeapi.PathBootReports, a.asNode(a.bootReport))
 	route("GET "+nodeapi.PathModules, a.asNode(a.nodeModules))
 	route("GET "+nodeapi.PathModules+"/{module}", a.asNode(a.nodeModule))
 

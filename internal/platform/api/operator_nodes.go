@@ -110,6 +110,9 @@ func (a *API) showNode(_ http.ResponseWriter, r *http.Request) (any, error) {
 	for _, c := range root.Conflicts {
 		detail.Conflicts = append(detail.Conflicts, operatorapi.Conflict(c))
 	}
+	if detail.Boots, err = a.boots(r, node.ID); err != nil {
+		return nil, err
+	}
 	detail.Events, err = a.events(ctx, node.ID, shownEvents)
 	return detail, err
 }

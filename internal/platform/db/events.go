@@ -14,6 +14,7 @@ const (
 	EventEnrollRefused = "enroll.refused"
 	EventRunning       = "node.running"
 	EventBooted        = "node.booted"
+	EventBootTrouble   = "node.boot_trouble"
 	EventAssigned      = "module.assigned"
 	EventUnassigned    = "module.unassigned"
 	EventRegistered    = "module.registered"

@@ -1,0 +1,88 @@
+package db
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/powernode/powernode-agent/internal/nodeapi"
+)
+
+// KeptBoots is how many boots of a node are kept.
+const KeptBoots = 16
+
+// Boot is a boot report with the time of its arrival.
+type Boot struct {
+	nodeapi.BootReport
+	ReceivedAt time.Time
+}
+
+// BootReport keeps what a boot says of itself, in place of what the same boot said before, and the
+// last KeptBoots of the node. A boot that went wrong, and one that came to a generation because another
+// failed, are events, once.
+func (d *DB) BootReport(ctx context.Context, nodeID string, report nodeapi.BootReport) error {
+	text, err := json.Marshal(report)
+	if err != nil {
+		return err
+	}
+	return d.update(ctx, func(tx *sql.Tx) error {
+		var before string
+		err := tx.QueryRowContext(ctx, "SELECT report FROM boots WHERE node_id = ? AND boot_id = ?", nodeID, report.BootID).Scan(&before)
+		if err != nil && !errors.Is(err, sql.ErrNoRows) {
+			return err
+		}
+		var was nodeapi.BootReport
+		if before != "" {
+			if err := json.Unmarshal([]byte(before), &was); err != nil {
+				return fmt.Errorf("the report of boot %s of node %s: %w", report.BootID, nodeID, err)
+			}
+		}
+		if news := bootNews(report); news != "" && news != bootNews(was) {
+			if err := d.event(ctx, tx, EventBootTrouble, nodeID, news); err != nil {
+				return err
+			}
+		}
+		if _, err := tx.ExecContext(ctx, `INSERT INTO boots (node_id, boot_id, received_at, report) VALUES (?1, ?2, ?3, ?4)
+			ON CONFLICT (node_id, boot_id) DO UPDATE SET received_at = ?3, report = ?4`,
+			nodeID, report.BootID, millis(d.now()), string(text)); err != nil {
+			return err
+		}
+		_, err = tx.ExecContext(ctx, `DELETE FROM boots WHERE node_id = ?1 AND id NOT IN
+			(SELECT id FROM boots WHERE node_id = ?1 ORDER BY id DESC LIMIT ?2)`, nodeID, KeptBoots)
+		return err
+	})
+}
+
+// bootNews says in a sentence what an operator should know of a boot, or "" where all went well.
+func bootNews(r nodeapi.BootReport) string {
+	switch {
+	case r.Outcome == nodeapi.BootInRecovery || r.Outcome == nodeapi.BootEnded:
+		return fmt.Sprintf("boot %s at stage %s: %s", r.Outcome, r.Stage, r.Failure)
+	case r.Trial != nil && r.Trial.Verdict == nodeapi.TrialFailed:
+		return fmt.Sprintf("generation %d failed its trial: %s", r.Trial.Generation, r.Trial.Reason)
+	case r.Fallback != nil:
+		return fmt.Sprintf("booted generation %d: generation %d failed its trial: %s", r.Generation, r.Fallback.Generation, r.Fallback.Reason)
+	}
+	return ""
+}
+
+// Boots returns the last boots of a node, newest first.
+func (d *DB) Boots(ctx context.Context, nodeID string) ([]Boot, error) {
+	rows, err := d.read.QueryContext(ctx, "SELECT received_at, report FROM boots WHERE node_id = ? ORDER BY id DESC", nodeID)
+	list, err := collect(rows, err, func(rows *sql.Rows, b *Boot) error {
+		var received int64
+		var report string
+		if err := rows.Scan(&received, &report); err != nil {
+			return err
+		}
+		b.ReceivedAt = moment(received)
+		if err := json.Unmarshal([]byte(report), &b.BootReport); err != nil {
+			return fmt.Errorf("a boot report of node %s: %w", nodeID, err)
+		}
+		return nil
+	})
+	return list, explain(err)
+}
