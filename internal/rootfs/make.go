@@ -8,7 +8,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/powernode/powernode-agent/internal/durable"
 	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/mount"
 	"github.com/powernode/powernode-agent/internal/switchroot"
@@ -17,13 +16,17 @@ import (
 // Root is a root that was made.
 type Root struct {
 	spec  Spec
+	facts Facts
 	id    mount.ID // of the union
-	upper mount.ID // of the writable layer's file system
+	// memory is the mount of the tmpfs that a writable layer in memory lies on; zero where none does.
+	memory mount.ID
 }
 
 // Make mounts the union of the root image, the objects and a writable layer at spec.At, checks
-// that it can run, and gives it what outlives the boot. The error is an *Unfit where another root
-// image might do; whatever it is, nothing stays mounted.
+// that it can run, and gives it what outlives the boot: /etc by policy, the kept files, /var,
+// /persist. The error is an *Unfit where another root image might do; whatever it is, nothing
+// stays mounted. A disk that can't be written, or has no room, is a remark: the root is made
+// without what needs it.
 func Make(ctx context.Context, spec Spec) (*Root, error) {
 	if err := spec.fill(); err != nil {
 		return nil, err
@@ -39,20 +42,22 @@ func Make(ctx context.Context, spec Spec) (*Root, error) {
 // ID identifies the union's mount.
 func (r *Root) ID() mount.ID { return r.id }
 
+// Facts returns what is known of the root.
+func (r *Root) Facts() Facts { return r.facts }
+
 func (r *Root) make(ctx context.Context) error {
-	upper, work, err := r.makeUpper()
+	l, err := r.makeUpper()
 	if err != nil {
 		return err
 	}
-	defer upper.Close()
-	defer work.Close()
-	if err := r.mountUnion(upper, work); err != nil {
+	defer l.close()
+	if err := r.mountUnion(l); err != nil {
 		return err
 	}
 	return r.furnish(ctx)
 }
 
-func (r *Root) mountUnion(upper, work *os.File) error {
+func (r *Root) mountUnion(l layer) error {
 	s := &r.spec
 	image, err := s.Store.OpenRootImage(s.RootDigest)
 	if err != nil {
@@ -61,7 +66,7 @@ func (r *Root) mountUnion(upper, work *os.File) error {
 	defer image.Close()
 	union, err := mount.Union(mount.UnionSpec{
 		Image: image, Digest: s.RootDigest, Objects: s.Store.ObjectsDir(),
-		Upper: upper, Work: work, Level: s.Level, Scratch: s.Scratch,
+		Upper: l.upper, Work: l.work, Level: s.Level, Scratch: s.Scratch,
 	})
 	if err != nil {
 		return err
@@ -77,7 +82,8 @@ func (r *Root) mountUnion(upper, work *os.File) error {
 }
 
 // furnish refuses a root whose init this machine can't start, or that has something else in the
-// place of a directory that is to be mounted on, and gives it what outlives the boot.
+// place of a directory that is to be mounted on, and gives it what outlives the boot. The kept
+// files come before the mounts that hold other state, so that no link in the image leads there.
 func (r *Root) furnish(ctx context.Context) error {
 	root, err := switchroot.OpenToFurnish(r.spec.At)
 	if err != nil {
@@ -93,40 +99,49 @@ func (r *Root) furnish(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return r.bindPersistent(ctx, root)
-}
-
-// bindPersistent makes /persist and /var of the new root outlive the boot.
-func (r *Root) bindPersistent(ctx context.Context, root *switchroot.Root) error {
+	if err := r.furnishEtc(ctx, root); err != nil {
+		return err
+	}
+	if err := r.furnishVar(ctx, root); err != nil {
+		return err
+	}
 	persist, err := os.Open(r.spec.Persist)
 	if err != nil {
 		return err
 	}
 	defer persist.Close()
-	if err := root.Bind(persist, persistName); err != nil {
-		return err
-	}
-	roots, err := durable.MakeDir(filepath.Join(r.spec.Store.Path(), rootsName), 0o700, nil)
-	if err != nil {
-		return err
-	}
-	defer roots.Close()
-	return root.Persist(ctx, roots, varName)
+	return root.Bind(persist, persistName)
 }
 
 // Unmake takes away what Make mounted: what is mounted on the union, the union, and the file
-// system of the upper, each only if it is proven to be what was put there. Failing that, the
-// mounts go with this process's namespace, or with the initramfs.
+// system of the writable layer, each only if it is proven to be what was put there. Failing that,
+// the mounts go with this process's namespace, or with the initramfs. What was written to the
+// directory of record stays.
 func (r *Root) Unmake() {
-	for _, name := range []string{varName, persistName} {
-		at := filepath.Join(r.spec.At, name)
-		if e, err := mount.At(at); err == nil && r.id.Mount != 0 && e.Parent == r.id.Mount {
-			_ = unix.Unmount(at, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+	if r.id != (mount.ID{}) {
+		unmakeAt(r.spec.At, mount.Claim{Digest: r.spec.RootDigest, ID: r.id})
+	}
+	if e, err := mount.At(r.spec.memoryDir()); err == nil && r.memory != (mount.ID{}) && e.ID.Same(r.memory) {
+		detachAt(r.spec.memoryDir())
+	}
+	r.id, r.memory = mount.ID{}, mount.ID{}
+}
+
+// unmakeAt unmounts the union at a path, if the claim holds, with what is mounted in it.
+func unmakeAt(path string, claim mount.Claim) {
+	u, err := mount.UnionAt(path)
+	if err != nil || u.Digest != claim.Digest || claim.ID != (mount.ID{}) && !u.Entry.ID.Same(claim.ID) {
+		return
+	}
+	for _, name := range []string{persistName, varName, etcName} {
+		at := filepath.Join(path, name)
+		for range 2 { // an overlay of /var may lie on what was bound there before
+			if e, err := mount.At(at); err == nil && e.Parent == u.Entry.ID.Mount {
+				detachAt(at)
+			}
 		}
 	}
-	_ = mount.Unmount(r.spec.At, mount.Claim{Digest: r.spec.RootDigest, ID: r.id})
-	if e, err := mount.At(r.spec.upperDir()); err == nil && e.ID.Same(r.upper) {
-		_ = unix.Unmount(r.spec.upperDir(), unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
-	}
-	r.id, r.upper = mount.ID{}, mount.ID{}
+	_ = mount.Unmount(path, claim)
 }
+
+func detachAt(path string) { _ = unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW) }

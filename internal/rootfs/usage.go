@@ -1,0 +1,96 @@
+package rootfs
+
+import (
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// Usage is how full a file system is.
+type Usage struct {
+	UsedBytes  uint64 `json:"used_bytes"`
+	TotalBytes uint64 `json:"total_bytes"` // what used and free make together; reserved blocks don't count
+	UsedFiles  uint64 `json:"used_files"`
+	TotalFiles uint64 `json:"total_files"` // 0 where the file system has no limit
+}
+
+// UsageOf returns how full the file system of a path is. That of the root of a union is its
+// writable layer's.
+func UsageOf(path string) (Usage, error) {
+	var s unix.Statfs_t
+	if err := unix.Statfs(path, &s); err != nil {
+		return Usage{}, fmt.Errorf("look how full %s is: %w", path, err)
+	}
+	size := uint64(s.Frsize)
+	if size == 0 {
+		size = uint64(s.Bsize)
+	}
+	used := s.Blocks - s.Bfree
+	return Usage{
+		UsedBytes: used * size, TotalBytes: (used + s.Bavail) * size,
+		UsedFiles: s.Files - s.Ffree, TotalFiles: s.Files,
+	}, nil
+}
+
+// Percent returns how much of it is used, of bytes or of files, whichever is more; rounded up, so
+// that 100 is no room at all.
+func (u Usage) Percent() int {
+	return max(percent(u.UsedBytes, u.TotalBytes), percent(u.UsedFiles, u.TotalFiles))
+}
+
+func percent(used, total uint64) int {
+	if total == 0 {
+		return 0
+	}
+	if used >= total {
+		return 100
+	}
+	return int((float64(used)*100)/float64(total) + 0.999)
+}
+
+// Fullness grades a Usage.
+type Fullness string
+
+// The grades. Filling is told to people while there is time, Full shortly before writes fail.
+const (
+	Roomy   Fullness = "ok"
+	Filling Fullness = "filling"
+	Full    Fullness = "full"
+)
+
+// From so many percent on a grade holds. It is left only where the usage is slack percent below, so
+// that one that goes up and down is not reported each time.
+const (
+	fillingFrom = 80
+	fullFrom    = 90
+	slack       = 3
+)
+
+// Grade returns the grade of u for someone who was last told another; "" is nothing.
+func (last Fullness) Grade(u Usage) Fullness {
+	from := func(limit int, grades ...Fullness) bool {
+		for _, g := range grades {
+			if last == g {
+				limit -= slack
+			}
+		}
+		return u.Percent() >= limit
+	}
+	switch {
+	case from(fullFrom, Full):
+		return Full
+	case from(fillingFrom, Full, Filling):
+		return Filling
+	default:
+		return Roomy
+	}
+}
+
+// Warning returns what a person should know of a grade, and what to do; "" of one that is Roomy.
+func (f Fullness) Warning(u Usage) (text, hint string) {
+	if f == Roomy || f == "" {
+		return "", ""
+	}
+	return fmt.Sprintf("the writable layer of the root is %d %% full", u.Percent()),
+		"remove files that were written outside of /var and /persist, reboot, or give it more room with powernode.upper_size"
+}
