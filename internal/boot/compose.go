@@ -57,24 +57,3 @@ func (b *boot) composePlan(ctx context.Context) error {
 	b.composition = c
 	return nil
 }
-
-// keep records the composition as the current generation. It comes when the root is mounted and
-// found fit to run, so that what ran before stays current until then.
-func (b *boot) keep() error {
-	c := b.composition
-	var err error
-	if b.generation, err = b.reconciler.Keep(c, "boot"); err != nil {
-		return err
-	}
-	if err := b.store.Promote(b.generation.Number); err != nil {
-		return err
-	}
-	f := &b.facts
-	f.Generation, f.RootDigest, f.Level, f.ExpectedRootDigest = b.generation.Number, c.RootDigest, b.level, b.plan.expected
-	f.Files, f.Shared, f.Conflict = c.Report.Entries, c.Report.Shared, len(c.Report.Conflicts)
-	if e := b.plan.expected; !e.IsZero() && e != c.RootDigest {
-		// Every byte is proven all the same, so this is no reason to leave the node without a root.
-		b.remark(fmt.Sprintf("the platform computed another root digest, %s", e), "bring agent and platform to the same release")
-	}
-	return nil
-}

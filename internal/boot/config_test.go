@@ -15,14 +15,22 @@ func TestConfigIsFilled(t *testing.T) {
 	if err := c.fill(); err != nil {
 		t.Fatal(err)
 	}
-	if !filepath.IsAbs(c.Persist) || len(c.Init) != 1 || c.Init[0] != "/sbin/init" || c.UpperSize == "" || c.Console == nil || c.Now == nil {
+	if !filepath.IsAbs(c.Persist) || len(c.Init) != 1 || c.Init[0] != "/sbin/init" || c.Console == nil || c.Now == nil || c.Health != ByService || c.mode() != Machine {
 		t.Errorf("config %+v", c)
 	}
 	// What nobody looks at takes all that it is told.
 	d := c.Progress("x", 1)
 	d.Add(1)
 	d.Done(nil)
-	for _, bad := range []Config{{}, {Persist: "/x"}, {Trust: "/x"}} {
+	namespace := Config{Namespace: true, Trust: "/x"}
+	if err := namespace.fill(); err != nil || namespace.Persist != PersistInRoot || namespace.Health != AtHandOver || namespace.mode() != Namespace {
+		t.Errorf("config %+v, %v", namespace, err)
+	}
+	sysroot := Config{Sysroot: "x", Trust: "/x"}
+	if err := sysroot.fill(); err != nil || !filepath.IsAbs(sysroot.Sysroot) || sysroot.Persist != "" || sysroot.mode() != Sysroot {
+		t.Errorf("config %+v, %v", sysroot, err)
+	}
+	for _, bad := range []Config{{}, {Persist: "/x"}, {Trust: "/x", Namespace: true, Sysroot: "/y"}, {Trust: "/x", Health: "good"}} {
 		if err := bad.fill(); fault.KindOf(err) != fault.Refuse || fault.AreaOf(err) != fault.Input || fault.HintOf(err) == "" {
 			t.Errorf("%+v: %v", bad, err)
 		}

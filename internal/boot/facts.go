@@ -32,13 +32,18 @@ type Facts struct {
 	Level              mount.Level     `json:"integrity_level"`
 	// Mount identifies the union, so that it is known again.
 	Mount mount.ID `json:"mount"`
+	// Trial says that the generation isn't known to be good yet.
+	Trial bool `json:"trial"`
+	// Persist is what outlives the boot.
+	Persist Persist `json:"persist"`
 	// StateDir is the directory of record as the booted system sees it.
-	StateDir string        `json:"state_dir"`
-	Pulled   Pulled        `json:"pulled"`
-	Files    int           `json:"files"`
-	Shared   int           `json:"shared_between_modules"`
-	Conflict int           `json:"conflicts"`
-	Stages   []StageRecord `json:"stages"`
+	StateDir string `json:"state_dir"`
+	Pulled   Pulled `json:"pulled"`
+	Files    int    `json:"files"`
+	Shared   int    `json:"shared_between_modules"`
+	Conflict int    `json:"conflicts"`
+	// Journal is the boot's, up to the hand-over.
+	Journal Journal `json:"journal"`
 	// Health is what the health gate goes by.
 	Health health.Settings `json:"health,omitzero"`
 	// Refused says why the boot isn't of what the platform assigned, though the platform answered;
@@ -46,6 +51,16 @@ type Facts struct {
 	Refused string `json:"refused,omitempty"`
 	// Remarks are things that a person should know although the boot went on.
 	Remarks []string `json:"remarks,omitempty"`
+}
+
+// Persist is the file system that outlives the boot, as far as the boot knows.
+type Persist struct {
+	// Kind is "disk", "memory" where there is none, or "directory" for one that was given.
+	Kind   string `json:"kind"`
+	Device string `json:"device,omitempty"`
+	FSType string `json:"fstype,omitempty"`
+	// ReadOnly says that it can't be written to; what changes is gone with the boot.
+	ReadOnly bool `json:"read_only"`
 }
 
 // Pulled counts what the boot fetched.

@@ -2,18 +2,22 @@ package boot
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime"
-	"time"
 
+	"github.com/powernode/powernode-agent/internal/assemble"
+	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/reconcile"
+	"github.com/powernode/powernode-agent/internal/store"
+	"github.com/powernode/powernode-agent/internal/trial"
 )
 
 // fetch asks the platform what to run and brings it into the store. Without the platform, or with
 // a module that can't be had, a node that has run before goes on with what ran.
 func (b *boot) fetch(ctx context.Context) (string, error) {
-	if b.plan.back.Number == 0 {
-		err := b.fetchAssigned(ctx)
+	if b.plan.back.Generation == 0 {
+		err := b.choose(ctx)
 		if err != nil && ctx.Err() == nil {
 			err = b.fallBack(err)
 		}
@@ -21,11 +25,30 @@ func (b *boot) fetch(ctx context.Context) (string, error) {
 			return "", err
 		}
 	}
-	if n := b.plan.back.Number; n != 0 {
-		return fmt.Sprintf("nothing; generation %d has %d modules", n, len(b.plan.wanted)), nil
+	if c := b.plan.back; c.Generation != 0 {
+		why := ""
+		if c.IsTrial || c.Generation == b.settings.Generation {
+			why = ", " + c.Why
+		}
+		return fmt.Sprintf("nothing; generation %d has %d modules%s", c.Generation, len(b.plan.wanted), why), nil
 	}
 	p := b.facts.Pulled
 	return fmt.Sprintf("%d modules, %d of them pulled: %d layers, %d bytes, %d new objects", len(b.plan.wanted), p.Modules, p.Layers, p.Bytes, p.NewObjects), nil
+}
+
+// choose makes the generation that the operator asks for the plan, or else the platform's list once
+// all of it is in the store.
+func (b *boot) choose(ctx context.Context) error {
+	if c, ok := b.asked(); ok {
+		return b.take(c)
+	}
+	if b.plan.known.Asked != 0 {
+		b.remark(fmt.Sprintf("generation %d, asked for on the kernel command line, can't be had", b.plan.known.Asked), "")
+	}
+	if err := b.needNetwork(ctx); err != nil {
+		return err
+	}
+	return b.fetchAssigned(ctx)
 }
 
 // fetchAssigned makes the platform's list the plan once all of it is in the store.
@@ -45,8 +68,25 @@ func (b *boot) fetchAssigned(ctx context.Context) error {
 	if err := plan.Err(); err != nil {
 		return err
 	}
+	// The list is what is wanted also where it isn't to be tried: what it is made of is passed over.
 	b.plan.wanted, b.plan.expected = plan.Wanted, plan.Expected
+	if b.config.Health == AtHandOver {
+		return nil
+	}
+	if n, why := trial.Refused(b.input(), asModules(plan.Wanted)); n != 0 {
+		return fault.New(fault.Refuse, fault.Service, "assign other modules, or boot it once more with powernode.generation="+fmt.Sprint(n),
+			"the platform assigns the modules of generation %d, which isn't tried any more: %s", n, why)
+	}
 	return nil
+}
+
+// asModules returns what trial compares of modules.
+func asModules(wanted []assemble.Wanted) []store.GenerationModule {
+	out := make([]store.GenerationModule, len(wanted))
+	for i, w := range wanted {
+		out[i] = store.GenerationModule{ID: w.ID, Name: w.Name, Version: w.Version, ManifestDigest: w.ManifestDigest, EffectivePriority: w.EffectivePriority}
+	}
+	return out
 }
 
 // reconcile returns what fetches, proves and composes for this boot, with the credentials that
@@ -55,18 +95,23 @@ func (b *boot) reconcile() (*reconcile.Reconciler, error) {
 	if b.reconciler != nil {
 		return b.reconciler, nil
 	}
-	var err error
-	b.reconciler, err = reconcile.New(reconcile.Config{
+	config := reconcile.Config{
 		Store: b.store, Verifier: b.trust.Verifier, Credentials: b.credentials, Arch: runtime.GOARCH,
-		Level: b.level, Now: b.config.Now, Patience: b.patience(),
+		Level: b.level, Now: b.config.Now, Patience: b.patience(), Deep: b.doubted(),
 		Progress: func(name string, total int64) (func(int64), func(error)) {
 			d := b.config.Progress(name, total)
 			return d.Add, d.Done
 		},
-		Notify: func(err error, wait time.Duration) {
-			b.console("          %v; trying again in %s", err, wait.Round(100*time.Millisecond))
-		},
-	})
+		Notify: b.notify,
+	}
+	client, err := b.platform()
+	switch {
+	case err == nil:
+		config.Platform = client
+	case !errors.Is(err, errNotEnrolled):
+		return nil, err
+	}
+	b.reconciler, err = reconcile.New(config)
 	return b.reconciler, err
 }
 
@@ -74,11 +119,22 @@ func (b *boot) reconcile() (*reconcile.Reconciler, error) {
 // it. In namespaces somebody is waiting who can look into it.
 func (b *boot) patience() reconcile.Patience {
 	switch {
-	case len(b.plan.ran) > 0 || b.plan.back.Number != 0:
+	case len(b.candidates()) > 0:
 		return reconcile.Brief()
-	case b.config.Namespace:
+	case b.mode == Namespace:
 		return reconcile.Patience{}
 	default:
 		return reconcile.Long()
 	}
+}
+
+// doubted reports whether a boot before this one began and didn't come good: what is damaged may be
+// where nothing looks that only asks the kernel.
+func (b *boot) doubted() bool {
+	for _, t := range b.plan.known.Trials {
+		if t.Attempts > 0 && t.Good.IsZero() && t.Failed == "" {
+			return true
+		}
+	}
+	return false
 }

@@ -7,8 +7,10 @@ import (
 	"os"
 	"runtime"
 	"syscall"
+	"time"
 
 	"github.com/powernode/powernode-agent/internal/assemble"
+	"github.com/powernode/powernode-agent/internal/bootconfig"
 	"github.com/powernode/powernode-agent/internal/durable"
 	"github.com/powernode/powernode-agent/internal/enroll"
 	"github.com/powernode/powernode-agent/internal/fault"
@@ -18,17 +20,31 @@ import (
 	"github.com/powernode/powernode-agent/internal/reconcile"
 	"github.com/powernode/powernode-agent/internal/rootfs"
 	"github.com/powernode/powernode-agent/internal/store"
+	"github.com/powernode/powernode-agent/internal/trial"
 	"github.com/powernode/powernode-agent/internal/version"
 )
 
 // boot is one boot under way: what each stage found for those after it.
 type boot struct {
-	config Config
-	facts  Facts
+	config   Config
+	mode     Mode
+	facts    Facts
+	voice    *voice
+	course   *course
+	settings bootconfig.Config
+	// cmdline is the kernel command line, for those who read it themselves.
+	cmdline []bootconfig.Parameter
+	// unprepared is why the kernel file systems couldn't be mounted.
+	unprepared error
+
+	// persist is what outlives the boot, persistDir where it is.
+	persist    Persist
+	persistDir string
+	uplink     uplink
 
 	store *store.Store
 	lock  *durable.Lock
-	trust Trust
+	trust *Trust
 	level mount.Level
 
 	credentials *enroll.Credentials
@@ -40,10 +56,13 @@ type boot struct {
 	root *rootfs.Root
 
 	plan        plan
+	client      *platform
 	reconciler  *reconcile.Reconciler
 	proven      []*assemble.Proven
 	composition *assemble.Composition
 	generation  store.Generation
+	// running is the candidate that is mounted.
+	running trial.Candidate
 }
 
 // lockDisk keeps two boots from working on one disk at the same time. The lock ends with this
@@ -58,47 +77,119 @@ func (b *boot) lockDisk() error {
 	return err
 }
 
-func (b *boot) close() {
+// undo takes away what a boot that doesn't go on has mounted and learned, so that its stages can run
+// again.
+func (b *boot) undo() {
+	if b.root != nil {
+		b.root.Unmake()
+		b.root = nil
+	}
+	b.dropPlatform()
+	b.plan, b.proven, b.composition, b.generation = plan{}, nil, nil, store.Generation{}
+	b.facts.Mount, b.facts.Generation, b.facts.Remarks, b.facts.Refused = mount.ID{}, 0, nil, ""
+}
+
+// dropPlatform forgets the connections; the credentials may be others the next time.
+func (b *boot) dropPlatform() {
 	if b.reconciler != nil {
 		b.reconciler.Close()
+		b.reconciler = nil
 	}
+}
+
+func (b *boot) close() {
+	b.dropPlatform()
+	if b.client != nil {
+		b.client.Close()
+	}
+	b.voice.journal.close()
+	b.closeStore()
+}
+
+func (b *boot) closeStore() {
 	if b.lock != nil {
 		b.lock.Unlock()
+		b.lock = nil
 	}
 	if b.store != nil {
 		b.store.Close()
+		b.store = nil
 	}
+}
+
+// loadTrust reads the trust policy, once.
+func (b *boot) loadTrust() (*Trust, error) {
+	if b.trust == nil {
+		t, err := LoadTrust(b.config.Trust)
+		if err != nil {
+			return nil, err
+		}
+		b.trust = &t
+	}
+	return b.trust, nil
+}
+
+// openStore opens the directory of record, with a journal of this boot in it. A disk that can't be
+// written to is read.
+func (b *boot) openStore() error {
+	if b.store != nil {
+		return nil
+	}
+	st, err := store.Open(StateDir(b.persistDir), store.Options{ReadOnly: b.persist.ReadOnly})
+	if err != nil {
+		return err
+	}
+	b.store = st
+	if b.persist.ReadOnly {
+		return nil
+	}
+	if err := b.lockDisk(); err != nil {
+		b.closeStore()
+		return err
+	}
+	if err := b.voice.journal.open(st.Path()); err != nil {
+		b.remark(err.Error(), "")
+	}
+	return nil
+}
+
+// required returns the least integrity level that trust policy and settings accept.
+func (b *boot) required() mount.Level {
+	if b.settings.Integrity == bootconfig.Enforced {
+		return mount.Enforced
+	}
+	return b.trust.Required
 }
 
 // identify opens what is local: trust policy, store, abilities of kernel and disk, and the node's
 // credentials or, where it has none that serve, its identity.
 func (b *boot) identify(ctx context.Context) (string, error) {
-	err := checkPersist(b.config.Persist)
+	err := checkPersist(b.persistDir)
 	if err != nil {
 		return "", err
 	}
-	if b.trust, err = LoadTrust(b.config.Trust); err != nil {
+	if _, err := b.loadTrust(); err != nil {
 		return "", err
 	}
-	if b.store, err = store.Open(StateDir(b.config.Persist), store.Options{}); err != nil {
+	if err := b.openStore(); err != nil {
 		return "", err
 	}
-	if err := b.lockDisk(); err != nil {
-		return "", err
-	}
+	b.setClock()
 	abilities, err := mount.Probe(b.store.ObjectsPath())
 	if err != nil {
 		return "", err
 	}
-	if b.level, err = mount.Decide(abilities, b.trust.Required); err != nil {
+	if b.level, err = mount.Decide(abilities, b.required()); err != nil {
 		return "", err
 	}
+	b.plan = plan{unfit: make(map[uint64]string)}
+	if err := b.survey(); err != nil {
+		b.remark(err.Error(), fault.HintOf(err))
+	}
+	b.credentials, b.discovered, b.unidentified = nil, identity.Identity{}, nil
 	state, err := enroll.Inspect(PKIDir(b.store.Path()), enroll.Wish{}, b.config.Now())
 	if err != nil {
 		return "", err
-	}
-	if b.plan.ran, err = ranBefore(b.store); err != nil {
-		b.remark(err.Error(), fault.HintOf(err))
 	}
 	if state.Credentials != nil {
 		b.facts.InstanceID = state.Credentials.InstanceID
@@ -110,11 +201,11 @@ func (b *boot) identify(ctx context.Context) (string, error) {
 	switch {
 	case b.unidentified == nil:
 		return fmt.Sprintf("node %s of %s (from %s)", orUnnamed(b.discovered.InstanceID), b.discovered.PlatformURL, b.discovered.From.PlatformURL), nil
-	case len(b.plan.ran) == 0:
+	case len(b.candidates()) == 0:
 		return "", b.unidentified
 	}
 	// A node that has run before needs no platform to run again.
-	return fmt.Sprintf("credentials %s, and nothing to enroll with; there is generation %d", state.Situation, b.plan.ran[0].Number), nil
+	return fmt.Sprintf("credentials %s, and nothing to enroll with; there is generation %d", state.Situation, b.candidates()[0].Generation), nil
 }
 
 // checkPersist refuses to make the directory that everything depends on: where it is missing, the
@@ -141,15 +232,23 @@ func orUnnamed(id string) string {
 // enroll makes sure of usable credentials. A node that can't have any, because its certificate
 // expired while it was off for one, goes on with what ran before.
 func (b *boot) enroll(ctx context.Context) (string, error) {
+	if b.persist.ReadOnly {
+		return b.enrolledBefore()
+	}
 	credentials, situation, err := enroll.Ensure(ctx, enroll.Options{
 		Dir: PKIDir(b.store.Path()),
-		Discover: func(context.Context) (enroll.Bootstrap, error) {
+		Discover: func(ctx context.Context) (enroll.Bootstrap, error) {
 			i := b.discovered
-			return enroll.Bootstrap{PlatformURL: i.PlatformURL, CAPEM: i.CAPEM, Token: i.Token, InstanceID: i.InstanceID}, b.unidentified
+			if b.unidentified != nil {
+				return enroll.Bootstrap{}, b.unidentified
+			}
+			return enroll.Bootstrap{PlatformURL: i.PlatformURL, CAPEM: i.CAPEM, Token: i.Token, InstanceID: i.InstanceID}, b.needNetwork(ctx)
 		},
 		AgentVersion: version.Get().Version,
 		Architecture: runtime.GOARCH,
-		Backoff:      nodehttp.Backoff{Tries: 5},
+		HTTP:         nodehttp.Options{Now: b.config.Now},
+		Backoff:      b.enrollPatience(),
+		Notify:       b.notify,
 	})
 	if err != nil && ctx.Err() == nil {
 		if err = b.fallBack(err); err == nil {
@@ -163,4 +262,27 @@ func (b *boot) enroll(ctx context.Context) (string, error) {
 	b.facts.InstanceID = credentials.InstanceID
 	return fmt.Sprintf("credentials were %s; certificate of %s until %s",
 		situation, credentials.InstanceID, credentials.Leaf.NotAfter.UTC().Format("2006-01-02")), nil
+}
+
+// enrolledBefore is enroll where nothing can be written: the platform isn't asked for a list either.
+func (b *boot) enrolledBefore() (string, error) {
+	err := fault.New(fault.Refuse, fault.Mount, "mount "+b.persistDir+" writable; look at the disk", "%s can only be read", b.persistDir)
+	if err = b.fallBack(err); err != nil {
+		return "", err
+	}
+	return "nothing; the disk can only be read", nil
+}
+
+// enrollPatience returns how long to ask for credentials: briefly where there is something to run
+// without them.
+func (b *boot) enrollPatience() nodehttp.Backoff {
+	if len(b.candidates()) > 0 || b.mode == Namespace {
+		return nodehttp.Backoff{Tries: 5, Elapsed: 30 * time.Second}
+	}
+	return nodehttp.Backoff{Elapsed: 4 * time.Minute, First: time.Second, Max: 15 * time.Second}
+}
+
+// notify says that a call failed which is tried again.
+func (b *boot) notify(err error, wait time.Duration) {
+	b.voice.say("          %v; trying again in %s", err, wait.Round(100*time.Millisecond))
 }

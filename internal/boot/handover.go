@@ -31,16 +31,31 @@ func (b *boot) handOver() error {
 		return err
 	}
 	if freed.Left != nil {
-		b.console("remark: part of the initramfs stays in memory: %v", freed.Left)
+		b.voice.say("remark: part of the initramfs stays in memory: %v", freed.Left)
 	}
 	// There is no way back from here, and a root that was proven is worth more without its facts
 	// than a machine that stopped.
 	if err := luggage.unpack(RunDir); err != nil {
-		b.console("remark: the facts of this boot can't be left in %s: %v", RunDir, err)
+		b.voice.say("remark: the facts of this boot can't be left in %s: %v", RunDir, err)
 	}
-	b.console("starting %s", b.config.Init[0])
+	b.voice.say("starting %s", b.config.Init[0])
 	err = unix.Exec(b.config.Init[0], b.config.Init, initEnvironment)
 	return fault.New(fault.Broken, fault.Mount, "check the module that ships it", "start %s in the new root: %w", b.config.Init[0], err)
+}
+
+// leaveRoot leaves the root to the init system of another's initramfs, with what goes along in /run,
+// which that one moves.
+func (b *boot) leaveRoot() error {
+	luggage, err := b.pack()
+	if err != nil {
+		return err
+	}
+	defer luggage.close()
+	if err := luggage.unpack(RunDir); err != nil {
+		return fmt.Errorf("leave the facts of this boot in %s: %w", RunDir, err)
+	}
+	b.voice.say("the root is ready at %s", b.config.Sysroot)
+	return nil
 }
 
 // initEnvironment is all that init inherits: nothing of what the boot was configured with.
@@ -57,8 +72,16 @@ type luggage struct {
 }
 
 func (b *boot) pack() (*luggage, error) {
+	j := b.voice.journal
+	j.change(func(d *Journal) {
+		d.Outcome, d.EndedMillis, d.Stage, d.Failure = HandedOver, j.clock().Milliseconds(), "", ""
+	})
+	if err := j.save(); err != nil {
+		b.remark(err.Error(), "")
+	}
 	facts := b.facts
 	facts.StateDir = StateDir(PersistInRoot)
+	facts.Persist, facts.Journal = b.persist, j.snapshot()
 	data, err := json.MarshalIndent(facts, "", "  ")
 	if err != nil {
 		return nil, err

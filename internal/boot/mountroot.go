@@ -6,23 +6,29 @@ import (
 	"fmt"
 	"path/filepath"
 
-	"github.com/powernode/powernode-agent/internal/mount"
+	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/rootfs"
+	"github.com/powernode/powernode-agent/internal/store"
+	"github.com/powernode/powernode-agent/internal/trial"
 )
 
 // rootDir returns where the union is mounted until it becomes "/". In an initramfs that can't be
 // below /run, which is moved into the new root: no mount moves below itself. In namespaces of an
 // ordinary system it is below their own /run, so that the system's "/" gets no directory.
 func (b *boot) rootDir() string {
-	if b.config.Namespace {
+	switch b.mode {
+	case Namespace:
 		return filepath.Join(RunDir, "root")
+	case Sysroot:
+		return b.config.Sysroot
+	default:
+		return "/newroot"
 	}
-	return "/newroot"
 }
 
-// mount makes the union of the proven root image, the objects and a fresh upper, checks that it
-// can run, and makes it the current generation. A root that can't run gives way to a generation
-// that ran before. An error leaves nothing mounted and no generation behind.
+// mount makes the composition a generation, counts the attempt where it isn't known to be good, and
+// only then makes its root: the union of the proven root image, the objects and a writable layer. A
+// root that can't run gives way to a generation that ran before. An error leaves nothing mounted.
 func (b *boot) mount(ctx context.Context) (string, error) {
 	err := b.mountPlan(ctx)
 	if _, unfit := errors.AsType[*rootfs.Unfit](err); unfit {
@@ -31,24 +37,136 @@ func (b *boot) mount(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if err := b.keep(); err != nil {
+	if err := b.good(); err != nil {
 		b.root.Unmake()
-		b.facts.Mount = mount.ID{}
+		b.root = nil
 		return "", err
 	}
-	return fmt.Sprintf("generation %d, integrity level %s", b.generation.Number, b.level), nil
+	b.state()
+	said := fmt.Sprintf("generation %d, integrity level %s", b.generation.Number, b.level)
+	if b.running.IsTrial {
+		said += ", " + b.running.Why
+	}
+	return said, nil
 }
 
-func (b *boot) mountPlan(ctx context.Context) (err error) {
-	b.root, err = rootfs.Make(ctx, rootfs.Spec{
-		At: b.rootDir(), Scratch: RunDir,
-		Store: b.store, RootDigest: b.composition.RootDigest, Level: b.level,
-		Persist: b.config.Persist,
-		Upper:   rootfs.Upper{Size: b.config.UpperSize},
-		Init:    b.config.Init[0],
-	})
-	if err == nil {
-		b.facts.Mount = b.root.ID()
+// mountPlan makes the root of the plan, in the order that keeps a way back: the record, the attempt,
+// the mounts.
+func (b *boot) mountPlan(ctx context.Context) error {
+	if b.config.Health == ByService {
+		if err := b.begin(); err != nil {
+			return err
+		}
+	}
+	var err error
+	b.root, err = rootfs.Make(ctx, b.rootSpec())
+	if _, unfit := errors.AsType[*rootfs.Unfit](err); unfit && b.running.IsTrial {
+		b.condemn(b.running, err)
 	}
 	return err
+}
+
+// rootSpec says what root to make, by the settings and within the trust policy.
+func (b *boot) rootSpec() rootfs.Spec {
+	size := b.config.UpperSize
+	if size == "" {
+		size = b.settings.UpperSize
+	}
+	return rootfs.Spec{
+		At: b.rootDir(), Scratch: RunDir,
+		Store: b.store, RootDigest: b.composition.RootDigest, Level: b.level,
+		Persist: b.persistDir,
+		Upper:   rootfs.Upper{Size: size},
+		Init:    b.config.Init[0],
+	}
+}
+
+// begin makes sure of the generation and of its turn, and writes down that it is being tried.
+func (b *boot) begin() error {
+	c := b.plan.back
+	if c.Generation == 0 {
+		g, err := b.reconciler.Keep(b.composition, "boot")
+		if err != nil {
+			return err
+		}
+		if err := b.survey(); err != nil {
+			b.remark(err.Error(), fault.HintOf(err))
+		}
+		if c, err = b.turn(g); err != nil {
+			return err
+		}
+	}
+	b.running, b.generation = c, b.generationOf(c.Generation)
+	if !c.IsTrial {
+		return nil
+	}
+	return b.store.PutTrial(c.Begin(b.config.Now(), b.voice.journal.doc.BootID))
+}
+
+// turn returns the candidate that generation g is, staging it where it isn't known to be good.
+func (b *boot) turn(g store.Generation) (trial.Candidate, error) {
+	in := b.input()
+	in.Asked = 0
+	for _, c := range trial.Order(in) {
+		if c.Generation == g.Number && !c.IsTrial {
+			return c, nil
+		}
+	}
+	if in.Staged != g.Number {
+		if err := b.store.SetPointer(store.Staged, g.Number); err != nil {
+			return trial.Candidate{}, err
+		}
+		in.Staged, b.plan.known.Staged = g.Number, g.Number
+	}
+	for _, c := range trial.Order(in) {
+		if c.Generation == g.Number {
+			return c, nil
+		}
+	}
+	return trial.Candidate{}, &rejected{fault.New(fault.Refuse, fault.Service, "assign other modules", "generation %d isn't tried any more", g.Number)}
+}
+
+// rejected says that a generation has had its turns.
+type rejected struct{ error }
+
+// Unwrap returns the reason.
+func (e *rejected) Unwrap() error { return e.error }
+
+// condemn records that a generation can't run, so that it isn't tried again.
+func (b *boot) condemn(c trial.Candidate, reason error) {
+	t := c.Begin(b.config.Now(), b.voice.journal.doc.BootID)
+	t.Failed, t.FailedAt = oneLine(reason), b.config.Now().UTC()
+	if err := b.store.PutTrial(t); err != nil {
+		b.remark(err.Error(), "")
+	}
+	b.reject(c.Generation, reason)
+}
+
+// good makes the mounted generation the current one where being able to start is all that is asked.
+// It comes when the root is mounted and found fit to run, so that what ran before stays current
+// until then.
+func (b *boot) good() error {
+	if b.config.Health != AtHandOver {
+		return nil
+	}
+	g, err := b.reconciler.Keep(b.composition, "boot")
+	if err != nil {
+		return err
+	}
+	b.generation = g
+	return b.store.Promote(g.Number)
+}
+
+// state writes down what is mounted, for the booted system.
+func (b *boot) state() {
+	c, f := b.composition, &b.facts
+	f.Mount, f.Level = b.root.ID(), b.level
+	f.Generation, f.RootDigest, f.ExpectedRootDigest = b.generation.Number, c.RootDigest, b.plan.expected
+	f.Trial = b.running.IsTrial
+	f.Files, f.Shared, f.Conflict = c.Report.Entries, c.Report.Shared, len(c.Report.Conflicts)
+	b.voice.journal.change(func(d *Journal) { d.Generation = b.generation.Number })
+	if e := b.plan.expected; !e.IsZero() && e != c.RootDigest {
+		// Every byte is proven all the same, so this is no reason to leave the node without a root.
+		b.remark(fmt.Sprintf("the platform computed another root digest, %s", e), "bring agent and platform to the same release")
+	}
 }

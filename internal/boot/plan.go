@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 
 	"github.com/powernode/powernode-agent/internal/assemble"
 	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/fsverity"
 	"github.com/powernode/powernode-agent/internal/store"
+	"github.com/powernode/powernode-agent/internal/trial"
 )
 
 // plan is what this boot is going to run.
@@ -16,58 +18,106 @@ type plan struct {
 	wanted []assemble.Wanted
 	// expected is the root digest that the platform computed for it; zero where it didn't say.
 	expected fsverity.Digest
-	// ran are the generations that ran before and weren't tried yet in this boot, best first.
-	ran []store.Generation
-	// back is the generation that the plan fell back to; zero while it is the platform's.
-	back store.Generation
+	// known is what the store holds, and what was asked.
+	known trial.Input
+	// back is the candidate that the plan fell back to; zero while it is the platform's list.
+	back trial.Candidate
+	// unfit says of generations why they can't be used in this boot.
+	unfit map[uint64]string
 }
 
-// ranBefore returns the generations that are a way back: the current one, then the one before it.
-// What can't be read of them makes err, and the rest is returned all the same.
-func ranBefore(st *store.Store) ([]store.Generation, error) {
-	var ran []store.Generation
+// survey reads what the store has to boot. What of it can't be read makes err, and the rest counts all
+// the same.
+func (b *boot) survey() error {
+	in := trial.Input{Asked: b.settings.Generation, Limit: b.settings.Tries}
 	var errs []error
-	for _, name := range []store.PointerName{store.Current, store.Previous} {
-		n, err := st.Pointer(name)
-		if err == nil && n == 0 {
-			continue
-		}
-		var g store.Generation
-		if err == nil {
-			g, err = st.Generation(n)
-		}
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		ran = append(ran, g)
+	for _, p := range []struct {
+		name store.PointerName
+		to   *uint64
+	}{{store.Current, &in.Current}, {store.Previous, &in.Previous}, {store.Staged, &in.Staged}} {
+		n, err := b.store.Pointer(p.name)
+		*p.to, errs = n, append(errs, err)
 	}
-	return ran, errors.Join(errs...)
+	var err error
+	in.Generations, err = b.store.Generations()
+	errs = append(errs, err)
+	in.Trials, err = b.store.Trials()
+	b.plan.known = in
+	return errors.Join(append(errs, err)...)
+}
+
+// input returns what is known now, for package trial.
+func (b *boot) input() trial.Input {
+	in := b.plan.known
+	in.Unfit = maps.Clone(b.plan.unfit)
+	return in
+}
+
+// candidates returns the generations that may be booted, best first.
+func (b *boot) candidates() []trial.Candidate { return trial.Order(b.input()) }
+
+// asked returns the candidate that the operator named on the kernel command line, if it may be booted.
+func (b *boot) asked() (trial.Candidate, bool) {
+	if list := b.candidates(); b.plan.known.Asked != 0 && len(list) > 0 && list[0].Generation == b.plan.known.Asked {
+		return list[0], true
+	}
+	return trial.Candidate{}, false
+}
+
+// generationOf returns the record of a generation that survey found.
+func (b *boot) generationOf(n uint64) store.Generation {
+	for _, g := range b.plan.known.Generations {
+		if g.Number == n {
+			return g
+		}
+	}
+	return store.Generation{}
+}
+
+// take makes a generation of the store the plan.
+func (b *boot) take(c trial.Candidate) error {
+	wanted, err := assemble.WantedOf(b.store, b.generationOf(c.Generation))
+	if err != nil {
+		return err
+	}
+	b.plan.wanted, b.plan.back, b.plan.expected = wanted, c, fsverity.Digest{}
+	return nil
 }
 
 // fallBack replaces the plan by the best generation that wasn't tried yet, because of reason,
 // which is kept as a remark. Where there is none it returns reason. A generation of the plan's own
 // modules is passed over: it would fail for the same reason.
 func (b *boot) fallBack(reason error) error {
-	for len(b.plan.ran) > 0 {
-		g := b.plan.ran[0]
-		b.plan.ran = b.plan.ran[1:]
-		wanted, err := assemble.WantedOf(b.store, g)
-		if err != nil {
-			reason = fmt.Errorf("%w; nor can generation %d be used: %w", reason, g.Number, err)
+	if n := b.plan.back.Generation; n != 0 {
+		b.reject(n, reason)
+	}
+	failed := b.plan.wanted
+	for _, c := range b.candidates() {
+		if err := b.take(c); err != nil {
+			reason = fmt.Errorf("%w; nor can generation %d be used: %w", reason, c.Generation, err)
+			b.reject(c.Generation, err)
 			continue
 		}
-		if assemble.Same(wanted, b.plan.wanted) {
+		if assemble.Same(b.plan.wanted, failed) {
+			b.reject(c.Generation, reason)
 			continue
 		}
-		b.remark(fmt.Sprintf("%v; staying with generation %d", reason, g.Number), fault.HintOf(reason))
-		b.plan.wanted, b.plan.back, b.plan.expected = wanted, g, fsverity.Digest{}
+		b.remark(fmt.Sprintf("%v; staying with generation %d", reason, c.Generation), fault.HintOf(reason))
 		if fault.KindOf(reason) != fault.Retry {
 			b.facts.Refused = fault.OneLine(reason.Error())
 		}
 		return nil
 	}
+	b.plan.wanted, b.plan.back = failed, trial.Candidate{}
 	return reason
+}
+
+// reject leaves a generation out for the rest of this boot.
+func (b *boot) reject(n uint64, reason error) {
+	if b.plan.unfit == nil {
+		b.plan.unfit = make(map[uint64]string)
+	}
+	b.plan.unfit[n] = oneLine(reason)
 }
 
 // insteadOf falls back because of reason until every step succeeds for the plan, and otherwise
@@ -93,11 +143,9 @@ func (b *boot) remark(text, hint string) {
 		text += "; " + hint
 	}
 	b.facts.Remarks = append(b.facts.Remarks, text)
-	b.console("          remark: %s", text)
+	b.voice.say("          remark: %s", text)
 }
 
-// console prints one line. What comes from a registry or the platform can't make it two, nor pass
-// for a stage's.
-func (b *boot) console(format string, args ...any) {
-	fmt.Fprintln(b.config.Console, fault.OneLine(fmt.Sprintf(format, args...)))
-}
+func oneLine(err error) string { return fault.OneLine(err.Error()) }
+
+func refused(err error) bool { return fault.KindOf(err) == fault.Refuse }

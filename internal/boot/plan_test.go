@@ -6,6 +6,8 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -16,6 +18,7 @@ import (
 	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/fsverity"
 	"github.com/powernode/powernode-agent/internal/store"
+	"github.com/powernode/powernode-agent/internal/trial"
 )
 
 // history is a store with modules and generations, as boots before have left it.
@@ -65,9 +68,9 @@ func (h *history) ran(modules ...string) store.Generation {
 // boot returns a boot that has the store's generations to fall back to.
 func (h *history) boot(console *bytes.Buffer) *boot {
 	h.t.Helper()
-	b := &boot{config: Config{Console: console}, store: h.store}
-	var err error
-	if b.plan.ran, err = ranBefore(h.store); err != nil {
+	b := newBoot(Config{Console: console, Namespace: true, Now: time.Now})
+	b.store = h.store
+	if err := b.survey(); err != nil {
 		h.t.Fatal(err)
 	}
 	return b
@@ -94,8 +97,8 @@ func TestFallBackToWhatRan(t *testing.T) {
 	if err := b.fallBack(reason); err != nil {
 		t.Fatal(err)
 	}
-	if names(b.plan.wanted) != "base 1, app 2" || b.plan.back.Number != 2 || !b.plan.expected.IsZero() {
-		t.Errorf("the plan is %s, generation %d, expected %s", names(b.plan.wanted), b.plan.back.Number, b.plan.expected)
+	if names(b.plan.wanted) != "base 1, app 2" || b.plan.back.Generation != 2 || !b.plan.expected.IsZero() {
+		t.Errorf("the plan is %s, generation %d, expected %s", names(b.plan.wanted), b.plan.back.Generation, b.plan.expected)
 	}
 	if want := "module app 3 isn't signed; staying with generation 2; sign it"; len(b.facts.Remarks) != 1 || b.facts.Remarks[0] != want || !strings.Contains(console.String(), "remark: "+want+"\n") {
 		t.Errorf("remarks %q, console %q", b.facts.Remarks, console.String())
@@ -103,8 +106,8 @@ func TestFallBackToWhatRan(t *testing.T) {
 	if b.facts.Refused != "module app 3 isn't signed" {
 		t.Errorf("refused: %q", b.facts.Refused)
 	}
-	if err := b.fallBack(reason); err != nil || b.plan.back.Number != 1 {
-		t.Errorf("generation %d, %v", b.plan.back.Number, err)
+	if err := b.fallBack(reason); err != nil || b.plan.back.Generation != 1 {
+		t.Errorf("generation %d, %v", b.plan.back.Generation, err)
 	}
 	if err := b.fallBack(reason); !errors.Is(err, reason) || len(b.facts.Remarks) != 2 {
 		t.Errorf("with nothing left: %v, remarks %q", err, b.facts.Remarks)
@@ -120,9 +123,9 @@ func TestFallBackPassesOver(t *testing.T) {
 	if err := b.fallBack(reason); err != nil {
 		t.Fatal(err)
 	}
-	b.plan.ran, _ = ranBefore(h.store)
-	if err := b.fallBack(reason); err != nil || b.plan.back.Number != 1 {
-		t.Errorf("generation %d, %v", b.plan.back.Number, err)
+	b.plan.back, b.plan.unfit = trial.Candidate{}, nil
+	if err := b.fallBack(reason); err != nil || b.plan.back.Generation != 1 {
+		t.Errorf("generation %d, %v", b.plan.back.Generation, err)
 	}
 }
 
@@ -162,7 +165,7 @@ func TestInsteadOf(t *testing.T) {
 	step := func(name string, bad uint64) func(context.Context) error {
 		return func(context.Context) error {
 			did = append(did, name)
-			if b.plan.back.Number == bad {
+			if b.plan.back.Generation == bad {
 				return errors.New(name + " fails")
 			}
 			return nil
@@ -171,8 +174,8 @@ func TestInsteadOf(t *testing.T) {
 	if err := b.insteadOf(t.Context(), reason, step("prove", 0), step("compose", 2), step("mount", 0)); err != nil {
 		t.Fatal(err)
 	}
-	if got := strings.Join(did, " "); got != "prove compose prove compose mount" || b.plan.back.Number != 1 {
-		t.Errorf("did %s, generation %d", got, b.plan.back.Number)
+	if got := strings.Join(did, " "); got != "prove compose prove compose mount" || b.plan.back.Generation != 1 {
+		t.Errorf("did %s, generation %d", got, b.plan.back.Generation)
 	}
 
 	b = h.boot(&bytes.Buffer{})
@@ -183,35 +186,43 @@ func TestInsteadOf(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	b = h.boot(&bytes.Buffer{})
 	err := b.insteadOf(ctx, reason, func(context.Context) error { cancel(); return ctx.Err() })
-	if !errors.Is(err, context.Canceled) || b.plan.back.Number != 2 {
-		t.Errorf("interrupted: %v, generation %d", err, b.plan.back.Number)
+	if !errors.Is(err, context.Canceled) || b.plan.back.Generation != 2 {
+		t.Errorf("interrupted: %v, generation %d", err, b.plan.back.Generation)
 	}
 }
 
-func TestRanBefore(t *testing.T) {
+func TestSurvey(t *testing.T) {
 	h := newHistory(t)
-	if ran, err := ranBefore(h.store); len(ran) != 0 || err != nil {
-		t.Errorf("of nothing: %v, %v", ran, err)
+	candidates := func() (string, error) {
+		b := newBoot(Config{Namespace: true, Now: time.Now, Console: io.Discard})
+		b.store = h.store
+		err := b.survey()
+		var words []string
+		for _, c := range b.candidates() {
+			words = append(words, fmt.Sprint(c.Generation, " ", c.IsTrial))
+		}
+		return strings.Join(words, ", "), err
+	}
+	if got, err := candidates(); got != "" || err != nil {
+		t.Errorf("of nothing: %v, %v", got, err)
 	}
 	h.ran("base 1")
 	h.ran("base 2")
-	ran, err := ranBefore(h.store)
-	if err != nil || len(ran) != 2 || ran[0].Number != 2 || ran[1].Number != 1 {
-		t.Errorf("ran %v, %v", ran, err)
+	if got, err := candidates(); got != "2 false, 1 false" || err != nil {
+		t.Errorf("candidates %v, %v", got, err)
 	}
 	if err := os.WriteFile(filepath.Join(h.store.Path(), "generations", "current"), []byte("rubbish"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	ran, err = ranBefore(h.store)
-	if err == nil || len(ran) != 1 || ran[0].Number != 1 {
-		t.Errorf("with a damaged pointer: %v, %v", ran, err)
+	if got, err := candidates(); err == nil || !strings.HasPrefix(got, "1 false") {
+		t.Errorf("with a damaged pointer: %v, %v", got, err)
 	}
 }
 
 // TestARemarkIsOneLine: what a registry says can't pass for a stage's line.
 func TestARemarkIsOneLine(t *testing.T) {
 	var console bytes.Buffer
-	b := &boot{config: Config{Console: &console}}
+	b := newBoot(Config{Console: &console, Namespace: true, Now: time.Now})
 	b.remark("the registry says\n[  0.1] 6/6 mount: all is well \x1b[2J", "")
 	if strings.Count(console.String(), "\n") != 1 || strings.Contains(console.String(), "\x1b") {
 		t.Errorf("console %q", console.String())

@@ -34,12 +34,12 @@ func apiMounts(namespace bool) []apiMount {
 	}
 }
 
-// prepare gives the stages their kernel file systems. It refuses a process that isn't the first
-// one of the machine or of its PID namespace: nobody else may change what "/" is.
-func prepare(namespace bool) error {
+// mountAPI gives the stages their kernel file systems. It refuses a process that may not change what
+// "/" is, before it changes anything but /proc, which shows that.
+func mountAPI(namespace bool) error {
 	if os.Getpid() != 1 {
 		return fault.New(fault.Refuse, fault.Input,
-			"start it from an initramfs, or with --namespace under unshare --fork --pid --mount --uts",
+			"start it from an initramfs, with --sysroot from another's, or with --namespace under unshare --fork --pid --mount --uts",
 			"boot must be the first process, and is process %d", os.Getpid())
 	}
 	if namespace {
@@ -51,20 +51,31 @@ func prepare(namespace bool) error {
 			return fmt.Errorf("keep this boot's mounts to itself: %w", err)
 		}
 	}
-	for _, m := range apiMounts(namespace) {
-		if !namespace {
-			// Whoever started us, as an earlier initramfs stage, may have mounted it already.
-			if _, err := mount.At(m.path); err == nil {
-				continue
-			} else if !errors.Is(err, mount.ErrNotMounted) && !errors.Is(err, os.ErrNotExist) {
+	for i, m := range apiMounts(namespace) {
+		if err := m.ensure(namespace); err != nil {
+			return fmt.Errorf("mount %s: %w", m.path, err)
+		}
+		if i == 0 && !namespace {
+			if err := switchroot.Allowed(switchroot.Options{}); err != nil {
 				return err
 			}
 		}
-		if err := m.mount(); err != nil {
-			return fmt.Errorf("mount %s: %w", m.path, err)
-		}
 	}
 	return nil
+}
+
+// ensure mounts m, but in an initramfs not where something is mounted: whoever started us, as an
+// earlier stage of it, may have mounted it already.
+func (m apiMount) ensure(namespace bool) error {
+	if !namespace {
+		// Before there is a /proc nothing can be asked of it; what fails then is mounted.
+		if _, err := mount.At(m.path); err == nil {
+			return nil
+		} else if !errors.Is(err, mount.ErrNotMounted) && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
+	return m.mount()
 }
 
 func (m apiMount) mount() error {

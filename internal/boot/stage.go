@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
+	"runtime/debug"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/powernode/powernode-agent/internal/fault"
@@ -16,14 +18,17 @@ type Stage struct {
 	Name string
 	// Deadline bounds the stage.
 	Deadline time.Duration
-	// Run does the work and returns what it did, for one console line.
+	// Run does the work and returns what it did, for one console line. It may be called again after a
+	// failure of its own or of a later stage, and then does only what isn't done.
 	Run func(ctx context.Context) (string, error)
 }
 
 // StageRecord is what the journal of the boot keeps of a stage.
 type StageRecord struct {
 	Name string `json:"name"`
-	// Millis is how long the stage took, in milliseconds.
+	// Begun is when the stage began, on the clock of the journal's lines, and Millis how long it
+	// took, both in milliseconds.
+	Begun  int64  `json:"begun_ms"`
 	Millis int64  `json:"duration_ms"`
 	Result string `json:"result,omitempty"`
 	Error  string `json:"error,omitempty"`
@@ -41,37 +46,86 @@ func (e *StageError) Error() string { return "boot stage " + e.Stage + ": " + e.
 // Unwrap returns the cause.
 func (e *StageError) Unwrap() error { return e.Err }
 
-// runStages runs stages in order, one console line each, and stops at the first that fails, with
-// a *StageError. The records hold every stage that was begun.
-func runStages(ctx context.Context, console io.Writer, stages []Stage) ([]StageRecord, error) {
-	var records []StageRecord
-	begun := time.Now()
-	for i, stage := range stages {
-		if err := ctx.Err(); err != nil {
-			return records, &StageError{stage.Name, err} // interrupted: not all stages look
-		}
-		start := time.Now()
-		result, err := runStage(ctx, stage)
-		record := StageRecord{Name: stage.Name, Millis: time.Since(start).Milliseconds(), Result: result}
-		if err != nil {
-			record.Error = err.Error()
-			// The reason is in the error, which the caller prints.
-			fmt.Fprintf(console, "[%7.3f] %d/%d %s: failed\n", time.Since(begun).Seconds(), i+1, len(stages), stage.Name)
-			return append(records, record), &StageError{stage.Name, err}
-		}
-		records = append(records, record)
-		fmt.Fprintf(console, "[%7.3f] %d/%d %s: %s\n", time.Since(begun).Seconds(), i+1, len(stages), stage.Name, fault.OneLine(result))
-	}
-	return records, nil
+// errBreak says that the boot was told to stop before a stage.
+var errBreak = errors.New("the kernel command line says powernode.break")
+
+// course is the stages of a boot, and how they are run.
+type course struct {
+	stages []Stage
+	voice  *voice
+	// breakAt is the stage to stop before, once; "" for none.
+	breakAt string
 }
 
-// runStage runs one stage under its deadline. Passing it is a retry: the next boot may be faster.
+// index returns the place of a stage in the course; the first one's for a name that isn't there.
+func (c *course) index(name string) int {
+	return max(0, slices.IndexFunc(c.stages, func(s Stage) bool { return s.Name == name }))
+}
+
+// run runs the stages from one on, in order, one console line each, and stops at the first that
+// fails, with a *StageError. A break is one that wraps errBreak, before the stage has begun.
+func (c *course) run(ctx context.Context, from int) error {
+	for i, stage := range c.stages[from:] {
+		i += from
+		if err := ctx.Err(); err != nil {
+			return &StageError{stage.Name, err} // interrupted: not all stages look
+		}
+		if stage.Name == c.breakAt {
+			c.breakAt = ""
+			return &StageError{stage.Name, errBreak}
+		}
+		j := c.voice.journal
+		record := StageRecord{Name: stage.Name, Begun: j.clock().Milliseconds()}
+		start := time.Now()
+		result, err := runStage(ctx, stage)
+		record.Millis = time.Since(start).Milliseconds()
+		record.Result = fault.OneLine(result)
+		say := record.Result
+		if err != nil {
+			// The reason is in the error, which the caller prints.
+			say, record.Error = "failed", fault.OneLine(err.Error())
+		}
+		j.stage(record)
+		c.voice.say("[%7.3f] %d/%d %s: %s", j.clock().Seconds(), i+1, len(c.stages), stage.Name, say)
+		if err != nil {
+			return &StageError{stage.Name, err}
+		}
+	}
+	return nil
+}
+
+// runStage runs one stage under its deadline. Passing it is a retry: another run may be faster.
 func runStage(ctx context.Context, stage Stage) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, stage.Deadline)
 	defer cancel()
-	result, err := stage.Run(ctx)
+	result, err := guarded(func() (string, error) { return stage.Run(ctx) })
 	if err != nil && ctx.Err() != nil && errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
 		return result, fault.New(fault.Retry, fault.AreaOf(err), fault.HintOf(err), "not done within %s: %w", stage.Deadline, err)
 	}
 	return result, err
+}
+
+// guarded turns a panic into an error of kind Broken that says where it was: a first process that
+// ends takes the machine with it.
+func guarded(do func() (string, error)) (result string, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fault.New(fault.Broken, fault.General, "report this", "internal error: %v, at %s", p, panicPlace(debug.Stack()))
+		}
+	}()
+	return do()
+}
+
+// panicPlace returns the file and line that panicked, from a stack as the runtime prints it: two
+// lines for each frame, those of the runtime first.
+func panicPlace(stack []byte) string {
+	lines := strings.Split(string(stack), "\n")
+	at := slices.IndexFunc(lines, func(l string) bool { return strings.HasPrefix(l, "panic(") })
+	for i := at + 2; at >= 0 && i+1 < len(lines); i += 2 {
+		if !strings.HasPrefix(lines[i], "runtime.") {
+			place, _, _ := strings.Cut(strings.TrimSpace(lines[i+1]), " +0x")
+			return place
+		}
+	}
+	return fmt.Sprintf("an unknown place (%d bytes of stack)", len(stack))
 }

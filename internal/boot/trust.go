@@ -21,6 +21,9 @@ type Trust struct {
 	Verifier *signature.Verifier
 	// Required is the least integrity level that the policy accepts.
 	Required mount.Level
+	// RecoveryShell and EphemeralRoot are what the policy says of consoles and of writable layers; see
+	// signature.Policy.
+	RecoveryShell, EphemeralRoot bool
 	// Files are the policy, under the name TrustName, and the files that it names, by their paths
 	// relative to it: the very bytes that Verifier was made from.
 	Files map[string][]byte
@@ -46,6 +49,7 @@ func LoadTrust(path string) (Trust, error) {
 	if t.Required, err = mount.ParseLevel(string(policy.Integrity())); err != nil {
 		return Trust{}, err
 	}
+	t.RecoveryShell, t.EphemeralRoot = policy.RecoveryShell(), policy.EphemeralRoot()
 	t.Verifier, err = signature.NewVerifier(policy, signature.Options{})
 	return t, err
 }

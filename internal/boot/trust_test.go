@@ -2,6 +2,7 @@ package boot
 
 import (
 	"errors"
+	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -10,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/mount"
@@ -123,7 +125,10 @@ func open(t *testing.T, path string) *os.File {
 
 // TestFactsTravel from the boot to whoever asks in the booted system.
 func TestFactsTravel(t *testing.T) {
-	b := &boot{facts: Facts{InstanceID: "i", Generation: 7, Remarks: []string{"a remark"}, Pulled: Pulled{Modules: 2}, Level: mount.Checked}}
+	b := newBoot(Config{Namespace: true, Now: time.Now})
+	b.facts = Facts{InstanceID: "i", Generation: 7, Remarks: []string{"a remark"}, Pulled: Pulled{Modules: 2}, Level: mount.Checked}
+	b.voice.w, b.trust = io.Discard, &Trust{}
+	b.voice.say("a line")
 	l, err := b.pack()
 	if err != nil {
 		t.Fatal(err)
@@ -139,6 +144,9 @@ func TestFactsTravel(t *testing.T) {
 	got, err := ReadFacts(root)
 	if err != nil || got.Generation != 7 || got.InstanceID != "i" || got.Pulled.Modules != 2 || got.Remarks[0] != "a remark" || got.Level != mount.Checked {
 		t.Errorf("facts %+v, %v", got, err)
+	}
+	if j := got.Journal; j.Outcome != HandedOver || len(j.Lines) != 1 || j.Lines[0].Text != "a line" || j.Mode != Namespace || got.Persist.Kind != "directory" {
+		t.Errorf("journal %+v", j)
 	}
 	if got.StateDir != "/persist/var/lib/powernode" {
 		t.Errorf("state directory %s", got.StateDir)

@@ -1,0 +1,186 @@
+package boot
+
+import (
+	"context"
+	"io"
+	"os"
+	"os/exec"
+	"runtime/debug"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/powernode/powernode-agent/internal/fault"
+)
+
+// machine is a boot as the machine's first process: it doesn't end, and it is the one that restarts
+// the machine.
+type machine struct {
+	*boot
+	terminal *terminal // nil where there is no console to read from
+	// rounds is how many automatic retries there were since a stage got further.
+	rounds int
+	last   string
+
+	// switchTo hands over; it returns only with an error. down restarts the machine or switches it off.
+	switchTo func() error
+	down     func(act action)
+}
+
+func newMachine(b *boot) *machine {
+	m := &machine{boot: b}
+	m.switchTo = b.handOver
+	m.down = takeDown
+	return m
+}
+
+// run boots, and stays in the recovery environment between attempts. It returns only in tests, whose
+// machines go on after down.
+func (m *machine) run(ctx context.Context) error {
+	steadyKernel()
+	from := 0
+	for {
+		err := m.attempt(ctx, from)
+		if ctx.Err() != nil {
+			m.failed(err, Ended)
+			m.voice.say("interrupted; the machine is restarted")
+			m.down(rebootNow)
+			return err
+		}
+		act := m.recover(ctx, err)
+		from = m.resumeAt(err)
+		switch {
+		case act == continueBoot:
+			from = m.course.index(stageOf(err))
+		case act != retryBoot:
+			m.failed(err, Ended)
+			m.down(act)
+			return err
+		}
+	}
+}
+
+// attempt runs the stages from one on and hands over. It returns why that didn't work.
+func (m *machine) attempt(ctx context.Context, from int) (err error) {
+	_, err = guarded(func() (string, error) {
+		if err := m.course.run(ctx, from); err != nil {
+			return "", err
+		}
+		if err := ctx.Err(); err != nil {
+			return "", err
+		}
+		if m.terminal != nil {
+			m.terminal.end()
+		}
+		return "", m.switchTo()
+	})
+	m.undo()
+	return err
+}
+
+// resumeAt returns the stage to go on from after err: the one that failed, and where that depends on
+// what the disk and the platform say, the one that asks them.
+func (m *machine) resumeAt(err error) int {
+	return min(m.course.index(stageOf(err)), m.course.index("identify"))
+}
+
+// recover waits in the recovery environment until there is a reason to go on.
+func (m *machine) recover(ctx context.Context, cause error) action {
+	m.failed(cause, InRecovery)
+	if reason := oneLine(cause); reason != m.last {
+		m.rounds, m.last = 0, reason
+	}
+	if m.terminal == nil {
+		m.terminal = openTerminal()
+	}
+	r := &recovery{
+		voice: m.voice, cause: cause, rounds: m.rounds, probe: m.prober(),
+		facts: map[string]func(io.Writer){"node": m.printNode, "network": m.printNetwork, "journal": m.printJournal},
+	}
+	if m.terminal != nil {
+		m.terminal.begin()
+		r.lines = m.terminal.lines
+		if trust, err := m.loadTrust(); err == nil && trust.RecoveryShell {
+			r.shell = func() error { return m.shell(ctx) }
+		}
+	}
+	act := r.run(ctx)
+	m.rounds++
+	if act == retryBoot || act == continueBoot {
+		m.voice.journal.change(func(d *Journal) { d.Outcome = UnderWay })
+	}
+	return act
+}
+
+// openTerminal opens the console for a person; nil where there is none. Its own descriptor is one
+// that can be waited for, which the standard input isn't.
+func openTerminal() *terminal {
+	f, err := os.OpenFile(consolePath, os.O_RDONLY|unix.O_NOCTTY, 0)
+	if err != nil {
+		return nil
+	}
+	return newTerminal(f)
+}
+
+// shells are what may be in an initramfs to look around with, each with its arguments.
+var shells = [][]string{{"/bin/sh"}, {"/bin/bash"}, {"/bin/busybox", "sh"}, {"/usr/bin/busybox", "sh"}}
+
+// shell gives the console to a shell until it ends.
+func (m *machine) shell(ctx context.Context) error {
+	for _, argv := range shells {
+		if _, err := os.Stat(argv[0]); err != nil {
+			continue
+		}
+		m.terminal.end()
+		defer m.terminal.begin()
+		console, err := os.OpenFile(consolePath, os.O_RDWR|unix.O_NOCTTY, 0)
+		if err != nil {
+			return err
+		}
+		defer console.Close()
+		m.voice.say("recovery: a shell was begun")
+		cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
+		cmd.Stdin, cmd.Stdout, cmd.Stderr = console, console, console
+		cmd.Env, cmd.Dir = initEnvironment, "/"
+		// A session of its own, with the console as its terminal, so that ^C ends what runs in it.
+		cmd.SysProcAttr = &unix.SysProcAttr{Setsid: true, Setctty: true}
+		err = cmd.Run()
+		m.voice.say("recovery: the shell has ended")
+		reap()
+		return err
+	}
+	return fault.New(fault.Refuse, fault.Input, "", "there is none in this initramfs")
+}
+
+// reap takes in processes that ended and have nobody else to wait for them. It is called where this
+// process waits for none of its own.
+func reap() {
+	for {
+		pid, err := unix.Wait4(-1, nil, unix.WNOHANG, nil)
+		if err != nil && err != unix.EINTR || pid == 0 {
+			return
+		}
+	}
+}
+
+// steadyKernel has Ctrl-Alt-Del interrupt this process instead of restarting the machine in the
+// middle of a write, and a machine that dies of a defect in us restart, unless it was told otherwise.
+func steadyKernel() {
+	_ = unix.Reboot(unix.LINUX_REBOOT_CMD_CAD_OFF)
+	const path = "/proc/sys/kernel/panic"
+	if now, err := os.ReadFile(path); err == nil && strings.TrimSpace(string(now)) == "0" {
+		_ = os.WriteFile(path, []byte("10\n"), 0o644)
+	}
+	debug.SetTraceback("all")
+}
+
+// takeDown ends the machine. What is on its disks is written first.
+func takeDown(act action) {
+	unix.Sync()
+	how := unix.LINUX_REBOOT_CMD_RESTART
+	if act == powerOff {
+		how = unix.LINUX_REBOOT_CMD_POWER_OFF
+	}
+	_ = unix.Reboot(how)
+	select {} // the kernel takes its time
+}
