@@ -4,6 +4,7 @@
 #   make test    every test, with the race detector, against the real tools
 #   make lint    gofumpt, go vet, golangci-lint
 #   make demo    the main job from end to end, as root; KEEP=1 leaves it running
+#   make demo-vm  the same with a virtual machine as the node; KEEP=1 leaves it running
 #   make man     man pages and shell completions, into dist/share
 #   make bench   the side-by-side measurements of bench/
 
@@ -22,7 +23,7 @@ LDFLAGS  := -s -w -X $(MODULE)/internal/version.version=$(VERSION) \
             -X $(MODULE)/internal/version.commit=$(COMMIT) -X $(MODULE)/internal/version.date=$(DATE)
 GOBUILD   = CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)'
 
-.PHONY: build native test lint demo man bench clean base tools $(ARCHES)
+.PHONY: build native test lint demo demo-vm man bench clean base tools vm $(ARCHES)
 
 build: $(ARCHES)
 
@@ -45,6 +46,9 @@ lint: base
 demo: native tools
 	@scripts/demo $(if $(KEEP),--keep)
 
+demo-vm: native vm
+	@scripts/demo-vm $(if $(KEEP),--keep)
+
 man: base
 	go run ./packaging/man dist/share
 
@@ -59,3 +63,6 @@ base:
 
 tools:
 	@scripts/setup tools
+
+vm:
+	@scripts/setup vm
