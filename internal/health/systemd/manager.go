@@ -50,14 +50,13 @@ func (m Manager) dir() string {
 
 // ask connects, has do ask its questions, and closes. Where systemd doesn't run the error wraps ErrNone.
 func (m Manager) ask(ctx context.Context, do func(context.Context, dbus.BusObject) error) error {
-	// The sign by which sd_booted(3) knows.
-	if _, err := os.Stat(filepath.Join(m.dir(), "system")); errors.Is(err, fs.ErrNotExist) {
-		return ErrNone
-	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	var dialer net.Dialer
 	socket, err := dialer.DialContext(ctx, "unix", filepath.Join(m.dir(), "private"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return ErrNone
+	}
 	if err != nil {
 		return fmt.Errorf("reach systemd: %w", err)
 	}
@@ -70,7 +69,10 @@ func (m Manager) ask(ctx context.Context, do func(context.Context, dbus.BusObjec
 	}
 	defer conn.Close()
 	if err := conn.Auth([]dbus.Auth{dbus.AuthExternal(strconv.Itoa(os.Getuid()))}); err != nil {
-		return fmt.Errorf("reach systemd: %w", errors.Join(err, context.Cause(ctx)))
+		if cause := context.Cause(ctx); cause != nil {
+			err = cause
+		}
+		return fmt.Errorf("reach systemd: %w", err)
 	}
 	return do(ctx, conn.Object(busName, managerPath))
 }

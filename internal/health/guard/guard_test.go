@@ -1,0 +1,132 @@
+package guard
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestMain is the agent for TestStart: it says how it was started.
+func TestMain(m *testing.M) {
+	if strings.HasPrefix(os.Args[0], "@") {
+		wd, _ := os.Getwd()
+		path := filepath.Join(os.Args[3], "started")
+		if err := os.WriteFile(path+".new", fmt.Appendf(nil, "%q in %s", os.Args, wd), 0o600); err == nil {
+			err = os.Rename(path+".new", path)
+			if err != nil {
+				os.Exit(1)
+			}
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+func TestRun(t *testing.T) {
+	for _, c := range []struct {
+		name, word string
+		reboots    int
+	}{
+		{"good", Good, 0},
+		{"stays up", Stays, 0},
+		{"nobody says anything", "", 1},
+		{"another file", "health.json", 1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := t.TempDir()
+			reboots := 0
+			var log bytes.Buffer
+			config := Config{RunDir: dir, After: 20 * time.Millisecond, Every: time.Millisecond, Log: &log, Reboot: func() error { reboots++; return nil }}
+			if c.word != "" {
+				// The time is never over before the word is said, and the word is said before it looks.
+				if err := Say(dir, c.word, "because"); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := Run(t.Context(), config); err != nil {
+				t.Fatal(err)
+			}
+			if reboots != c.reboots || strings.Contains(log.String(), "restarting") != (reboots > 0) {
+				t.Errorf("%d reboots, %q", reboots, log.String())
+			}
+		})
+	}
+}
+
+// TestWordWhileItWaits: also by way of a directory that was moved meanwhile, as /run is.
+func TestWordWhileItWaits(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "run")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error)
+	go func() {
+		done <- Run(t.Context(), Config{RunDir: dir, After: time.Hour, Every: time.Millisecond, Log: io.Discard, Reboot: func() error { return errors.New("rebooted") }})
+	}()
+	time.Sleep(5 * time.Millisecond)
+	if err := os.Rename(dir, dir+"-moved"); err != nil {
+		t.Fatal(err)
+	}
+	if err := Say(dir+"-moved", Good, ""); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-done:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("it didn't hear")
+	}
+}
+
+func TestRunEnds(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	config := Config{RunDir: t.TempDir(), After: time.Hour, Reboot: func() error { return errors.New("rebooted") }}
+	if err := Run(ctx, config); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v", err)
+	}
+	config.RunDir += "/missing"
+	if err := Run(t.Context(), config); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestStart(t *testing.T) {
+	dir := t.TempDir()
+	if err := Say(dir, Good, "an earlier boot's"); err != nil {
+		t.Fatal(err)
+	}
+	agent, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, err := Start(Spec{Agent: agent, RunDir: dir, After: time.Hour})
+	if err != nil || pid <= 0 {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, Good)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the word of an earlier boot still counts: %v", err)
+	}
+	want := fmt.Sprintf("%q in /", []string{Name, "guard", "--run", dir, "--after", "1h0m0s"})
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		got, err := os.ReadFile(filepath.Join(dir, "started"))
+		if err == nil {
+			if string(got) != want {
+				t.Errorf("started as %s, want %s", got, want)
+			}
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("it never started")
+		}
+	}
+}
