@@ -14,6 +14,8 @@ import (
 	"github.com/powernode/powernode-agent/internal/cli"
 	"github.com/powernode/powernode-agent/internal/enroll"
 	"github.com/powernode/powernode-agent/internal/fault"
+	"github.com/powernode/powernode-agent/internal/health"
+	"github.com/powernode/powernode-agent/internal/health/restart"
 	"github.com/powernode/powernode-agent/internal/mount"
 	"github.com/powernode/powernode-agent/internal/nodeapi"
 	"github.com/powernode/powernode-agent/internal/nodeclient"
@@ -29,35 +31,76 @@ func serviceCommand(app *cli.App) *cobra.Command {
 		Short: "Stay on the node: report to the platform until told to stop",
 		Long: `Stay on the node and report to the platform: what is mounted, read from the kernel's tables, and how
 the machine is. It outlives every outage of the platform, tells systemd when it is ready and that it
-is alive, and ends on SIGTERM.`,
+is alive, and ends on SIGTERM. A generation that isn't known to be good is judged here: see
+"Never stranded" in docs/boot.md.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			log, err := newLog(logFormat, app.Err)
 			if err != nil {
 				return err
 			}
-			credentials, err := enroll.Load(boot.PKIDir(stateDir), time.Now())
-			if err != nil {
+			platform := &nodePlatform{pki: boot.PKIDir(stateDir)}
+			defer platform.close()
+			facts, factsErr := boot.ReadFacts("/")
+			// On a node that booted, credentials that don't serve may do so later, and there is a
+			// generation to judge.
+			if err := platform.load(); err != nil && factsErr != nil {
 				return err
 			}
-			client, err := nodeclient.New(nodeclient.Config{Credentials: credentials})
-			if err != nil {
-				return err
-			}
-			defer client.Close()
 			notifier, watchdog, err := runtime.Systemd()
 			if err != nil {
 				return err
 			}
-			return runtime.New(runtime.Config{
-				Platform: client, State: nodeState{stateDir}, AgentVersion: version.Get().Version,
+			config := runtime.Config{
+				Platform: platform, State: nodeState{stateDir}, AgentVersion: version.Get().Version,
 				Notifier: notifier, Watchdog: watchdog, Log: log,
-			}).Run(cmd.Context())
+			}
+			if factsErr == nil {
+				config.Gate = health.New(health.Config{
+					Settings: facts.Health, Generation: facts.Generation, StateDir: stateDir, RunDir: boot.RunDir, Log: log,
+					Restart: func(ctx context.Context) error { return restart.Machine{}.Now(ctx, restart.Full) },
+				})
+			}
+			return runtime.New(config).Run(cmd.Context())
 		},
 	}
 	stateFlag(cmd, &stateDir)
 	cmd.Flags().StringVar(&logFormat, "log-format", "text", "how to log: text or json")
 	return cmd
+}
+
+// nodePlatform is the platform by the credentials on the disk, which are read when they are first
+// needed: a node whose certificate has ended may be enrolled again while the service runs. Heartbeats come one
+// at a time.
+type nodePlatform struct {
+	pki    string
+	client *nodeclient.Client
+}
+
+func (p *nodePlatform) load() error {
+	if p.client != nil {
+		return nil
+	}
+	credentials, err := enroll.Load(p.pki, time.Now())
+	if err != nil {
+		return err
+	}
+	p.client, err = nodeclient.New(nodeclient.Config{Credentials: credentials})
+	return err
+}
+
+func (p *nodePlatform) close() {
+	if p.client != nil {
+		p.client.Close()
+	}
+}
+
+// Heartbeat implements runtime.Platform.
+func (p *nodePlatform) Heartbeat(ctx context.Context, hb nodeapi.Heartbeat) (*nodeapi.HeartbeatResponse, error) {
+	if err := p.load(); err != nil {
+		return nil, err
+	}
+	return p.client.Heartbeat(ctx, hb)
 }
 
 // newLog returns the logger that --log-format names.
