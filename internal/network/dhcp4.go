@@ -1,0 +1,134 @@
+package network
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+	"github.com/insomniacslk/dhcp/dhcpv4/nclient4"
+)
+
+// dhcp4 speaks DHCPv4 (RFC 2131) on one link.
+type dhcp4 struct {
+	name string
+	mac  net.HardwareAddr
+}
+
+// A question is sent again after 1, 2, 4, ... seconds with the same transaction, so that the answer to
+// the first still counts: servers that look for the address on the network before they offer it take
+// three seconds. A switch that learns who is there (spanning tree) takes thirty.
+const (
+	firstWait     = time.Second
+	discoverTries = 5
+	requestTries  = 3
+)
+
+// wanted4 are the options asked for. What isn't asked for may come all the same.
+var wanted4 = []dhcpv4.OptionCode{
+	dhcpv4.OptionSubnetMask, dhcpv4.OptionRouter, dhcpv4.OptionClasslessStaticRoute, dhcpv4.OptionDomainNameServer,
+	dhcpv4.OptionDomainName, dhcpv4.OptionDNSDomainSearchList, dhcpv4.OptionHostName, dhcpv4.OptionInterfaceMTU,
+	dhcpv4.OptionNTPServers, dhcpv4.OptionIPAddressLeaseTime, dhcpv4.OptionRenewTimeValue, dhcpv4.OptionRebindingTimeValue,
+}
+
+func requestOptions(m *dhcpv4.DHCPv4) {
+	m.UpdateOption(dhcpv4.OptParameterRequestList(wanted4...))
+	m.UpdateOption(dhcpv4.OptMaxMessageSize(nclient4.MaxMessageSize))
+}
+
+// obtain takes the first offer that makes a lease, so that a broken server doesn't hide a good one.
+func (d dhcp4) obtain(ctx context.Context, before *lease) (*lease, error) {
+	discover, err := dhcpv4.NewDiscovery(d.mac, requestOptions)
+	if err != nil {
+		return nil, fmt.Errorf("make a DHCP question: %w", err)
+	}
+	if before != nil && before.address.IsValid() {
+		discover.UpdateOption(dhcpv4.OptRequestedIPAddress(before.address.Addr().AsSlice()))
+	}
+	c, err := nclient4.New(d.name, nclient4.WithTimeout(firstWait), nclient4.WithRetry(discoverTries))
+	if err != nil {
+		return nil, fmt.Errorf("ask by DHCP on %s: %w", d.name, err)
+	}
+	defer c.Close()
+	var refused error
+	offer, err := c.SendAndRead(ctx, c.RemoteAddr(), discover, func(m *dhcpv4.DHCPv4) bool {
+		if m.MessageType() != dhcpv4.MessageTypeOffer {
+			return false
+		}
+		_, refused = leaseFrom4(m, time.Now())
+		return refused == nil
+	})
+	if err != nil {
+		return nil, d.failed(err, refused)
+	}
+	request, err := dhcpv4.NewRequestFromOffer(offer, requestOptions)
+	if err != nil {
+		return nil, fmt.Errorf("make a DHCP request: %w", err)
+	}
+	return d.confirm(ctx, c.RemoteAddr(), request, offer.ServerIdentifier())
+}
+
+// renew asks the lease's own server, from the leased address; or anybody, as one who has none.
+func (d dhcp4) renew(ctx context.Context, l *lease, rebind bool) (*lease, error) {
+	request, err := dhcpv4.New(
+		dhcpv4.WithHwAddr(d.mac), dhcpv4.WithMessageType(dhcpv4.MessageTypeRequest),
+		dhcpv4.WithClientIP(l.address.Addr().AsSlice()), requestOptions,
+	)
+	if err != nil {
+		return nil, fmt.Errorf("make a DHCP request: %w", err)
+	}
+	request.SetUnicast()
+	if rebind {
+		return d.confirm(ctx, &net.UDPAddr{IP: net.IPv4bcast, Port: dhcpv4.ServerPort}, request, nil)
+	}
+	server := net.IP(l.server.AsSlice())
+	return d.confirm(ctx, &net.UDPAddr{IP: server, Port: dhcpv4.ServerPort}, request, server,
+		nclient4.WithUnicast(&net.UDPAddr{IP: l.address.Addr().AsSlice(), Port: dhcpv4.ClientPort}))
+}
+
+// confirm sends a request and waits for the server's yes or no; from nil is any server.
+func (d dhcp4) confirm(ctx context.Context, to *net.UDPAddr, request *dhcpv4.DHCPv4, from net.IP, opts ...nclient4.ClientOpt) (*lease, error) {
+	c, err := nclient4.New(d.name, append(opts, nclient4.WithTimeout(firstWait), nclient4.WithRetry(requestTries))...)
+	if err != nil {
+		return nil, fmt.Errorf("ask by DHCP on %s: %w", d.name, err)
+	}
+	defer c.Close()
+	var refused error
+	var got *lease
+	begun := time.Now() // a lease counts from when it was asked for (RFC 2131 section 4.4.1)
+	ack, err := c.SendAndRead(ctx, to, request, func(m *dhcpv4.DHCPv4) bool {
+		if from != nil && !m.ServerIdentifier().Equal(from) {
+			return false
+		}
+		switch m.MessageType() {
+		case dhcpv4.MessageTypeNak:
+			return true
+		case dhcpv4.MessageTypeAck:
+			got, refused = leaseFrom4(m, begun)
+			return refused == nil
+		default:
+			return false
+		}
+	})
+	switch {
+	case err != nil:
+		return nil, d.failed(err, refused)
+	case ack.MessageType() == dhcpv4.MessageTypeNak:
+		return nil, errGone
+	}
+	return got, nil
+}
+
+// failed says why a question brought nothing.
+func (d dhcp4) failed(err, refused error) error {
+	switch {
+	case refused != nil:
+		return fmt.Errorf("a DHCP answer on %s is refused: %w", d.name, refused)
+	case errors.Is(err, nclient4.ErrNoResponse):
+		return fmt.Errorf("no DHCP server answers on %s", d.name)
+	default:
+		return fmt.Errorf("ask by DHCP on %s: %w", d.name, err)
+	}
+}

@@ -1,0 +1,139 @@
+package network
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// exchange asks servers for one link. Each call sends and sends again for a while and then gives up.
+type exchange interface {
+	// obtain asks whoever is there; before is the lease that the link had, or nil.
+	obtain(ctx context.Context, before *lease) (*lease, error)
+	// renew asks for more time: the server that gave l or, where rebind is set, any. errGone says
+	// that the server takes the lease back.
+	renew(ctx context.Context, l *lease, rebind bool) (*lease, error)
+}
+
+// errGone is a server's word that a lease isn't, or is no longer, ours.
+var errGone = errors.New("the server takes the address back")
+
+// report is the news of one keeper.
+type report struct {
+	keeper *keeper
+	// lease is what the link has now; nil where it has none.
+	lease *lease
+	// err is why the last question brought nothing.
+	err error
+}
+
+// keeper gets a lease for one link and keeps it.
+type keeper struct {
+	exchange exchange
+	before   *lease
+	reports  chan<- report
+	stop     context.CancelFunc
+}
+
+// Pauses between two attempts that brought nothing; the attempts themselves are some ten seconds long.
+const (
+	firstPause = time.Second
+	lastPause  = time.Minute
+)
+
+func (k *keeper) run(ctx context.Context) {
+	pause := firstPause
+	for ctx.Err() == nil {
+		l, err := k.exchange.obtain(ctx, k.before)
+		if err != nil {
+			if !k.tell(ctx, nil, err) || !sleep(ctx, pause) {
+				return
+			}
+			pause = min(2*pause, lastPause)
+			continue
+		}
+		pause = firstPause
+		if !k.tell(ctx, l, nil) {
+			return
+		}
+		why := k.hold(ctx, &l)
+		k.before = l
+		if errors.Is(why, errGone) {
+			k.before = nil
+		}
+		if !k.tell(ctx, nil, why) {
+			return
+		}
+		if !sleep(ctx, pause) {
+			return
+		}
+	}
+}
+
+// hold renews *l until it has ended, and says why it has.
+func (k *keeper) hold(ctx context.Context, l **lease) error {
+	asked := (*l).granted
+	reason := error(errEnded)
+	for {
+		now := time.Now()
+		p, at := (*l).next(now, asked)
+		switch {
+		case p == phaseOver:
+			return reason
+		case at.IsZero():
+			<-ctx.Done()
+			return ctx.Err()
+		case at.After(now):
+			if !sleep(ctx, at.Sub(now)) {
+				return ctx.Err()
+			}
+			continue
+		}
+		asked = now
+		renewed, err := k.renew(ctx, *l, p)
+		switch {
+		case err == nil:
+			*l, asked, reason = renewed, renewed.granted, errEnded
+			if !k.tell(ctx, renewed, nil) {
+				return ctx.Err()
+			}
+		case errors.Is(err, errGone):
+			return err
+		case ctx.Err() != nil:
+			return ctx.Err()
+		default:
+			reason = errors.Join(errEnded, err)
+		}
+	}
+}
+
+// renew asks until the lease's end at most, so that the end is noticed.
+func (k *keeper) renew(ctx context.Context, l *lease, p phase) (*lease, error) {
+	ctx, cancel := context.WithDeadline(ctx, l.until())
+	defer cancel()
+	return k.exchange.renew(ctx, l, p == phaseRebind)
+}
+
+var errEnded = errors.New("the lease has ended")
+
+// tell reports, and returns false once nobody listens.
+func (k *keeper) tell(ctx context.Context, l *lease, err error) bool {
+	select {
+	case k.reports <- report{keeper: k, lease: l, err: err}:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// sleep returns false when ctx ended first.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

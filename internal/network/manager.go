@@ -1,0 +1,315 @@
+package network
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/powernode/powernode-agent/internal/fault"
+)
+
+// manager is the one goroutine that knows and changes everything. Each step asks the kernel what is,
+// compares it with what shall be and does what is missing; events only say when to look.
+type manager struct {
+	config  Config
+	options Options
+	system  system
+	publish func(State, verdict)
+	console speaker
+
+	start    time.Time
+	usable   time.Time // since when, zero while it isn't
+	took     time.Duration
+	up       bool // the console was told that the network can be used
+	ours     map[int]*held
+	others   int // links that could be used but aren't ours
+	anywhere int // the link that has the static addresses that name none
+	resolv   string
+	reports  chan report
+	keepers  sync.WaitGroup
+	failed   error // the kernel can't be asked any more
+}
+
+// held is a link that the manager looks after.
+type held struct {
+	link      link
+	spec      spec
+	raised    bool // was switched on by us, once
+	static    bool // has its static addresses
+	preferred bool
+
+	keep4, keep6   *keeper
+	kind6          askKind
+	lease4, lease6 *lease
+	routes4        []ownRoute
+	problem4       string
+	problem6       string
+	dns            learned[netip.Addr]
+	search         learned[string]
+}
+
+func newManager(c Config, o Options, publish func(State, verdict)) *manager {
+	return &manager{
+		config: c, options: o, system: o.system, publish: publish, console: speaker{to: o.Console, at: time.Now()},
+		start: time.Now(), ours: map[int]*held{}, reports: make(chan report),
+	}
+}
+
+// A burst of events (a link with twenty addresses, a flood of advertisements) is looked at once.
+const coalesce = 5 * time.Millisecond
+
+// Without events the kernel is asked this often.
+const poll = time.Second
+
+func (m *manager) run(ctx context.Context) {
+	defer m.close()
+	events, stop, err := m.system.watch()
+	if err != nil {
+		m.deaf(err)
+	} else {
+		defer stop()
+	}
+	look := time.NewTimer(0)
+	defer look.Stop()
+	soon := true // look runs out within coalesce
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case e := <-events:
+			switch {
+			case e.err != nil:
+				m.deaf(e.err)
+				events = nil
+			case e.advert != nil:
+				m.learn(*e.advert)
+			}
+			if !soon {
+				soon = true
+				look.Reset(coalesce)
+			}
+		case r := <-m.reports:
+			m.take(r)
+			soon = true
+			look.Reset(0)
+		case <-look.C:
+			soon = false
+			next := m.step(ctx)
+			if events == nil && (next == 0 || next > poll) {
+				next = poll
+			}
+			if next > 0 {
+				look.Reset(next)
+			}
+		}
+	}
+}
+
+// deaf is told once no events come any more.
+func (m *manager) deaf(err error) {
+	m.console.remark("network: " + fault.OneLine(err.Error()) + "; asking it every second instead")
+}
+
+// close ends the keepers, whose ctx has ended or will by this.
+func (m *manager) close() {
+	for _, h := range m.ours {
+		h.stop()
+	}
+	m.keepers.Wait()
+	m.console.flush(time.Now())
+}
+
+// step brings the links nearer to what they shall be, and returns when to look again without an event.
+func (m *manager) step(ctx context.Context) time.Duration {
+	links, err := m.system.links()
+	if err != nil {
+		m.failed = err
+		return m.judge()
+	}
+	m.failed = nil
+	if lo := slices.IndexFunc(links, func(l link) bool { return l.loopback }); lo >= 0 && !links[lo].up {
+		m.attempt("lo", "switch it on", m.system.up(links[lo].index))
+	}
+	m.chooseAnywhere(links)
+	for index, h := range m.ours {
+		if l := byIndex(links, index); l == nil || l.name != h.link.name {
+			h.stop()
+			delete(m.ours, index)
+		}
+	}
+	m.others = 0
+	for _, l := range links {
+		s, ok := m.config.specFor(l, m.anywhere)
+		if !ok {
+			if l.physical() {
+				m.others++
+			}
+			if h := m.ours[l.index]; h != nil { // became a part of a bond, say
+				h.stop()
+				delete(m.ours, l.index)
+			}
+			continue
+		}
+		h := m.ours[l.index]
+		if h == nil {
+			h = &held{}
+			m.ours[l.index] = h
+		}
+		h.link, h.spec, h.preferred = l, s, m.config.Boot.prefers(l)
+		m.tend(ctx, h)
+	}
+	return m.judge()
+}
+
+// chooseAnywhere picks the link for static addresses that name none: the first that has a carrier.
+func (m *manager) chooseAnywhere(links []link) {
+	if m.anywhere != 0 && byIndex(links, m.anywhere) != nil {
+		return
+	}
+	m.anywhere = 0
+	for _, l := range links {
+		named := slices.ContainsFunc(m.config.Links, func(c LinkConfig) bool { return c.Device == l.name })
+		if l.physical() && l.carrier && !named {
+			m.anywhere = l.index
+			return
+		}
+	}
+}
+
+// tend does what is due on one link.
+func (m *manager) tend(ctx context.Context, h *held) {
+	l := h.link
+	if !h.raised {
+		if h.spec.auto6 {
+			m.attempt(l.name, "let it follow IPv6 routers", m.system.acceptRouters(l.name))
+		}
+		if h.spec.mtu != 0 && h.spec.mtu != l.mtu {
+			m.attempt(l.name, "set its MTU", m.system.setMTU(l.index, h.spec.mtu))
+		}
+		if !l.up && !m.attempt(l.name, "switch it on", m.system.up(l.index)) {
+			return
+		}
+		h.raised = true
+	}
+	if !l.carrier {
+		// Addresses stay: their time runs in the kernel. Where the cable comes back, perhaps to
+		// another network, servers are asked again.
+		h.stop()
+		return
+	}
+	if !h.static && len(h.spec.static) > 0 {
+		h.static = m.putStatic(h)
+	}
+	if h.spec.dhcp4 && h.keep4 == nil {
+		h.keep4 = m.keep(ctx, m.options.exchanges(l, ask4), h.lease4)
+	}
+	m.tend6(ctx, h)
+}
+
+// tend6 asks by DHCPv6 as a person or the link's routers say.
+func (m *manager) tend6(ctx context.Context, h *held) {
+	want, kind := h.spec.dhcp6, ask6
+	if !want && h.spec.auto6 && h.link.ra.seen {
+		switch {
+		case h.link.ra.managed:
+			want = true
+		case h.link.ra.other:
+			want, kind = true, ask6Info
+		}
+	}
+	if _, ready := h.link.linkLocal(); !want || !ready || h.keep6 != nil && h.kind6 == kind {
+		return
+	}
+	if h.keep6 != nil {
+		h.keep6.stop()
+	}
+	h.kind6 = kind
+	h.keep6 = m.keep(ctx, m.options.exchanges(h.link, kind), h.lease6)
+}
+
+func (m *manager) keep(ctx context.Context, x exchange, before *lease) *keeper {
+	ctx, stop := context.WithCancel(ctx)
+	k := &keeper{exchange: x, before: before, reports: m.reports, stop: stop}
+	m.keepers.Go(func() { k.run(ctx) })
+	return k
+}
+
+func (h *held) stop() {
+	for _, k := range []**keeper{&h.keep4, &h.keep6} {
+		if *k != nil {
+			(*k).stop()
+			*k = nil
+		}
+	}
+	h.problem4, h.problem6 = "", ""
+}
+
+// attempt says on the console what couldn't be done to a link, and returns whether it could.
+func (m *manager) attempt(name, what string, err error) bool {
+	if err != nil {
+		m.console.remark("network: " + fault.OneLine(name+": "+what+": "+err.Error()))
+	}
+	return err == nil
+}
+
+// learn takes what a router said about DNS.
+func (m *manager) learn(ad advert) {
+	h := m.ours[ad.index]
+	if h == nil || !h.spec.auto6 {
+		return
+	}
+	now := time.Now()
+	h.dns.put(now, ad.lifetime, maxServers, ad.dns...)
+	h.search.put(now, ad.lifetime, maxSearch, ad.search...)
+}
+
+// judge publishes what is, and returns after how long the same may be judged otherwise.
+func (m *manager) judge() time.Duration {
+	now := time.Now()
+	views, problems := m.views(now)
+	state := describe(m.config, views)
+	s := situation{
+		config: m.config, views: views, problems: problems, elapsed: now.Sub(m.start), usableFor: -1,
+		deadline: m.options.Deadline, settle: m.options.Settle, grace: m.options.Grace,
+		dns: len(state.DNS) > 0, others: m.others,
+	}
+	c := s.count()
+	switch {
+	case !c.v4 && !c.v6:
+		m.usable = time.Time{}
+	case m.usable.IsZero():
+		m.usable = now
+	}
+	if !m.usable.IsZero() {
+		s.usableFor = now.Sub(m.usable)
+	}
+	v := judge(s)
+	if m.failed != nil {
+		v = verdict{err: fault.New(fault.Broken, fault.Platform, "", "bring the network up: %w", m.failed)}
+	}
+	if v.ready && m.took == 0 {
+		m.took = s.elapsed
+	}
+	state.Usable, state.Took, state.Waiting = v.ready, m.took, waiting(s)
+	m.say(now, state, v)
+	m.writeResolv(state)
+	m.publish(state, v)
+	wait := m.console.due(now)
+	if v.again > s.elapsed && (wait == 0 || v.again-s.elapsed < wait) {
+		wait = v.again - s.elapsed
+	}
+	return wait
+}
+
+// say tells the console what is waited for or, once the network can be used, what it is.
+func (m *manager) say(now time.Time, s State, v verdict) {
+	switch {
+	case v.ready:
+		m.console.say(now, "network: "+upLine(s), !m.up)
+		m.up = true
+	case s.Waiting != "":
+		m.console.say(now, "network: "+s.Waiting, false)
+	}
+}
