@@ -43,39 +43,38 @@ func Compose(modules []*Proven) (*Composition, error) {
 }
 
 // Store puts the root image into the store, where it can be mounted from, with fs-verity if
-// enforce is set. No record names it until Keep. One that is there already is compared with the
-// bytes that are here: if it is whole nothing is written, so that a full disk boots; else these
-// take its place.
-func (c *Composition) Store(ctx context.Context, st *store.Store, enforce bool) error {
+// enforce is set. No record names it until Keep. One that is there already is read whole: if
+// it is as it should be nothing is written, so that a full disk boots; else these bytes take its place,
+// which replaced tells.
+func (c *Composition) Store(ctx context.Context, st *store.Store, enforce bool) (replaced bool, err error) {
 	if st.HasObject(c.RootDigest) {
-		// Every byte is read: the kernel finds a bad block only then, and below "/" it is too late.
+		// The kernel finds a bad block only when it is read, and below "/" that is too late.
 		bad, err := st.Damaged(ctx, []fsverity.Digest{c.RootDigest}, true)
-		if err != nil {
-			return err
+		switch {
+		case err != nil:
+			return false, err
+		case len(bad) == 0 && enforce:
+			return false, st.EnableVerity(ctx, []fsverity.Digest{c.RootDigest})
+		case len(bad) == 0:
+			return false, nil
 		}
-		if len(bad) > 0 {
-			if err := replaceObject(st, c.image); err != nil {
-				return fmt.Errorf("replace a damaged root image: %w", err)
-			}
-			return nil
+		if err := replaceObject(st, c.image); err != nil {
+			return false, fmt.Errorf("replace a damaged root image: %w", err)
 		}
-		if enforce {
-			return st.EnableVerity(ctx, []fsverity.Digest{c.RootDigest})
-		}
-		return nil
+		return true, nil
 	}
 	w, err := st.NewObject(int64(len(c.image)))
 	if err != nil {
-		return fmt.Errorf("store the root image: %w", err)
+		return false, fmt.Errorf("store the root image: %w", err)
 	}
 	defer w.Abort()
 	if _, err := w.Write(c.image); err != nil {
-		return fmt.Errorf("store the root image: %w", err)
+		return false, fmt.Errorf("store the root image: %w", err)
 	}
 	if _, _, err := w.Commit(); err != nil {
-		return err
+		return false, err
 	}
-	return st.Sync()
+	return false, st.Sync()
 }
 
 // Keep records the composition as a generation and returns it. A generation that is there

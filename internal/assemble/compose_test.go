@@ -16,7 +16,7 @@ func (s *shop) composed(wanted ...Wanted) (*Composition, store.Generation) {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	if err := c.Store(s.t.Context(), s.store, false); err != nil {
+	if _, err := c.Store(s.t.Context(), s.store, false); err != nil {
 		s.t.Fatal(err)
 	}
 	g, err := c.Keep(s.store, "test", "checked", nowZero())

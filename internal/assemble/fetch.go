@@ -39,39 +39,69 @@ type Fetched struct {
 	Pulled ociimage.Stats
 }
 
-// Fetch resolves an assigned module whose name and version were checked, verifies its signature and, unless the store has it, pulls
-// its layers and checks its seal. fresh collects the objects whose bytes were hashed on the way.
-// Nothing of a module that is refused is kept but objects without a record.
-func (f *Fetcher) Fetch(ctx context.Context, m nodeapi.Module, fresh *Fresh) (Fetched, error) {
+// Offer is a module that can be had: its image was resolved and its signature verified, and
+// nothing of it was written.
+type Offer struct {
+	Wanted Wanted
+	Sealed Sealed
+	// Here says that the store has all of it, as far as that can be told without reading it. Size is what
+	// the layers have, compressed, in bytes.
+	Here bool
+	Size int64
+
+	image   *ociimage.Image
+	bundles [][]byte
+}
+
+// Look resolves an assigned module whose name and version were checked, and verifies its signature. It
+// changes nothing.
+func (f *Fetcher) Look(ctx context.Context, m nodeapi.Module) (*Offer, error) {
 	image, err := f.Source.Resolve(ctx, ociimage.Reference{Repository: m.Repository, Digest: digest.Digest(m.Digest)}, f.Arch)
 	if err != nil {
-		return Fetched{}, fmt.Errorf("module %s %s: %w", m.Name, m.Version, err)
+		return nil, fmt.Errorf("module %s %s: %w", m.Name, m.Version, err)
 	}
-	want := Wanted{
+	o := &Offer{image: image, Size: image.Size(), Wanted: Wanted{
 		ID: m.ID, Name: m.Name, Version: m.Version, Repository: m.Repository,
 		ManifestDigest: string(image.Digest), EffectivePriority: m.EffectivePriority,
+	}}
+	if _, o.bundles, err = judge(ctx, f.Source, f.Verifier, o.Wanted, image); err != nil {
+		return nil, err
 	}
-	_, bundles, err := judge(ctx, f.Source, f.Verifier, want, image)
+	if o.Sealed, err = readSealed(o.Wanted, image); err != nil {
+		return nil, err
+	}
+	have, err := f.Store.GetModule(o.Wanted.ManifestDigest)
+	o.Here = err == nil && have.Seal == o.Sealed.Seal && f.whole(have)
+	return o, nil
+}
+
+// Fetch is Look, and then Bring.
+func (f *Fetcher) Fetch(ctx context.Context, m nodeapi.Module, fresh *Fresh) (Fetched, error) {
+	o, err := f.Look(ctx, m)
 	if err != nil {
 		return Fetched{}, err
 	}
-	sealed, err := readSealed(want, image)
-	if err != nil {
-		return Fetched{}, err
-	}
+	return f.Bring(ctx, o, fresh)
+}
+
+// Bring pulls the layers of a module that was looked at, unless the store has it, and checks its
+// seal. fresh collects the objects whose bytes were hashed on the way. Nothing of a module that is refused is
+// kept but objects without a record.
+func (f *Fetcher) Bring(ctx context.Context, o *Offer, fresh *Fresh) (Fetched, error) {
+	want := o.Wanted
 	have, err := f.Store.GetModule(want.ManifestDigest)
 	switch {
-	case err == nil && have.Seal == sealed.Seal && f.whole(have):
-		if slices.EqualFunc(have.Bundles, bundles, bytes.Equal) && have.Repository == want.Repository {
+	case err == nil && have.Seal == o.Sealed.Seal && f.whole(have):
+		if slices.EqualFunc(have.Bundles, o.bundles, bytes.Equal) && have.Repository == want.Repository {
 			return Fetched{Wanted: want}, nil
 		}
 		// Signed again, or moved: the same content under other names.
-		have.Bundles, have.Repository = bundles, want.Repository
+		have.Bundles, have.Repository = o.bundles, want.Repository
 		return Fetched{Wanted: want}, f.Store.PutModule(have, nil)
 	case err != nil && !errors.Is(err, fs.ErrNotExist) && fault.KindOf(err) != fault.Broken:
 		return Fetched{}, err
 	}
-	stats, err := f.pull(ctx, want, image, sealed, bundles, fresh)
+	stats, err := f.pull(ctx, want, o.image, o.Sealed, o.bundles, fresh)
 	if err != nil {
 		return Fetched{}, fmt.Errorf("module %s: %w", want, err)
 	}

@@ -24,15 +24,15 @@ type DamageError struct {
 	Objects []fsverity.Digest
 	// Record says that the module's record is.
 	Record bool
-
-	err error
+	// Err is what was found.
+	Err error
 }
 
 // Error returns what is damaged, with the module's name.
-func (e *DamageError) Error() string { return e.err.Error() }
+func (e *DamageError) Error() string { return e.Err.Error() }
 
 // Unwrap returns the cause.
-func (e *DamageError) Unwrap() error { return e.err }
+func (e *DamageError) Unwrap() error { return e.Err }
 
 // Mend fetches the layers of a damaged module again, from the registry that it came from, and
 // replaces its damaged objects one by one, each in one step. The signature is checked

@@ -78,7 +78,7 @@ type Prover struct {
 func (p *Prover) Prove(ctx context.Context, want Wanted) (*Proven, error) {
 	m, err := p.Store.GetModule(want.ManifestDigest)
 	if err != nil {
-		return nil, &DamageError{Wanted: want, Record: true, err: fmt.Errorf("module %s: %w", want, err)}
+		return nil, &DamageError{Wanted: want, Record: true, Err: fmt.Errorf("module %s: %w", want, err)}
 	}
 	bundles := make([]signature.Bundle, len(m.Bundles))
 	for i, raw := range m.Bundles {
@@ -100,7 +100,7 @@ func (p *Prover) Prove(ctx context.Context, want Wanted) (*Proven, error) {
 		return nil, err
 	}
 	if m.Seal != sealed.Seal {
-		return nil, &DamageError{Wanted: want, Record: true, err: fault.New(fault.Broken, fault.Verify, "have it pulled again: remove its directory below modules in the store",
+		return nil, &DamageError{Wanted: want, Record: true, Err: fault.New(fault.Broken, fault.Verify, "have it pulled again: remove its directory below modules in the store",
 			"module %s: the store's record says that its seal is %s, and the signed manifest %s", want, m.Seal, sealed.Seal)}
 	}
 	root, err := p.openSealed(want, sealed.Seal)
@@ -143,7 +143,7 @@ func (p *Prover) openSealed(want Wanted, seal fsverity.Digest) (*tree.Node, erro
 
 func (p *Prover) readSealed(want Wanted, seal fsverity.Digest) ([]byte, error) {
 	damaged := func(err error) error {
-		return &DamageError{Wanted: want, Objects: []fsverity.Digest{seal}, err: err}
+		return &DamageError{Wanted: want, Objects: []fsverity.Digest{seal}, Err: err}
 	}
 	f, err := p.Store.OpenModuleImage(seal)
 	if err != nil {
@@ -184,7 +184,7 @@ func (p *Prover) proveObjects(ctx context.Context, want Wanted, root *tree.Node)
 		if more := len(bad) - 1; more > 0 {
 			err = fmt.Errorf("%w (and %d more of its objects)", err, more)
 		}
-		return &DamageError{Wanted: want, Objects: slices.Collect(maps.Keys(bad)), err: err}
+		return &DamageError{Wanted: want, Objects: slices.Collect(maps.Keys(bad)), Err: err}
 	}
 	return fault.New(fault.Broken, fault.General, "report this defect", "module %s: objects that no file has", want)
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/powernode/powernode-agent/internal/fsverity"
 	"github.com/powernode/powernode-agent/internal/nodeapi"
 	"github.com/powernode/powernode-agent/internal/nodeclient"
+	"github.com/powernode/powernode-agent/internal/ociimage"
 )
 
 // Plan is what the platform wants a node to run, as far as it could be had.
@@ -71,23 +72,29 @@ type several struct {
 func (s *several) Error() string   { return s.text }
 func (s *several) Unwrap() []error { return s.causes }
 
-// Fetch asks the platform for its list and brings every module of it into the store that isn't
-// there. An error says that there is no list to go by; a module that can't be had is in the plan's
-// Failed.
-func (r *Reconciler) Fetch(ctx context.Context) (*Plan, error) {
+// list asks the platform. An empty list is nothing to run.
+func (r *Reconciler) list(ctx context.Context) (*nodeapi.ModuleList, error) {
 	if r.platform == nil {
-		return nil, errNobodyToAsk
+		return nil, fault.New(fault.Refuse, fault.Platform, "enroll this node: powernode-agent enroll", "ask the platform for the modules: this node has no credentials that serve")
 	}
 	list, err := r.platform.Modules(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if len(list.Modules) == 0 {
+	if err == nil && len(list.Modules) == 0 {
 		var node string
 		if c := r.config.Credentials; c != nil {
 			node = " " + c.InstanceID
 		}
-		return nil, fault.New(fault.Refuse, fault.Platform, "assign modules to it: powernode assign", "the platform has no modules for node%s", node)
+		err = fault.New(fault.Refuse, fault.Platform, "assign modules to it: powernode assign", "the platform has no modules for node%s", node)
+	}
+	return list, err
+}
+
+// Fetch asks the platform for its list and brings every module of it into the store that isn't
+// there. An error says that there is no list to go by; a module that can't be had is in the plan's
+// Failed.
+func (r *Reconciler) Fetch(ctx context.Context) (*Plan, error) {
+	list, err := r.list(ctx)
+	if err != nil {
+		return nil, err
 	}
 	plan := &Plan{Wanted: make([]assemble.Wanted, 0, len(list.Modules))}
 	if list.RootDigest != "" {
@@ -124,15 +131,20 @@ func (r *Reconciler) fetchModule(ctx context.Context, plan *Plan, m nodeapi.Modu
 		return err
 	}
 	plan.Wanted = append(plan.Wanted, fetched.Wanted)
-	if s := fetched.Pulled; s.Layers > 0 {
-		p := &plan.Pulled
-		p.Modules++
-		p.Layers += s.Layers
-		p.Bytes += s.Compressed
-		p.Objects += s.Objects
-		p.NewObjects += s.NewObjects
-	}
+	plan.Pulled.add(fetched.Pulled)
 	return nil
+}
+
+// add counts what one module needed.
+func (p *Pulled) add(s ociimage.Stats) {
+	if s.Layers == 0 {
+		return
+	}
+	p.Modules++
+	p.Layers += s.Layers
+	p.Bytes += s.Compressed
+	p.Objects += s.Objects
+	p.NewObjects += s.NewObjects
 }
 
 func (r *Reconciler) fetcher() *assemble.Fetcher {

@@ -26,30 +26,43 @@ func (r *Reconciler) Prove(ctx context.Context, wanted []assemble.Wanted) ([]*as
 }
 
 func (r *Reconciler) proveOne(ctx context.Context, w assemble.Wanted) (*assemble.Proven, error) {
-	prover := assemble.Prover{
-		Store: r.config.Store, Verifier: r.config.Verifier, Fresh: r.fresh.Set(), Enforce: r.enforce(), Deep: r.config.Deep,
-	}
-	p, err := prover.Prove(ctx, w)
+	p, err := r.prover().Prove(ctx, w)
 	damage, ok := errors.AsType[*assemble.DamageError](err)
-	if !ok || r.tried[w.ManifestDigest] {
+	if !ok {
 		return p, err
 	}
-	r.tried[w.ManifestDigest] = true
-	stats, mendErr := r.fetcher().Mend(ctx, damage, &r.fresh)
-	if mendErr != nil {
-		// What is damaged stays the reason: that it can't be fetched comes on top.
-		return nil, fmt.Errorf("%w; nor can it be mended: %w", err, mendErr)
+	return r.mend(ctx, damage)
+}
+
+// mend fetches a damaged module again and proves it, unless that was tried already.
+func (r *Reconciler) mend(ctx context.Context, damage *assemble.DamageError) (*assemble.Proven, error) {
+	w := damage.Wanted
+	if r.tried[w.ManifestDigest] {
+		return nil, damage
 	}
-	prover.Fresh = r.fresh.Set()
-	if p, err = prover.Prove(ctx, w); err != nil {
+	r.tried[w.ManifestDigest] = true
+	stats, err := r.fetcher().Mend(ctx, damage, &r.fresh)
+	if err != nil {
+		// What is damaged stays the reason: that it can't be fetched comes on top.
+		return nil, fmt.Errorf("%w; nor can it be mended: %w", damage, err)
+	}
+	p, err := r.prover().Prove(ctx, w)
+	if err != nil {
 		return nil, err
 	}
 	r.mended = append(r.mended, Mended{Wanted: w, Objects: len(damage.Objects), Record: damage.Record, Bytes: stats.Compressed, Reason: damage.Error()})
 	return p, nil
 }
 
+func (r *Reconciler) prover() *assemble.Prover {
+	return &assemble.Prover{
+		Store: r.config.Store, Verifier: r.config.Verifier, Fresh: r.fresh.Set(), Enforce: r.enforce(), Deep: r.config.Deep,
+	}
+}
+
 // Mended is a module of which the store's copy was damaged, and is whole again.
 type Mended struct {
+	// Wanted is the module; zero for a root image.
 	Wanted  assemble.Wanted
 	Objects int
 	// Record says that its record was written anew.
@@ -61,6 +74,9 @@ type Mended struct {
 
 // String says what was wrong and that it no longer is, for a remark.
 func (m Mended) String() string {
+	if m.Wanted == (assemble.Wanted{}) {
+		return m.Reason + "; it was made anew"
+	}
 	return fmt.Sprintf("%s; it was fetched again, %d bytes, and is whole", m.Reason, m.Bytes)
 }
 
@@ -76,7 +92,7 @@ func (r *Reconciler) Compose(ctx context.Context, proven []*assemble.Proven) (*a
 	if err != nil {
 		return nil, err
 	}
-	if err := c.Store(ctx, r.config.Store, r.enforce()); err != nil {
+	if _, err := c.Store(ctx, r.config.Store, r.enforce()); err != nil {
 		return nil, err
 	}
 	return c, nil

@@ -8,7 +8,6 @@ import (
 
 	"github.com/powernode/powernode-agent/internal/assemble"
 	"github.com/powernode/powernode-agent/internal/enroll"
-	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/mount"
 	"github.com/powernode/powernode-agent/internal/nodeapi"
 	"github.com/powernode/powernode-agent/internal/nodeclient"
@@ -128,5 +127,3 @@ func hostOf(platform string) string {
 	}
 	return u.Host
 }
-
-var errNobodyToAsk = fault.New(fault.Refuse, fault.Platform, "enroll this node: powernode-agent enroll", "ask the platform for the modules: this node has no credentials that serve")

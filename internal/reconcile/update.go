@@ -1,0 +1,318 @@
+package reconcile
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/powernode/powernode-agent/internal/assemble"
+	"github.com/powernode/powernode-agent/internal/fault"
+	"github.com/powernode/powernode-agent/internal/fsverity"
+	"github.com/powernode/powernode-agent/internal/nodeapi"
+	"github.com/powernode/powernode-agent/internal/nodeclient"
+	"github.com/powernode/powernode-agent/internal/store"
+	"github.com/powernode/powernode-agent/internal/trial"
+)
+
+// Outcome says what an update came to.
+type Outcome string
+
+// The outcomes.
+const (
+	// InStep: what runs is what is wanted, and nothing else is staged.
+	InStep Outcome = "in step"
+	// Staged: a generation of what is wanted is staged for the next boot. AlreadyStaged: it was before.
+	Staged        Outcome = "staged"
+	AlreadyStaged Outcome = "already staged"
+	// Withdrawn: what runs is wanted again, and what was staged isn't any more.
+	Withdrawn Outcome = "withdrawn"
+	// WouldStage and WouldWithdraw are what would be, of a dry run.
+	WouldStage    Outcome = "would be staged"
+	WouldWithdraw Outcome = "would be withdrawn"
+)
+
+// UpdateOptions say how to update.
+type UpdateOptions struct {
+	// DryRun changes nothing: not even the store.
+	DryRun bool
+	// Retry tries a set of modules again that failed before.
+	Retry bool
+}
+
+// Update is what an update did, or would do.
+type Update struct {
+	Outcome Outcome `json:"outcome"`
+	DryRun  bool    `json:"dry_run"`
+	// From is the current generation and its root digest; 0 where there is none.
+	From           uint64          `json:"from_generation"`
+	FromRootDigest fsverity.Digest `json:"from_root_digest"`
+	// Generation is that of what is wanted, with its root digest; 0 and none in a dry run.
+	Generation uint64          `json:"generation,omitempty"`
+	RootDigest fsverity.Digest `json:"root_digest"`
+	// Expected is the root digest that the platform computed.
+	Expected fsverity.Digest `json:"expected_root_digest"`
+	Changes  []Change        `json:"changes"`
+	// Failed are the modules that can't be used, and what takes their places.
+	Failed  []Failure `json:"failed,omitempty"`
+	Pulled  Pulled    `json:"pulled"`
+	Remarks []string  `json:"remarks,omitempty"`
+}
+
+// Change is one difference between the current generation and what is wanted.
+type Change struct {
+	// Kind is "added", "changed" or "removed".
+	Kind string `json:"change"`
+	Name string `json:"name"`
+	// From and To are versions, with the digests of their manifests. The versions may be the same: of
+	// a module that was built again, or got another priority.
+	From       string `json:"from_version,omitempty"`
+	To         string `json:"to_version,omitempty"`
+	FromDigest string `json:"from_digest,omitempty"`
+	ToDigest   string `json:"to_digest,omitempty"`
+	// Size is what its layers have, compressed, in bytes, where they aren't in the store; only a dry run tells.
+	Size int64 `json:"to_pull_bytes,omitempty"`
+}
+
+// Failure is a module that can't be used.
+type Failure struct {
+	Name    string `json:"name"`
+	Version string `json:"version"`
+	Reason  string `json:"reason"`
+	// Kept is the version that stays in its place; "" where the module is new, and so left out.
+	Kept string `json:"kept_version,omitempty"`
+}
+
+// part is a module of an update under way.
+type part struct {
+	listed nodeapi.Module
+	offer  *assemble.Offer // nil for what stays from the generation before
+	want   assemble.Wanted
+	seal   fsverity.Digest
+}
+
+func (p part) record() store.GenerationModule {
+	return store.GenerationModule{
+		ID: p.want.ID, Name: p.want.Name, Version: p.want.Version, ManifestDigest: p.want.ManifestDigest,
+		Seal: p.seal, EffectivePriority: p.want.EffectivePriority,
+	}
+}
+
+func records(parts []part) []store.GenerationModule {
+	list := make([]store.GenerationModule, len(parts))
+	for i, p := range parts {
+		list[i] = p.record()
+	}
+	return list
+}
+
+// Update asks the platform what the node should run, and stages a generation of it for the next boot.
+// Nothing changes for what runs. A module that is refused doesn't keep the others: its version of
+// the current generation stays in its place. Where the platform or a registry doesn't answer, nothing is
+// staged at all. A set of modules that failed its trial is refused, unless o says to try it again.
+func (r *Reconciler) Update(ctx context.Context, o UpdateOptions) (*Update, error) {
+	list, err := r.list(ctx)
+	if err != nil {
+		return nil, err
+	}
+	known, err := trial.Read(r.config.Store)
+	u := &Update{DryRun: o.DryRun, Changes: []Change{}}
+	if err != nil {
+		u.Remarks = append(u.Remarks, err.Error())
+	}
+	current := generationOf(known, known.Current)
+	u.From, u.FromRootDigest = current.Number, current.RootDigest
+	u.expect(list)
+
+	parts, err := r.look(ctx, list.Modules, current, u)
+	if err != nil {
+		return nil, err
+	}
+	if len(parts) == 0 {
+		return nil, fault.New(fault.Refuse, fault.Verify, "see the reasons", "none of the %d assigned modules can be used: %s", len(list.Modules), u.Failed[0].Reason)
+	}
+	u.compare(current, parts)
+	if done, err := r.asItIs(known, current, parts, o, u); done || err != nil {
+		return u, err
+	}
+	if o.DryRun {
+		u.Outcome = WouldStage
+		return u, nil
+	}
+	return u, r.stage(ctx, known, current, parts, o, u)
+}
+
+func (u *Update) expect(list *nodeapi.ModuleList) {
+	if list.RootDigest == "" {
+		return
+	}
+	var err error
+	if u.Expected, err = fsverity.ParseDigest(list.RootDigest); err != nil {
+		u.Remarks = append(u.Remarks, "the platform's root digest can't be read: "+err.Error())
+	}
+}
+
+func generationOf(in trial.Input, n uint64) store.Generation {
+	i := slices.IndexFunc(in.Generations, func(g store.Generation) bool { return n != 0 && g.Number == n })
+	if i < 0 {
+		return store.Generation{}
+	}
+	return in.Generations[i]
+}
+
+// look finds out what each module is, and puts in the place of one that is refused what runs of it.
+func (r *Reconciler) look(ctx context.Context, listed []nodeapi.Module, current store.Generation, u *Update) ([]part, error) {
+	var parts []part
+	for _, m := range listed {
+		err := nodeclient.CheckModule(m)
+		var offer *assemble.Offer
+		if err == nil {
+			offer, err = r.fetcher().Look(ctx, m)
+		}
+		switch {
+		case err == nil:
+			parts = append(parts, part{listed: m, offer: offer, want: offer.Wanted, seal: offer.Sealed.Seal})
+		case ctx.Err() != nil || fault.KindOf(err) == fault.Retry:
+			return nil, err
+		default:
+			if kept, ok := r.instead(m, current, err, u); ok {
+				parts = append(parts, kept)
+			}
+		}
+	}
+	return parts, nil
+}
+
+// instead notes that a module can't be used, and returns what stays in its place.
+func (r *Reconciler) instead(m nodeapi.Module, current store.Generation, reason error, u *Update) (part, bool) {
+	f := Failure{Name: m.Name, Version: m.Version, Reason: fault.OneLine(reason.Error())}
+	defer func() { u.Failed = append(u.Failed, f) }()
+	for _, g := range current.Modules {
+		if g.ID != m.ID || m.ID == "" {
+			continue
+		}
+		rec, err := r.config.Store.GetModule(g.ManifestDigest)
+		if err != nil {
+			continue
+		}
+		f.Kept = g.Version
+		return part{listed: m, seal: g.Seal, want: assemble.Wanted{
+			ID: g.ID, Name: g.Name, Version: g.Version, Repository: rec.Repository, ManifestDigest: g.ManifestDigest, EffectivePriority: g.EffectivePriority,
+		}}, true
+	}
+	return part{}, false
+}
+
+// compare says what is different from the current generation.
+func (u *Update) compare(current store.Generation, parts []part) {
+	u.Changes = []Change{}
+	byID := make(map[string]store.GenerationModule, len(current.Modules))
+	for _, m := range current.Modules {
+		byID[m.ID] = m
+	}
+	for _, p := range parts {
+		was, ok := byID[p.want.ID]
+		delete(byID, p.want.ID)
+		if ok && was == p.record() {
+			continue
+		}
+		c := Change{Kind: "added", Name: p.want.Name, To: p.want.Version, ToDigest: p.want.ManifestDigest}
+		if ok {
+			c.Kind, c.From, c.FromDigest = "changed", was.Version, was.ManifestDigest
+		}
+		if p.offer != nil && !p.offer.Here && u.DryRun {
+			c.Size = p.offer.Size
+		}
+		u.Changes = append(u.Changes, c)
+	}
+	for _, m := range current.Modules {
+		if _, gone := byID[m.ID]; gone {
+			u.Changes = append(u.Changes, Change{Kind: "removed", Name: m.Name, From: m.Version, FromDigest: m.ManifestDigest})
+		}
+	}
+}
+
+// asItIs settles an update for which nothing is to be composed: what is wanted runs, or is staged, or
+// was tried and found bad.
+func (r *Reconciler) asItIs(known trial.Input, current store.Generation, parts []part, o UpdateOptions, u *Update) (bool, error) {
+	wanted := records(parts)
+	if current.Number != 0 && assemble.Same(current.Modules, wanted) {
+		u.Outcome, u.Generation, u.RootDigest = InStep, current.Number, current.RootDigest
+		switch {
+		case known.Staged == 0 || known.Staged == current.Number:
+		case o.DryRun:
+			u.Outcome = WouldWithdraw
+		default:
+			u.Outcome = Withdrawn
+			return true, r.config.Store.SetPointer(store.Staged, 0)
+		}
+		return true, nil
+	}
+	if n, reason := trial.Refused(known, wanted); n != 0 && !o.Retry {
+		return true, fault.New(fault.Refuse, fault.Policy, "assign another version, or try once more with --retry",
+			"generation %d holds exactly these modules and failed its trial: %s", n, reason)
+	}
+	if staged := generationOf(known, known.Staged); staged.Number != 0 && assemble.Same(staged.Modules, wanted) && !o.Retry {
+		u.Outcome, u.Generation, u.RootDigest = AlreadyStaged, staged.Number, staged.RootDigest
+		return true, nil
+	}
+	return false, nil
+}
+
+// stage fetches, proves and composes, and has the next boot try it.
+func (r *Reconciler) stage(ctx context.Context, known trial.Input, current store.Generation, parts []part, o UpdateOptions, u *Update) error {
+	var proven []*assemble.Proven
+	var kept []part
+	for _, p := range parts {
+		got, err := r.bring(ctx, p, u)
+		if err != nil && p.offer != nil && ctx.Err() == nil && fault.KindOf(err) != fault.Retry {
+			// What came isn't what was signed. What runs is proven in its stead.
+			var ok bool
+			if p, ok = r.instead(p.listed, current, err, u); !ok {
+				continue
+			}
+			got, err = r.proveOne(ctx, p.want)
+		}
+		if err != nil {
+			return err
+		}
+		proven, kept = append(proven, got), append(kept, p)
+	}
+	for _, m := range r.mended {
+		u.Remarks = append(u.Remarks, m.String())
+	}
+	if len(kept) < len(parts) || len(proven) == 0 || !slices.EqualFunc(parts, kept, func(a, b part) bool { return a.record() == b.record() }) {
+		u.compare(current, kept)
+		if len(proven) == 0 {
+			return errors.New("none of the assigned modules can be used: " + u.Failed[0].Reason)
+		}
+		if done, err := r.asItIs(known, current, kept, o, u); done || err != nil {
+			return err
+		}
+	}
+	composition, err := r.Compose(ctx, proven)
+	if err != nil {
+		return err
+	}
+	g, err := r.Keep(composition, "update")
+	if err != nil {
+		return err
+	}
+	if e := u.Expected; !e.IsZero() && e != g.RootDigest && len(u.Failed) == 0 {
+		u.Remarks = append(u.Remarks, fmt.Sprintf("the platform computed another root digest, %s; bring agent and platform to the same release", e))
+	}
+	u.Outcome, u.Generation, u.RootDigest = Staged, g.Number, g.RootDigest
+	return r.config.Store.Stage(g.Number)
+}
+
+// bring has one module in the store and proven.
+func (r *Reconciler) bring(ctx context.Context, p part, u *Update) (*assemble.Proven, error) {
+	if p.offer != nil {
+		fetched, err := r.fetcher().Bring(ctx, p.offer, &r.fresh)
+		if err != nil {
+			return nil, err
+		}
+		u.Pulled.add(fetched.Pulled)
+	}
+	return r.proveOne(ctx, p.want)
+}
