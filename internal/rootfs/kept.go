@@ -10,8 +10,6 @@ import (
 	"regexp"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/powernode/powernode-agent/internal/durable"
 )
 
@@ -73,21 +71,9 @@ func keptFileOf(name string) (keptFile, bool) {
 // path is the file's below /etc.
 func (f keptFile) path() string { return path.Join(f.dir, f.name) }
 
-// open opens the file's directory, which must be one and no link.
-func (f keptFile) open(etc *os.Root) (*os.Root, error) {
-	info, err := etc.Lstat(f.dir)
-	if err == nil && !info.IsDir() {
-		err = &fs.PathError{Op: "open", Path: f.dir, Err: unix.ENOTDIR}
-	}
-	if err != nil {
-		return nil, err
-	}
-	return etc.OpenRoot(f.dir)
-}
-
 // read returns what the file holds, if that is the file itself, a regular one, and not too long.
 func (f keptFile) read(etc *os.Root) ([]byte, error) {
-	dir, err := f.open(etc)
+	dir, err := openBelow(etc, f.dir)
 	if err != nil {
 		return nil, err
 	}

@@ -46,26 +46,30 @@ type next struct {
 // Whatever is written to /var, /persist and a persistent /etc until the reboot is written for the
 // next root too: they are the same directories. A root that was made before gives way.
 func MakeNext(ctx context.Context, runDir string, spec Spec, facts func(*Root) ([]byte, error)) (*Root, error) {
-	return makeNext(ctx, runDir, NextRoot, spec, facts)
+	return makeNext(ctx, places{runDir, NextRoot, "/"}, spec, facts)
 }
 
-func makeNext(ctx context.Context, runDir, at string, spec Spec, facts func(*Root) ([]byte, error)) (*Root, error) {
-	if err := dropNext(runDir, at); err != nil {
+// places are where a next root is made: the directory of this boot, the next root and the one
+// that runs.
+type places struct{ runDir, next, root string }
+
+func makeNext(ctx context.Context, at places, spec Spec, facts func(*Root) ([]byte, error)) (*Root, error) {
+	if err := at.drop(); err != nil {
 		return nil, err
 	}
-	scratch, err := os.MkdirTemp(runDir, nextScratch)
+	scratch, err := os.MkdirTemp(at.runDir, nextScratch)
 	if err != nil {
 		return nil, fmt.Errorf("make the next root: %w", err)
 	}
-	spec.At, spec.Scratch, spec.Beside = at, scratch, true
+	spec.At, spec.Scratch, spec.Beside = at.next, scratch, true
 	r, err := Make(ctx, spec)
 	if err != nil {
-		_ = os.Remove(filepath.Join(scratch, "upper"))
-		return nil, errors.Join(err, os.Remove(scratch))
+		removeScratch(scratch)
+		return nil, err
 	}
-	err = r.writeNext(runDir, facts)
-	if err != nil {
+	if err := r.writeNext(at.runDir, facts); err != nil {
 		r.Unmake()
+		removeScratch(scratch)
 		return nil, fmt.Errorf("make the next root: %w", err)
 	}
 	return r, nil
@@ -84,26 +88,26 @@ func (r *Root) writeNext(runDir string, facts func(*Root) ([]byte, error)) error
 }
 
 // DropNext takes away a next root that systemd was not told to go on in.
-func DropNext(runDir string) error { return dropNext(runDir, NextRoot) }
+func DropNext(runDir string) error { return places{runDir, NextRoot, "/"}.drop() }
 
-func dropNext(runDir, at string) error {
-	if err := os.Remove(filepath.Join(runDir, nextName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+func (at places) drop() error {
+	if err := os.Remove(filepath.Join(at.runDir, nextName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("drop the next root: %w", err)
 	}
 	for range 8 { // each covers what was made before
-		u, err := mount.UnionAt(at)
+		u, err := mount.UnionAt(at.next)
 		if errors.Is(err, mount.ErrNotMounted) || errors.Is(err, fs.ErrNotExist) {
 			break
 		}
 		if err != nil {
 			return err
 		}
-		unmakeAt(at, mount.Claim{Digest: u.Digest, ID: u.Entry.ID})
+		unmakeAt(at.next, mount.Claim{Digest: u.Digest, ID: u.Entry.ID})
 	}
-	if _, err := mount.At(at); err == nil {
-		return fault.New(fault.Refuse, fault.Mount, "unmount it", "drop the next root: %s is in use", at)
+	if _, err := mount.At(at.next); err == nil {
+		return fault.New(fault.Refuse, fault.Mount, "unmount it", "drop the next root: %s is in use", at.next)
 	}
-	return dropUppers(runDir, "/")
+	return dropUppers(at.runDir, at.root)
 }
 
 // Adopt makes the facts of the next root those of the boot, in the file factsName of runDir, if
@@ -175,11 +179,16 @@ func dropUppers(runDir, root string) error {
 		}
 		detachAt(e.Point)
 		if scratch != "." {
-			_ = os.Remove(e.Point)
-			_ = os.Remove(filepath.Dir(e.Point))
+			removeScratch(filepath.Dir(e.Point))
 		}
 	}
 	return nil
+}
+
+// removeScratch removes a next root's scratch directory once nothing is mounted there.
+func removeScratch(scratch string) {
+	_ = os.Remove(filepath.Join(scratch, "upper"))
+	_ = os.Remove(scratch)
 }
 
 // writeRun replaces a file of the directory of this boot, which needn't outlive the boot.

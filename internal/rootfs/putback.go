@@ -28,12 +28,7 @@ func (r *Root) putKept(changes string) {
 	remark := func(what string, err error) {
 		r.spec.Remark(fmt.Sprintf("%s: %v", what, err), fault.HintOf(err))
 	}
-	etc, err := os.OpenRoot(filepath.Join(r.spec.At, etcName))
-	if errors.Is(err, fs.ErrNotExist) {
-		if err = os.Mkdir(filepath.Join(r.spec.At, etcName), 0o755); err == nil {
-			etc, err = os.OpenRoot(filepath.Join(r.spec.At, etcName))
-		}
-	}
+	etc, err := openEtc(r.spec.At, true)
 	if err != nil {
 		remark("machine ID, host keys and host name can't be put back", err)
 		return
@@ -65,6 +60,34 @@ func (r *Root) putKept(changes string) {
 			remark("/etc/"+f.path()+" can't be put back", err)
 		}
 	}
+}
+
+// openEtc opens /etc of a root, which must be a directory and no link; it is made where it is
+// missing and is to be.
+func openEtc(path string, make bool) (*os.Root, error) {
+	root, err := os.OpenRoot(path)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	if make {
+		if err := root.Mkdir(etcName, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+			return nil, err
+		}
+	}
+	return openBelow(root, etcName)
+}
+
+// openBelow opens a directory of root that is one and no link.
+func openBelow(root *os.Root, name string) (*os.Root, error) {
+	info, err := root.Lstat(name)
+	if err == nil && !info.IsDir() {
+		err = &fs.PathError{Op: "open", Path: name, Err: unix.ENOTDIR}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return root.OpenRoot(name)
 }
 
 // noteShipped remembers what the root image has under the names of kept files.
@@ -172,7 +195,7 @@ func newMachineID() []byte {
 // that nothing is written through a link. A directory that is missing isn't made: host keys are
 // of no use to a root image without SSH.
 func putBack(etc *os.Root, f keptFile, data []byte) error {
-	dir, err := f.open(etc)
+	dir, err := openBelow(etc, f.dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

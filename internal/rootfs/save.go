@@ -21,7 +21,7 @@ import (
 // too. The result are the names of the files that were kept anew; the error is about the disk,
 // and says nothing about those.
 func Save(root, stateDir string, shipped map[string]string) ([]string, error) {
-	etc, err := os.OpenRoot(filepath.Join(root, etcName))
+	etc, err := openEtc(root, false)
 	if err != nil {
 		return nil, fmt.Errorf("keep files of /etc: %w", err)
 	}

@@ -1,0 +1,110 @@
+package rootfs
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestGrade(t *testing.T) {
+	bytes := func(percent uint64) Usage {
+		return Usage{UsedBytes: percent, TotalBytes: 100, UsedFiles: 1, TotalFiles: 1000}
+	}
+	for name, c := range map[string]struct {
+		last Fullness
+		u    Usage
+		want Fullness
+	}{
+		"empty":                         {"", bytes(0), Roomy},
+		"just below":                    {Roomy, bytes(79), Roomy},
+		"filling":                       {Roomy, bytes(80), Filling},
+		"full":                          {"", bytes(90), Full},
+		"from filling to full":          {Filling, bytes(90), Full},
+		"filling goes down a little":    {Filling, bytes(78), Filling},
+		"filling goes down":             {Filling, bytes(76), Roomy},
+		"full goes down a little":       {Full, bytes(88), Full},
+		"full goes down":                {Full, bytes(86), Filling},
+		"full is emptied":               {Full, bytes(10), Roomy},
+		"files run out":                 {Roomy, Usage{UsedBytes: 1, TotalBytes: 100, UsedFiles: 95, TotalFiles: 100}, Full},
+		"no limit of files":             {Roomy, Usage{UsedBytes: 1, TotalBytes: 100, UsedFiles: 95}, Roomy},
+		"no size at all":                {Roomy, Usage{}, Roomy},
+		"more used than there is":       {Roomy, Usage{UsedBytes: 2, TotalBytes: 1}, Full},
+		"a few bytes are left of a lot": {Roomy, Usage{UsedBytes: 1<<40 - 1, TotalBytes: 1 << 40}, Full},
+	} {
+		got := c.last.Grade(c.u)
+		if got != c.want {
+			t.Errorf("%s: %q, want %q", name, got, c.want)
+		}
+		if text, hint := got.Warning(c.u); (text == "") != (got == Roomy) || (hint == "") != (text == "") {
+			t.Errorf("%s: warning %q, %q", name, text, hint)
+		}
+	}
+}
+
+// TestFillingUp fills a small writable layer: it is reported before a write fails.
+func TestFillingUp(t *testing.T) {
+	n := newNode(t)
+	r := n.boot(n.image(map[string]string{"usr/file": "x"}), func(s *Spec) { s.Upper.Size = "4m" })
+	defer r.shutDown()
+	var grade Fullness
+	var told []Fullness
+	for i := 0; ; i++ {
+		u, err := UsageOf(r.at)
+		must(t, err)
+		if u.TotalBytes != 4<<20 {
+			t.Fatalf("usage %+v", u)
+		}
+		if g := grade.Grade(u); g != grade {
+			grade = g
+			told = append(told, g)
+		}
+		if err := os.WriteFile(r.in("usr/"+strconv.Itoa(i)), make([]byte, 64<<10), 0o644); err != nil {
+			if !errors.Is(err, unix.ENOSPC) {
+				t.Fatal(err)
+			}
+			break
+		}
+	}
+	if len(told) != 3 || told[0] != Roomy || told[1] != Filling || told[2] != Full {
+		t.Errorf("told %q before a write failed", told)
+	}
+	if _, err := UsageOf(filepath.Join(r.at, "none")); err == nil {
+		t.Error("the usage of nothing")
+	}
+}
+
+func TestReadMemory(t *testing.T) {
+	m, err := ReadMemory()
+	must(t, err)
+	if m.Total < m.Available || m.Available <= 0 || m.Peak < m.Resident || m.Resident <= 0 {
+		t.Errorf("%+v", m)
+	}
+}
+
+func TestParseKilobytes(t *testing.T) {
+	for text, want := range map[string]int64{
+		"A:  3 kB\nB: 1 kB\n": 3072, "B: 1 kB\n": 0, "A: 3\n": 0, "A: x kB\n": -1, "A: -1 kB\n": -1, "A: 99999999999999999 kB": -1, "": 0,
+		strings.Repeat("x", 1<<17): -1,
+	} {
+		var a int64
+		err := parseKilobytes(strings.NewReader(text), map[string]*int64{"A": &a})
+		if (err != nil) != (want < 0) || err == nil && a != want {
+			t.Errorf("%.20q: %d, %v", text, a, err)
+		}
+	}
+}
+
+func FuzzParseKilobytes(f *testing.F) {
+	f.Add("MemTotal:       123 kB\nMemAvailable: 4 kB\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		var a int64
+		if err := parseKilobytes(strings.NewReader(text), map[string]*int64{"MemTotal": &a}); err == nil && a < 0 {
+			t.Fatal(a)
+		}
+	})
+}
