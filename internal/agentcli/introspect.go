@@ -172,7 +172,7 @@ func (d introspectDoc) table(w io.Writer) error {
 		}
 	}
 	if b := d.Boot; b != nil {
-		for _, s := range b.Stages {
+		for _, s := range b.Journal.Stages {
 			add("boot stage "+s.Name, "%d ms: %s", s.Millis, s.Result)
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/powernode/powernode-agent/internal/fsverity"
 	"github.com/powernode/powernode-agent/internal/health"
 	"github.com/powernode/powernode-agent/internal/mount"
+	"github.com/powernode/powernode-agent/internal/rootfs"
 )
 
 // RunDir is where the running boot keeps what must not outlive it.
@@ -32,8 +33,8 @@ type Facts struct {
 	Level              mount.Level     `json:"integrity_level"`
 	// Mount identifies the union, so that it is known again.
 	Mount mount.ID `json:"mount"`
-	// Trial says that the generation isn't known to be good yet.
-	Trial bool `json:"trial"`
+	// Root is what the root is made of beside its image.
+	Root rootfs.Facts `json:"root"`
 	// Persist is what outlives the boot.
 	Persist Persist `json:"persist"`
 	// StateDir is the directory of record as the booted system sees it.
@@ -42,6 +43,8 @@ type Facts struct {
 	Files    int    `json:"files"`
 	Shared   int    `json:"shared_between_modules"`
 	Conflict int    `json:"conflicts"`
+	// Memory is that of the machine and of the agent at the hand-over.
+	Memory rootfs.Memory `json:"memory"`
 	// Journal is the boot's, up to the hand-over.
 	Journal Journal `json:"journal"`
 	// Health is what the health gate goes by.

@@ -61,6 +61,7 @@ func (b *boot) fetchAssigned(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	b.reached = true
 	b.facts.Pulled = Pulled(plan.Pulled)
 	for _, text := range plan.Remarks {
 		b.remark(text, "")

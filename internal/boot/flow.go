@@ -51,6 +51,8 @@ type boot struct {
 	discovered  identity.Identity
 	// unidentified says why discovered isn't enough to enroll with.
 	unidentified error
+	// reached says that the platform answered in this boot.
+	reached bool
 
 	// root is the root that was made.
 	root *rootfs.Root
@@ -104,6 +106,7 @@ func (b *boot) close() {
 	}
 	b.voice.journal.close()
 	b.closeStore()
+	b.closeNetwork()
 }
 
 func (b *boot) closeStore() {

@@ -2,14 +2,20 @@ package boot
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/powernode/powernode-agent/internal/fault"
+	"github.com/powernode/powernode-agent/internal/health"
+	"github.com/powernode/powernode-agent/internal/health/guard"
+	"github.com/powernode/powernode-agent/internal/rootfs"
 	"github.com/powernode/powernode-agent/internal/switchroot"
 )
 
@@ -21,26 +27,56 @@ func (b *boot) handOver() error {
 		return err
 	}
 	defer luggage.close()
-	root, err := switchroot.Open(b.rootDir(), switchroot.Options{Namespace: b.config.Namespace})
+	root, err := switchroot.Open(b.rootDir(), switchroot.Options{Namespace: b.mode == Namespace})
 	if err != nil {
 		return err
 	}
 	defer root.Close()
+	b.closeNetwork() // its addresses stay
+	if b.mode == Machine {
+		// Its /run goes along, and the guard has to run from there.
+		b.putDown(luggage)
+		b.startGuard()
+	}
 	freed, err := root.Switch()
 	if err != nil {
+		if refused(err) {
+			_ = guard.Say(RunDir, guard.Stays, "the boot goes on without this root")
+		}
 		return err
 	}
 	if freed.Left != nil {
 		b.voice.say("remark: part of the initramfs stays in memory: %v", freed.Left)
 	}
-	// There is no way back from here, and a root that was proven is worth more without its facts
-	// than a machine that stopped.
-	if err := luggage.unpack(RunDir); err != nil {
-		b.voice.say("remark: the facts of this boot can't be left in %s: %v", RunDir, err)
+	if b.mode != Machine {
+		b.putDown(luggage)
 	}
 	b.voice.say("starting %s", b.config.Init[0])
+	if b.mode == Machine {
+		_ = unix.Reboot(unix.LINUX_REBOOT_CMD_CAD_ON) // as the kernel had it, until init says
+	}
 	err = unix.Exec(b.config.Init[0], b.config.Init, initEnvironment)
 	return fault.New(fault.Broken, fault.Mount, "check the module that ships it", "start %s in the new root: %w", b.config.Init[0], err)
+}
+
+// putDown leaves the luggage in /run. A root that was proven is worth more without its facts than a
+// machine that stopped.
+func (b *boot) putDown(l *luggage) {
+	if err := l.unpack(RunDir); err != nil {
+		b.voice.say("remark: the facts of this boot can't be left in %s: %v", RunDir, err)
+	}
+}
+
+// startGuard has the machine restart unless somebody finds the generation good in time. One that is
+// known to be good needs none: restarting would lead nowhere else.
+func (b *boot) startGuard() {
+	if !b.running.IsTrial {
+		return
+	}
+	_, err := guard.Start(guard.Spec{Agent: AgentPath, RunDir: RunDir, After: b.settings.HealthTimeout + guard.Margin})
+	if err != nil {
+		b.remark(err.Error(), "if the new root hangs, restart the machine by hand")
+	}
 }
 
 // leaveRoot leaves the root to the init system of another's initramfs, with what goes along in /run,
@@ -54,6 +90,7 @@ func (b *boot) leaveRoot() error {
 	if err := luggage.unpack(RunDir); err != nil {
 		return fmt.Errorf("leave the facts of this boot in %s: %w", RunDir, err)
 	}
+	b.startGuard()
 	b.voice.say("the root is ready at %s", b.config.Sysroot)
 	return nil
 }
@@ -82,6 +119,11 @@ func (b *boot) pack() (*luggage, error) {
 	facts := b.facts
 	facts.StateDir = StateDir(PersistInRoot)
 	facts.Persist, facts.Journal = b.persist, j.snapshot()
+	facts.Health.HandedOverSeconds = int64(health.Uptime() / time.Second)
+	var err error
+	if facts.Memory, err = rootfs.ReadMemory(); err != nil {
+		b.voice.say("remark: %v", err)
+	}
 	data, err := json.MarshalIndent(facts, "", "  ")
 	if err != nil {
 		return nil, err
@@ -123,7 +165,12 @@ func (l *luggage) unpack(dir string) error {
 	if err := os.WriteFile(filepath.Join(dir, factsName), l.facts, 0o444); err != nil {
 		return err
 	}
-	out, err := os.OpenFile(filepath.Join(bin, filepath.Base(AgentPath)), os.O_CREATE|os.O_WRONLY|os.O_EXCL, 0o755)
+	// One that an attempt before has left may be running.
+	agent := filepath.Join(bin, filepath.Base(AgentPath))
+	if err := os.Remove(agent); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	out, err := os.OpenFile(agent, os.O_CREATE|os.O_WRONLY|os.O_EXCL, 0o755)
 	if err != nil {
 		return err
 	}

@@ -25,19 +25,19 @@ type machine struct {
 	// switchTo hands over; it returns only with an error. down restarts the machine or switches it off.
 	switchTo func() error
 	down     func(act action)
+	// console opens the console to read from, and steady settles what the kernel does by itself.
+	console func() *terminal
+	steady  func()
 }
 
 func newMachine(b *boot) *machine {
-	m := &machine{boot: b}
-	m.switchTo = b.handOver
-	m.down = takeDown
-	return m
+	return &machine{boot: b, switchTo: b.handOver, down: takeDown, console: openTerminal, steady: steadyKernel}
 }
 
 // run boots, and stays in the recovery environment between attempts. It returns only in tests, whose
 // machines go on after down.
 func (m *machine) run(ctx context.Context) error {
-	steadyKernel()
+	m.steady()
 	from := 0
 	for {
 		err := m.attempt(ctx, from)
@@ -91,7 +91,7 @@ func (m *machine) recover(ctx context.Context, cause error) action {
 		m.rounds, m.last = 0, reason
 	}
 	if m.terminal == nil {
-		m.terminal = openTerminal()
+		m.terminal = m.console()
 	}
 	r := &recovery{
 		voice: m.voice, cause: cause, rounds: m.rounds, probe: m.prober(),

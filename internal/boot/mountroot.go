@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"time"
 
+	"github.com/powernode/powernode-agent/internal/bootconfig"
 	"github.com/powernode/powernode-agent/internal/fault"
+	"github.com/powernode/powernode-agent/internal/health"
 	"github.com/powernode/powernode-agent/internal/rootfs"
 	"github.com/powernode/powernode-agent/internal/store"
 	"github.com/powernode/powernode-agent/internal/trial"
@@ -72,12 +75,18 @@ func (b *boot) rootSpec() rootfs.Spec {
 	if size == "" {
 		size = b.settings.UpperSize
 	}
+	kind := rootfs.UpperKind(b.settings.Upper)
+	if b.persist.Kind == bootconfig.Memory || b.persist.ReadOnly {
+		kind = rootfs.InMemory
+	}
 	return rootfs.Spec{
 		At: b.rootDir(), Scratch: RunDir,
 		Store: b.store, RootDigest: b.composition.RootDigest, Level: b.level,
-		Persist: b.persistDir,
-		Upper:   rootfs.Upper{Size: size},
-		Init:    b.config.Init[0],
+		Persist: b.persistDir, PersistReadOnly: b.persist.ReadOnly,
+		Upper:  rootfs.Upper{Kind: kind, Size: size},
+		Etc:    rootfs.Etc(b.settings.Etc),
+		Init:   b.config.Init[0],
+		Remark: b.remark,
 	}
 }
 
@@ -162,7 +171,12 @@ func (b *boot) state() {
 	c, f := b.composition, &b.facts
 	f.Mount, f.Level = b.root.ID(), b.level
 	f.Generation, f.RootDigest, f.ExpectedRootDigest = b.generation.Number, c.RootDigest, b.plan.expected
-	f.Trial = b.running.IsTrial
+	f.Root = b.root.Facts()
+	f.Health = health.Settings{
+		Trial: b.running.IsTrial, Attempt: b.running.Attempt, Attempts: b.running.Attempts,
+		TimeoutSeconds: int(b.settings.HealthTimeout / time.Second), PlatformOptional: b.settings.Platform == bootconfig.Optional,
+		PlatformReached: b.reached,
+	}
 	f.Files, f.Shared, f.Conflict = c.Report.Entries, c.Report.Shared, len(c.Report.Conflicts)
 	b.voice.journal.change(func(d *Journal) { d.Generation = b.generation.Number })
 	if e := b.plan.expected; !e.IsZero() && e != c.RootDigest {

@@ -2,7 +2,6 @@ package boot
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 
@@ -29,21 +28,10 @@ type plan struct {
 // survey reads what the store has to boot. What of it can't be read makes err, and the rest counts all
 // the same.
 func (b *boot) survey() error {
-	in := trial.Input{Asked: b.settings.Generation, Limit: b.settings.Tries}
-	var errs []error
-	for _, p := range []struct {
-		name store.PointerName
-		to   *uint64
-	}{{store.Current, &in.Current}, {store.Previous, &in.Previous}, {store.Staged, &in.Staged}} {
-		n, err := b.store.Pointer(p.name)
-		*p.to, errs = n, append(errs, err)
-	}
-	var err error
-	in.Generations, err = b.store.Generations()
-	errs = append(errs, err)
-	in.Trials, err = b.store.Trials()
+	in, err := trial.Read(b.store)
+	in.Asked, in.Limit = b.settings.Generation, b.settings.Tries
 	b.plan.known = in
-	return errors.Join(append(errs, err)...)
+	return err
 }
 
 // input returns what is known now, for package trial.
