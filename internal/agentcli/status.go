@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -33,7 +34,11 @@ type statusDoc struct {
 	Level              mount.Level              `json:"integrity_level,omitempty"`
 	Upper              *upperDoc                `json:"upper,omitempty"`
 	Modules            []store.GenerationModule `json:"modules"`
-	Remarks            []string                 `json:"remarks,omitempty"`
+	// Trial is there while the generation that runs isn't known to be good, LastFailed where one was
+	// tried and isn't any more.
+	Trial      *trialDoc  `json:"trial,omitempty"`
+	LastFailed *failedDoc `json:"last_failed,omitempty"`
+	Remarks    []string   `json:"remarks,omitempty"`
 }
 
 // upperDoc is how full the writable layer is.
@@ -47,8 +52,9 @@ func statusCommand(app *cli.App) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show what is mounted, against what should be",
-		Long: `Show what is mounted as "/", read from the kernel's own tables, against the current generation.
-The exit code is 0 when they are in step and 8 when they aren't.`,
+		Long: `Show what is mounted as "/", read from the kernel's own tables, against the current generation, or
+against the one that this boot tries. The exit code is 0 when they are in step and 8 when they
+aren't, or when the generation isn't found good yet.`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			doc, err := readStatus("/", stateDir)
@@ -112,12 +118,16 @@ func readStatus(root, stateDir string) (statusDoc, error) {
 		doc.RootDigest, doc.Level = union.Digest, union.Level
 		doc.Upper = upperOf(root)
 	}
-	current, err := st.Pointer(store.Current)
-	if err == nil && current == 0 {
+	doc.trials(st, facts, filepath.Join(root, boot.RunDir))
+	should, err := st.Pointer(store.Current)
+	if doc.Trial != nil {
+		should, err = doc.Trial.Generation, nil
+	}
+	if err == nil && should == 0 {
 		reason("there is no current generation")
 	} else if err == nil {
 		var g store.Generation
-		if g, err = st.Generation(current); err == nil {
+		if g, err = st.Generation(should); err == nil {
 			doc.Generation, doc.RecordRootDigest, doc.Modules = g.Number, g.RootDigest, g.Modules
 		}
 	}
@@ -166,6 +176,7 @@ func (d statusDoc) table(w io.Writer) error {
 	if d.Upper != nil {
 		pairs = append(pairs, [2]string{"writable layer", cli.Bytes(d.Upper.UsedBytes) + " of " + cli.Bytes(d.Upper.TotalBytes)})
 	}
+	pairs = append(pairs, d.trialRows()...)
 	for _, r := range d.Reasons {
 		pairs = append(pairs, [2]string{"because", r})
 	}
