@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/powernode/powernode-agent/internal/fault"
+	"github.com/powernode/powernode-agent/internal/persist"
 )
 
 // machine is a boot as the machine's first process: it doesn't end, and it is the one that restarts
@@ -81,7 +82,11 @@ func (m *machine) attempt(ctx context.Context, from int) (err error) {
 // resumeAt returns the stage to go on from after err: the one that failed, and where that depends on
 // what the disk and the platform say, the one that asks them.
 func (m *machine) resumeAt(err error) int {
-	return min(m.course.index(stageOf(err)), m.course.index("identify"))
+	again := "identify"
+	if m.persist.Kind == persist.Memory {
+		again = "persist" // the disk may have come
+	}
+	return min(m.course.index(stageOf(err)), m.course.index(again))
 }
 
 // recover waits in the recovery environment until there is a reason to go on.

@@ -40,7 +40,8 @@ const (
 
 // Config is how the boot is to go. Default returns the settings that count where nothing is said.
 type Config struct {
-	// Persist is the device of the persist file system, as package device writes it, or Memory.
+	// Persist is the device of the persist file system, as package device reads it, or Memory; "" is
+	// the default of package persist.
 	Persist string
 	// PersistPrepare is No or Empty.
 	PersistPrepare string
@@ -68,14 +69,10 @@ type Config struct {
 	Generation uint64
 }
 
-// DefaultPersist is the device that is looked for where nothing is said: the file system that bears
-// this label.
-const DefaultPersist = "LABEL=powernode"
-
 // Default returns the settings that count where nothing is said.
 func Default() Config {
 	return Config{
-		Persist: DefaultPersist, PersistPrepare: No, PersistTimeout: 30 * time.Second, Network: Auto,
+		PersistPrepare: No, PersistTimeout: 30 * time.Second, Network: Auto,
 		Upper: Tmpfs, Etc: Ephemeral, Tries: 3, HealthTimeout: 5 * time.Minute, Platform: Required,
 	}
 }

@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/powernode/powernode-agent/internal/device"
 )
 
 // key is one setting: how its value is read, its form in words, and whether a value that can't be
@@ -84,12 +86,11 @@ func parseLength(value string) (time.Duration, error) {
 	return time.ParseDuration(value)
 }
 
-// specForm is what a device is named by; package device reads it.
-var specForm = regexp.MustCompile(`^((LABEL|UUID|PARTLABEL|PARTUUID|SERIAL)=[^\x00-\x1f]{1,128}|/dev/[^\x00-\x1f]{1,250})$`)
-
 func persist(c *Config, value string) error {
-	if value != Memory && !specForm.MatchString(value) {
-		return fmt.Errorf("%.40q names no device", value)
+	if value != Memory {
+		if _, err := device.ParseSpec(value); err != nil {
+			return err
+		}
 	}
 	c.Persist = value
 	return nil
