@@ -63,7 +63,7 @@ func Start(s Spec) (int, error) {
 	cmd := exec.Command(s.Agent)
 	cmd.Args = []string{Name, "guard", "--run", s.RunDir, "--after", s.After.String()}
 	// A small heap on one thread: this process waits.
-	cmd.Env = []string{"GOMAXPROCS=1", "GOGC=20", "GOMEMLIMIT=24MiB"}
+	cmd.Env = []string{"GOMAXPROCS=1", "GOGC=20", "GOMEMLIMIT=24MiB", "GODEBUG=containermaxprocs=0"}
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/godbus/dbus/v5"
+	"golang.org/x/sys/unix"
 )
 
 // ErrNone says that the machine doesn't run systemd.
@@ -68,13 +69,46 @@ func (m Manager) ask(ctx context.Context, do func(context.Context, dbus.BusObjec
 		return fmt.Errorf("reach systemd: %w", err)
 	}
 	defer conn.Close()
-	if err := conn.Auth([]dbus.Auth{dbus.AuthExternal(strconv.Itoa(os.Getuid()))}); err != nil {
-		if cause := context.Cause(ctx); cause != nil {
-			err = cause
-		}
-		return fmt.Errorf("reach systemd: %w", err)
+	if err := authenticate(ctx, socket, conn); err != nil {
+		return fmt.Errorf("reach systemd: %w", because(ctx, err))
 	}
-	return do(ctx, conn.Object(busName, managerPath))
+	return because(ctx, do(ctx, conn.Object(busName, managerPath)))
+}
+
+// authenticate shakes hands, and waits until systemd has read the end of that. A message that it reads together
+// with the end lies in its buffer until another one comes (seen with systemd 252): it waits for its socket to
+// become readable.
+func authenticate(ctx context.Context, socket net.Conn, conn *dbus.Conn) error {
+	if err := conn.Auth([]dbus.Auth{dbus.AuthExternal(strconv.Itoa(os.Getuid()))}); err != nil {
+		return err
+	}
+	raw, err := socket.(*net.UnixConn).SyscallConn()
+	if err != nil {
+		return err
+	}
+	for {
+		unread, err := 0, error(nil)
+		// Of a Unix socket this is what the other side hasn't read (net/unix/af_unix.c, unix_outq_len).
+		if ctlErr := raw.Control(func(fd uintptr) { unread, err = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ) }); ctlErr != nil {
+			return ctlErr
+		}
+		if err != nil || unread == 0 {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(time.Millisecond):
+		}
+	}
+}
+
+// because returns the end of the context as the reason where there is one: it shows as a closed socket.
+func because(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); err != nil && cause != nil && !errors.Is(err, cause) {
+		return fmt.Errorf("%w: %w", cause, err)
+	}
+	return err
 }
 
 // Unit is a unit that isn't as it should be.
