@@ -20,6 +20,7 @@ func New(app *cli.App) *cobra.Command {
 		bootCommand(app),
 		serviceCommand(app),
 		guardCommand(app),
+		adoptCommand(app),
 		enrollCommand(app),
 		verifyCommand(app),
 		statusCommand(app),

@@ -2,6 +2,7 @@ package agentcli
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/powernode/powernode-agent/internal/boot"
@@ -82,10 +83,11 @@ func (d *statusDoc) trials(st *store.Store, facts boot.Facts, runDir string) {
 func (d statusDoc) trialRows() [][2]string {
 	var rows [][2]string
 	if t := d.Trial; t != nil {
-		rows = append(rows, [2]string{"trial", fmt.Sprintf("%s: %s", t, t.Verdict)})
-		for _, r := range t.Reasons {
-			rows = append(rows, [2]string{"", r})
+		text := fmt.Sprintf("%s: %s", t, t.Verdict)
+		if len(t.Reasons) > 0 {
+			text += "; " + strings.Join(t.Reasons, "; ")
 		}
+		rows = append(rows, [2]string{"trial", text})
 	}
 	if f := d.LastFailed; f != nil {
 		rows = append(rows, [2]string{"failed", fmt.Sprintf("generation %d: %s", f.Generation, f.Reason)})

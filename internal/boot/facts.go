@@ -16,9 +16,9 @@ import (
 // RunDir is where the running boot keeps what must not outlive it.
 const RunDir = "/run/powernode"
 
-// factsName is the file in RunDir that holds the Facts; factsMax bounds it in bytes.
+// FactsName is the file in RunDir that holds the Facts; factsMax bounds it in bytes.
 const (
-	factsName = "boot.json"
+	FactsName = "boot.json"
 	factsMax  = 1 << 20
 )
 
@@ -84,7 +84,7 @@ func ReadFacts(root string) (Facts, error) {
 		return Facts{}, fmt.Errorf("read the facts of this boot: %w", err)
 	}
 	defer dir.Close()
-	data, err := durable.ReadFile(dir, factsName, factsMax)
+	data, err := durable.ReadFile(dir, FactsName, factsMax)
 	if err != nil {
 		return Facts{}, fmt.Errorf("read the facts of this boot: %w", err)
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/health"
 	"github.com/powernode/powernode-agent/internal/health/guard"
+	"github.com/powernode/powernode-agent/internal/health/units"
 	"github.com/powernode/powernode-agent/internal/rootfs"
 	"github.com/powernode/powernode-agent/internal/switchroot"
 )
@@ -36,6 +37,7 @@ func (b *boot) handOver() error {
 	if b.mode == Machine {
 		// Its /run goes along, and the guard has to run from there.
 		b.putDown(luggage)
+		b.bringUnits()
 		b.startGuard()
 	}
 	freed, err := root.Switch()
@@ -67,6 +69,13 @@ func (b *boot) putDown(l *luggage) {
 	}
 }
 
+// bringUnits has the new root's systemd start the agent. Without it the node runs, and nobody hears of it.
+func (b *boot) bringUnits() {
+	if err := units.Place(filepath.Dir(RunDir)); err != nil {
+		b.remark(err.Error(), "start powernode-agent service by hand")
+	}
+}
+
 // startGuard has the machine restart unless somebody finds the generation good in time. One that is
 // known to be good needs none: restarting would lead nowhere else.
 func (b *boot) startGuard() {
@@ -90,6 +99,7 @@ func (b *boot) leaveRoot() error {
 	if err := luggage.unpack(RunDir); err != nil {
 		return fmt.Errorf("leave the facts of this boot in %s: %w", RunDir, err)
 	}
+	b.bringUnits()
 	b.startGuard()
 	b.voice.say("the root is ready at %s", b.config.Sysroot)
 	return nil
@@ -162,7 +172,7 @@ func (l *luggage) unpack(dir string) error {
 			return err
 		}
 	}
-	if err := os.WriteFile(filepath.Join(dir, factsName), l.facts, 0o444); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, FactsName), l.facts, 0o444); err != nil {
 		return err
 	}
 	// One that an attempt before has left may be running.

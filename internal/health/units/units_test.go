@@ -46,7 +46,7 @@ func TestSystemdTakesTheUnit(t *testing.T) {
 		t.Fatal(err)
 	}
 	file := filepath.Join(t.TempDir(), Agent)
-	if err := os.WriteFile(file, []byte(strings.Replace(string(agent), "/run/powernode/bin/powernode-agent", program, 1)), 0o644); err != nil {
+	if err := os.WriteFile(file, []byte(strings.ReplaceAll(string(agent), "/run/powernode/bin/powernode-agent", program)), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	out, err := exec.CommandContext(t.Context(), analyze, "verify", file).CombinedOutput()
