@@ -31,10 +31,12 @@ func (b *boot) rootDir() string {
 
 // mount makes the composition a generation, counts the attempt where it isn't known to be good, and
 // only then makes its root: the union of the proven root image, the objects and a writable layer. A
-// root that can't run gives way to a generation that ran before. An error leaves nothing mounted.
+// root that can't run, or whose attempt can't be counted, gives way to a generation that ran before. An
+// error leaves nothing mounted.
 func (b *boot) mount(ctx context.Context) (string, error) {
 	err := b.mountPlan(ctx)
-	if _, unfit := errors.AsType[*rootfs.Unfit](err); unfit {
+	_, unfit := errors.AsType[*rootfs.Unfit](err)
+	if _, unwritten := errors.AsType[*uncounted](err); unfit || unwritten {
 		err = b.insteadOf(ctx, err, b.prove, b.composePlan, b.mountPlan)
 	}
 	if err != nil {
@@ -58,7 +60,7 @@ func (b *boot) mount(ctx context.Context) (string, error) {
 func (b *boot) mountPlan(ctx context.Context) error {
 	if b.config.Health == ByService {
 		if err := b.begin(); err != nil {
-			return err
+			return &uncounted{err}
 		}
 	}
 	var err error
@@ -112,15 +114,18 @@ func (b *boot) begin() error {
 	return b.store.PutTrial(c.Begin(b.config.Now(), b.voice.journal.doc.BootID))
 }
 
-// turn returns the candidate that generation g is, staging it where it isn't known to be good.
+// turn returns the candidate that generation g is, staging it where it isn't the current one.
 func (b *boot) turn(g store.Generation) (trial.Candidate, error) {
 	in := b.input()
 	in.Asked = 0
-	for _, c := range trial.Order(in) {
-		if c.Generation == g.Number && !c.IsTrial {
-			return c, nil
+	if in.Current == g.Number {
+		for _, c := range trial.Order(in) {
+			if c.Generation == g.Number {
+				return c, nil
+			}
 		}
 	}
+	// One that was good before goes through a trial too: that is how it becomes current again.
 	if in.Staged != g.Number {
 		if err := b.store.SetPointer(store.Staged, g.Number); err != nil {
 			return trial.Candidate{}, err
@@ -134,6 +139,13 @@ func (b *boot) turn(g store.Generation) (trial.Candidate, error) {
 	}
 	return trial.Candidate{}, &rejected{fault.New(fault.Refuse, fault.Service, "assign other modules", "generation %d isn't tried any more", g.Number)}
 }
+
+// uncounted says that a generation wasn't tried because that couldn't be written down, as on a disk
+// that is full or can't be written to.
+type uncounted struct{ error }
+
+// Unwrap returns the reason.
+func (e *uncounted) Unwrap() error { return e.error }
 
 // rejected says that a generation has had its turns.
 type rejected struct{ error }
