@@ -66,7 +66,7 @@ func (s *system) run(args ...string) result {
 	if a.Error != "" {
 		s.t.Fatalf("%v: %s", args, a.Error)
 	}
-	return result{strings.TrimPrefix(strings.Join(args, " "), filepath.Dir(boot.AgentPath)+"/"), a.Code, a.Stdout, a.Stderr}
+	return result{What: strings.TrimPrefix(strings.Join(args, " "), filepath.Dir(boot.AgentPath)+"/"), Code: a.Code, Stdout: a.Stdout, Stderr: a.Stderr}
 }
 
 // agent runs the agent inside.

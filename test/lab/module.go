@@ -101,7 +101,9 @@ func (m Module) Sealed(t testing.TB) Module {
 }
 
 // ManifestText is the module's manifest.yaml.
-func (m Module) ManifestText() string { return "schema_version: 1\nname: " + m.Name + "\n" + m.Manifest }
+func (m Module) ManifestText() string {
+	return "schema_version: 1\nname: " + m.Name + "\n" + m.Manifest
+}
 
 // Tree returns the module's tree, and the contents of its files by digest.
 func (m Module) Tree() (*tree.Node, map[fsverity.Digest][]byte) {

@@ -34,7 +34,7 @@ func NewPlatform(t testing.TB, flags ...string) *Platform {
 	return p
 }
 
-var listening = regexp.MustCompile(`listen=([0-9.]+:[0-9]+)`)
+var listening = regexp.MustCompile(`listen="?([^ "]+:[0-9]+)`)
 
 // Start starts it, and returns once it serves.
 func (p *Platform) Start() {

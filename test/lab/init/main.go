@@ -1,5 +1,7 @@
-// Command init is the init of the systems that the tests boot. It dials the socket that the test
-// listens on, does what it is asked to, one JSON line each way, and ends with the connection.
+// Command init is the init of the systems that the tests boot. It does what it is asked to, one
+// JSON line each way: in a virtual machine over a virtio port, where it says hello first; in
+// namespaces over a socket that the test listens on. It ends with the connection, and ends a
+// machine with itself.
 package main
 
 import (
@@ -8,14 +10,19 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 )
 
-const socket = "/persist/e2e/ctl"
+const (
+	socket = "/persist/e2e/ctl"
+	port   = "org.powernode.test"
+)
 
 type request struct {
 	Op   string   `json:"op"`
@@ -24,6 +31,7 @@ type request struct {
 }
 
 type answer struct {
+	Hello  bool   `json:"hello,omitempty"`
 	Code   int    `json:"code"`
 	Stdout string `json:"stdout"`
 	Stderr string `json:"stderr"`
@@ -31,12 +39,23 @@ type answer struct {
 }
 
 func main() {
-	conn, err := net.Dial("unix", socket)
+	if _, err := os.Stat("/proc/self"); err != nil && os.Getpid() == 1 {
+		if err := enterDisk(); err != nil {
+			fmt.Println("test init:", err)
+			stopMachine(syscall.LINUX_REBOOT_CMD_POWER_OFF)
+		}
+	}
+	conn, machine, err := dial()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "init:", err)
 		os.Exit(99)
 	}
 	encoder := json.NewEncoder(conn)
+	if machine {
+		fmt.Println("test init: up")
+		_ = encoder.Encode(answer{Hello: true})
+		defer stopMachine(syscall.LINUX_REBOOT_CMD_POWER_OFF)
+	}
 	lines := bufio.NewScanner(conn)
 	lines.Buffer(nil, 16<<20)
 	for lines.Scan() {
@@ -44,9 +63,14 @@ func main() {
 		if err := json.Unmarshal(lines.Bytes(), &r); err != nil {
 			os.Exit(98)
 		}
-		if r.Op == "exit" {
+		switch r.Op {
+		case "exit":
 			_ = encoder.Encode(answer{})
 			return
+		case "poweroff":
+			return
+		case "reboot":
+			stopMachine(syscall.LINUX_REBOOT_CMD_RESTART)
 		}
 		a, err := do(r)
 		if err != nil {
@@ -56,6 +80,28 @@ func main() {
 			os.Exit(97)
 		}
 	}
+}
+
+// dial opens the connection to the test, and says whether this is a machine.
+func dial() (conn io.ReadWriter, machine bool, err error) {
+	names, err := filepath.Glob("/sys/class/virtio-ports/*/name")
+	if err != nil {
+		return nil, false, err
+	}
+	for _, name := range names {
+		if text, err := os.ReadFile(name); err == nil && strings.TrimSpace(string(text)) == port {
+			f, err := os.OpenFile("/dev/"+filepath.Base(filepath.Dir(name)), os.O_RDWR, 0)
+			return f, true, err
+		}
+	}
+	conn, err = net.Dial("unix", socket)
+	return conn, false, err
+}
+
+// stopMachine ends the machine with all that was written on its disks.
+func stopMachine(how int) {
+	syscall.Sync()
+	_ = syscall.Reboot(how) // as an ordinary process it hasn't the right to
 }
 
 var running = map[string]*exec.Cmd{}
@@ -77,6 +123,10 @@ func do(r request) (answer, error) {
 		return answer{}, os.WriteFile(r.Args[0], []byte(r.Data), 0o600)
 	case "remove":
 		return answer{}, os.Remove(r.Args[0])
+	case "drop-caches":
+		// What is on the disk is read from there the next time.
+		syscall.Sync()
+		return answer{}, os.WriteFile("/proc/sys/vm/drop_caches", []byte("3\n"), 0o200)
 	case "list":
 		entries, err := os.ReadDir(r.Args[0])
 		var names []string

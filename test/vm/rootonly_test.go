@@ -1,0 +1,164 @@
+package vm
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/powernode/powernode-agent/initramfs"
+	"github.com/powernode/powernode-agent/internal/oracle"
+	"github.com/powernode/powernode-agent/test/lab"
+	"github.com/powernode/powernode-agent/test/lab/qemu"
+)
+
+// rootOnly are the packages whose tests need more of a kernel than an ordinary machine may have:
+// fs-verity, verity=require, loadable modules, partitions. In the guest every one of their tests
+// has to run: a skipped test fails, unless it is listed with the reason.
+var rootOnly = []struct {
+	pkg string
+	// skips are tests that have no business in the guest.
+	skips map[string]string
+}{
+	{pkg: "internal/fsverity"},
+	{pkg: "internal/mount"},
+	{pkg: "internal/store"},
+	{pkg: "internal/composefs", skips: map[string]string{}},
+	{pkg: "internal/switchroot", skips: map[string]string{"TestSwitch": "compiles its own init; the boots of this package switch the root of a whole machine"}},
+	{pkg: "internal/rootfs"},
+	{pkg: "internal/assemble"},
+	{pkg: "internal/kmod"},
+	{pkg: "internal/device"},
+	{pkg: "internal/persist"},
+}
+
+// skipped finds the tests that say in their output that they were skipped.
+var skipped = regexp.MustCompile(`(?m)^ *--- SKIP: (\S+)`)
+
+// TestRootOnly runs the tests of packages that work at the kernel's edges inside a machine.
+func TestRootOnly(t *testing.T) {
+	whole(t)
+	need(t)
+	tree := filepath.Join(lab.TempDir(t), "root")
+	root := oracle.Root(t)
+	plant(t, tree)
+	var packages []string
+	for _, p := range rootOnly {
+		if testBinary(t, tree, p.pkg) {
+			packages = append(packages, p.pkg)
+		}
+	}
+	disk := qemu.NewDisk(t, 2048, "root", tree)
+	// A second disk for the tests that make file systems and partitions.
+	g := plainMachine(t, disk, qemu.EmptyDisk(t, 256)).Start(t)
+	g.WaitInit()
+	for _, p := range rootOnly {
+		if !slices.Contains(packages, p.pkg) {
+			continue
+		}
+		t.Run(p.pkg, func(t *testing.T) {
+			r := g.On(t).Run("/bin/busybox", "env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "TMPDIR=/var/tmp", "POWERNODE_REQUIRE_TOOLS=1",
+				"/bin/busybox", "sh", "-c", "cd "+filepath.Join(root, p.pkg)+" && exec /tests/"+strings.ReplaceAll(p.pkg, "/", "_")+".test -test.v -test.timeout 10m")
+			if r.Code != 0 {
+				t.Errorf("exit code %d\n%s%s", r.Code, r.Stdout, r.Stderr)
+			}
+			for _, found := range skipped.FindAllStringSubmatch(r.Stdout, -1) {
+				name, _, _ := strings.Cut(found[1], "/")
+				if p.skips[found[1]] == "" && p.skips[name] == "" {
+					t.Errorf("%s was skipped:\n%s", found[1], around(r.Stdout, found[0]))
+				}
+			}
+			t.Logf("%d tests passed", strings.Count(r.Stdout, "--- PASS: "))
+		})
+	}
+	g.PowerOff()
+}
+
+// around returns the lines next to the first one that begins with what was found.
+func around(text, found string) string {
+	i := max(strings.Index(text, found), 0)
+	return text[max(0, i-600):min(len(text), i+600)]
+}
+
+// plainMachine is a machine without an agent: its init is that of the tests, on the first disk.
+func plainMachine(t testing.TB, disks ...string) qemu.Machine {
+	t.Helper()
+	m := qemu.Machine{Initramfs: filepath.Join(lab.TempDir(t), "initramfs")}
+	for _, d := range disks {
+		m.Disks = append(m.Disks, qemu.Disk{Path: d})
+	}
+	writeInitramfs(t, m.Initramfs, initramfs.Spec{Init: lab.Program("init"), KernelDir: qemu.KernelDir(t)})
+	return m
+}
+
+func writeInitramfs(t testing.TB, path string, s initramfs.Spec) initramfs.Report {
+	t.Helper()
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	report, err := initramfs.Write(f, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return report
+}
+
+// testBinary compiles a package's tests into the tree, with their test data at the place where they
+// were compiled: tests find the repository by that. False says that it has none.
+func testBinary(t *testing.T, tree, pkg string) bool {
+	t.Helper()
+	root := oracle.Root(t)
+	if found, err := filepath.Glob(filepath.Join(root, pkg, "*_test.go")); err != nil || len(found) == 0 {
+		return false
+	}
+	cmd := exec.Command("go", "test", "-c", "-o", filepath.Join(tree, "tests", strings.ReplaceAll(pkg, "/", "_")+".test"), "./"+pkg)
+	cmd.Dir, cmd.Env = root, append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("go test -c %s: %v\n%s", pkg, err, out)
+	}
+	at := filepath.Join(tree, root, pkg)
+	if err := os.MkdirAll(at, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(root, pkg, "testdata")); err == nil {
+		qemu.Host(t, "cp", "-a", filepath.Join(root, pkg, "testdata"), at)
+	}
+	return true
+}
+
+// plant fills the tree with what the tests run in and compare with: the guests' Debian, and the
+// tools of scripts/setup at the same place as here.
+func plant(t *testing.T, tree string) {
+	t.Helper()
+	root := oracle.Root(t)
+	qemu.Host(t, "cp", "-a", qemu.Debian(t), tree)
+	tools := filepath.Join(tree, root, ".cache/tools")
+	if err := os.MkdirAll(filepath.Join(tools, "bin"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(filepath.Join(tree, "tests"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, tool := range []string{"mkcomposefs", "composefs-info", "fsck.erofs", "dump.erofs", "mkfs.erofs"} {
+		qemu.Host(t, "cp", "-a", oracle.Path(t, tool), filepath.Join(tools, "bin"))
+	}
+	for _, suite := range []string{"forky", "trixie"} {
+		lib := filepath.Join(tools, suite, "usr/lib")
+		if err := os.MkdirAll(lib, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		qemu.Host(t, "cp", "-a", filepath.Join(root, ".cache/tools", suite, "usr/lib/x86_64-linux-gnu"), lib)
+		qemu.Host(t, "cp", "-a", filepath.Join(root, ".cache/tools", suite, "usr/bin"), filepath.Join(tools, suite, "usr"))
+		for _, large := range []string{"cosign", "crane", "oras"} {
+			if err := os.RemoveAll(filepath.Join(tools, suite, "usr/bin", large)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	qemu.Host(t, "cp", "/bin/busybox", filepath.Join(tree, "bin/busybox"))
+}
