@@ -3,6 +3,7 @@ package boot
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/powernode/powernode-agent/internal/fault"
 )
@@ -10,6 +11,7 @@ import (
 // verify proves every module of the plan from the store, whatever fetch did: signature, seal,
 // objects. A plan that can't be proven gives way to a generation that ran before, proven likewise.
 func (b *boot) verify(ctx context.Context) (string, error) {
+	begun := time.Now()
 	err := b.prove(ctx)
 	if err != nil {
 		err = b.insteadOf(ctx, err, b.prove)
@@ -17,7 +19,7 @@ func (b *boot) verify(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("%d modules: signature, seal and objects of each", len(b.proven)), nil
+	return fmt.Sprintf("%d modules: signature, seal and objects of each, in %d ms", len(b.proven), time.Since(begun).Milliseconds()), nil
 }
 
 func (b *boot) prove(ctx context.Context) error {

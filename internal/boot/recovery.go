@@ -90,17 +90,17 @@ func (r *recovery) run(ctx context.Context) action {
 			return rebootNow
 		case <-again:
 			if r.rounds >= lastResort && time.Since(r.last) > presence {
-				r.voice.say("recovery: %d retries didn't help; the machine is restarted", r.rounds)
+				r.interject("%d retries didn't help; the machine is restarted", r.rounds)
 				return rebootNow
 			}
-			r.voice.say("recovery: trying again")
+			r.interject("trying again")
 			return retryBoot
 		case <-ask:
 			ask = nil
 			go r.ask(ctx, answers)
 		case changed := <-answers:
 			if changed {
-				r.voice.say("recovery: the platform assigns something else now")
+				r.interject("the platform assigns something else now")
 				return retryBoot
 			}
 			ask = time.After(probeEvery)
@@ -154,7 +154,15 @@ func stageOf(err error) string {
 	return ""
 }
 
-func (r *recovery) prompt() { fmt.Fprint(r.voice.w, "recovery> ") }
+const prompt = "recovery> "
+
+func (r *recovery) prompt() { fmt.Fprint(r.voice.w, prompt) }
+
+// interject says something that nobody asked for, on a line of its own.
+func (r *recovery) interject(format string, args ...any) {
+	fmt.Fprintln(r.voice.w)
+	r.voice.say("recovery: "+format, args...)
+}
 
 func (r *recovery) print(name string) {
 	if show, ok := r.facts[name]; ok {
