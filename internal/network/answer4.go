@@ -3,6 +3,7 @@ package network
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -98,6 +99,8 @@ func (l *lease) routes4(m *dhcpv4.DHCPv4) {
 }
 
 func (l *lease) classless(routes dhcpv4.Routes) {
+	// The default route is the one that must not fall victim to the bound.
+	slices.SortStableFunc(routes, func(a, b *dhcpv4.Route) int { return defaultFirst(a) - defaultFirst(b) })
 	for _, r := range routes {
 		if len(l.routes) == maxRoutes {
 			l.remark(fmt.Sprintf("%d routes after the first %d", len(routes)-maxRoutes, maxRoutes))
@@ -120,10 +123,15 @@ func (l *lease) classless(routes dhcpv4.Routes) {
 	}
 }
 
+func defaultFirst(r *dhcpv4.Route) int {
+	ones, _ := r.Dest.Mask.Size()
+	return min(ones, 1)
+}
+
 func (l *lease) servers4(m *dhcpv4.DHCPv4) {
 	l.dns = fromIPs(m.DNS())
 	l.ntp = fromIPs(m.NTPServers())
-	names := strings.Fields(cleanText(m.DomainName()))
+	names := strings.FieldsFunc(cleanText(m.DomainName()), func(r rune) bool { return r == ' ' })
 	if labels := m.DomainSearch(); labels != nil {
 		names = append(labels.Labels, names...)
 	}

@@ -75,9 +75,6 @@ type spec struct {
 	mtu                 int
 }
 
-// waits reports whether the link has to ask anybody for an address.
-func (s spec) waits() bool { return s.dhcp4 || s.auto6 || s.dhcp6 }
-
 // add puts one parameter into the specification.
 func (s *spec) add(c LinkConfig) {
 	switch c.Method {

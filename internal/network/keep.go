@@ -116,8 +116,12 @@ func (k *keeper) renew(ctx context.Context, l *lease, p phase) (*lease, error) {
 
 var errEnded = errors.New("the lease has ended")
 
-// tell reports, and returns false once nobody listens.
+// tell reports, and returns false once nobody listens. A keeper that was told to stop has lost nothing:
+// what it set up stays.
 func (k *keeper) tell(ctx context.Context, l *lease, err error) bool {
+	if ctx.Err() != nil {
+		return false
+	}
 	select {
 	case k.reports <- report{keeper: k, lease: l, err: err}:
 		return true

@@ -18,6 +18,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// errNoLink is the kernel's word that a link isn't there any more.
+var errNoLink error = unix.ENODEV
+
 // kernel is the system of the network namespace that the program runs in, by route netlink.
 type kernel struct{}
 
@@ -216,7 +219,7 @@ func (kernel) putAddress(index int, a netip.Prefix, lifetime time.Duration) erro
 
 func (kernel) dropAddress(index int, a netip.Prefix) error {
 	err := netlink.AddrDel(handle(index), &netlink.Addr{IPNet: ipNet(a)})
-	if errors.Is(err, unix.EADDRNOTAVAIL) || errors.Is(err, unix.ENODEV) {
+	if errors.Is(err, unix.EADDRNOTAVAIL) || errors.Is(err, errNoLink) {
 		return nil
 	}
 	return err
@@ -249,7 +252,7 @@ func (kernel) putRoute(index int, r ownRoute) error { return netlink.RouteReplac
 
 func (kernel) dropRoute(index int, r ownRoute) error {
 	err := netlink.RouteDel(r.message(index))
-	if errors.Is(err, unix.ESRCH) || errors.Is(err, unix.ENODEV) {
+	if errors.Is(err, unix.ESRCH) || errors.Is(err, errNoLink) {
 		return nil
 	}
 	return err

@@ -165,7 +165,7 @@ func (l *lab) dnsmasq(link string, args ...string) {
 	l.serve("dnsmasq", append([]string{
 		"--keep-in-foreground", "--conf-file=/dev/null", "--log-facility=-", "--log-dhcp", "--user=root", "--no-ping",
 		"--no-resolv", "--no-hosts", "--port=0", "--dhcp-authoritative", "--leasefile-ro",
-		"--pid-file=" + filepath.Join(dir, "pid"), "--interface=far-" + link, "--except-interface=lo",
+		"--pid-file=" + filepath.Join(dir, "pid"), "--interface=far-" + link, "--except-interface=lo", "--bind-interfaces",
 	}, args...)...)
 }
 

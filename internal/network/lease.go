@@ -43,18 +43,6 @@ type route struct {
 	via netip.Addr
 }
 
-func (r route) isDefault() bool { return r.to.Bits() == 0 }
-
-// gateway returns the default route's gateway, or the invalid address.
-func (l *lease) gateway() netip.Addr {
-	for _, r := range l.routes {
-		if r.isDefault() {
-			return r.via
-		}
-	}
-	return netip.Addr{}
-}
-
 // until returns when the lease ends; the zero time is never.
 func (l *lease) until() time.Time {
 	if l.expire == 0 {
