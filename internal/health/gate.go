@@ -71,6 +71,9 @@ func Uptime() time.Duration {
 	return time.Duration(t.Nano())
 }
 
+// seldom is how often the gate looks once there is a verdict which it couldn't act upon.
+const seldom = 30 * time.Second
+
 // Run judges until there is a verdict that lasts, or ctx ends. reached says whether the platform has acknowledged
 // this node since the hand-over; alive is called at each look, with the time until the next at the latest.
 // It returns nothing: what goes wrong is logged where it happens, and tried again.
@@ -90,7 +93,7 @@ func (g *Gate) Run(ctx context.Context, reached func() bool, alive func(time.Dur
 	prepared := false
 	for {
 		// A look asks systemd once and may write a few records.
-		alive(g.c.Every + time.Minute)
+		alive(seldom + time.Minute)
 		if !prepared {
 			prepared = g.prepare()
 		}
@@ -98,6 +101,9 @@ func (g *Gate) Run(ctx context.Context, reached func() bool, alive func(time.Dur
 		judge, v = judge.Look(g.c.Now(), g.policy, g.look(ctx, reached))
 		if ctx.Err() != nil || g.act(ctx, v) {
 			return
+		}
+		if v.Outcome != Wait {
+			tick.Reset(seldom)
 		}
 		select {
 		case <-tick.C:
@@ -110,25 +116,28 @@ func (g *Gate) Run(ctx context.Context, reached func() bool, alive func(time.Dur
 // settled is the whole work where the generation is known to be good. A current pointer that is damaged is
 // set right, now that it is known what it should say.
 func (g *Gate) settled() {
-	v := Verdict{Outcome: OK}
-	g.report(v)
+	g.report(Verdict{Outcome: OK})
 	g.say(guard.Good, "known to be good")
-	st, err := store.Open(g.c.StateDir, store.Options{})
-	if err == nil {
-		defer st.Close()
-		if _, damage := st.Pointer(store.Current); damage != nil && g.c.Generation != 0 {
-			g.c.Log.Warn("the current pointer is written anew", "generation", g.c.Generation, "reason", damage)
-			err = st.Promote(g.c.Generation)
-		}
-	}
+	st, err := store.Open(g.c.StateDir, store.Options{ReadOnly: true})
 	if err != nil {
-		g.c.Log.Warn("the current pointer can't be looked after", "error", err)
+		g.complain("the current pointer can't be looked after", err)
+		return
+	}
+	_, damage := st.Pointer(store.Current)
+	st.Close()
+	if damage == nil || g.c.Generation == 0 {
+		return
+	}
+	g.c.Log.Warn("the current pointer is written anew", "generation", g.c.Generation, "reason", damage)
+	if err := g.record(func(st *store.Store) error { return st.Promote(g.c.Generation) }); err != nil {
+		g.complain("the current pointer can't be written", err)
 	}
 }
 
 // prepare finds out what there is to go back to.
 func (g *Gate) prepare() bool {
-	g.policy = Policy{Settings: g.c.Settings}
+	// A machine that may have nothing to go back to stays up.
+	g.policy = Policy{Settings: g.c.Settings, Last: true}
 	st, err := store.Open(g.c.StateDir, store.Options{})
 	if err != nil {
 		g.complain("the store can't be read", err)
@@ -223,8 +232,11 @@ func (g *Gate) say(word, text string) {
 	}
 }
 
-// report leaves the verdict for who asks for the node's status.
+// report leaves the verdict for who asks for the node's status, unless it is there.
 func (g *Gate) report(v Verdict) {
+	if !g.news("report", string(v.Outcome)+v.Reason()) {
+		return
+	}
 	err := WriteReport(g.c.RunDir, Report{Generation: g.c.Generation, At: g.c.Now().UTC(), Verdict: v})
 	if err != nil {
 		g.complain("the verdict can't be shown", err)

@@ -143,7 +143,7 @@ func TestGate(t *testing.T) {
 	t.Run("good", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			n := newNode(t, 2, 1)
-			n.run(time.Hour)
+			n.run(10 * time.Minute)
 			n.want(2, "good", 0)
 			r, err := ReadReport(n.config.RunDir)
 			if err != nil || r.Outcome != OK || r.Generation != 2 || n.trial().Good.IsZero() {
@@ -155,7 +155,7 @@ func TestGate(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			n := newNode(t, 2, 1)
 			n.see(bad)
-			n.run(time.Hour)
+			n.run(10 * time.Minute)
 			n.want(1, "", 1)
 			if r := n.trial(); !strings.Contains(r.Failed, "nginx.service") || r.FailedAt.IsZero() || !r.Exhausted() {
 				t.Errorf("%+v", r)
@@ -173,9 +173,22 @@ func TestGate(t *testing.T) {
 				}
 				return system(ctx)
 			}
-			n.run(time.Hour)
+			n.run(10 * time.Minute)
 			if n.restarts != 1 || !strings.Contains(n.log.String(), "the verdict can't be recorded") {
 				t.Errorf("%d restarts\n%s", n.restarts, n.log.String())
+			}
+		})
+	})
+	t.Run("bad, and the store can't be read", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			n := newNode(t, 2, 1)
+			n.see(bad)
+			if err := os.WriteFile(filepath.Join(n.config.StateDir, "store.json"), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			n.run(10 * time.Minute)
+			if n.restarts != 0 || strings.Join(n.said(), " ") != "good" {
+				t.Errorf("%d restarts, said %q\n%s", n.restarts, n.said(), n.log.String())
 			}
 		})
 	})
@@ -183,7 +196,7 @@ func TestGate(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			n := newNode(t, 1, 0)
 			n.see(withoutPlatform(running()))
-			n.run(time.Hour)
+			n.run(10 * time.Minute)
 			n.want(0, "failed", 0)
 			if r := n.trial(); r.Exhausted() {
 				t.Errorf("there is nothing else to run: %+v", r)
@@ -192,7 +205,7 @@ func TestGate(t *testing.T) {
 				t.Errorf("said %d times\n%s", lines, n.log.String())
 			}
 			n.see(running())
-			n.run(time.Hour)
+			n.run(10 * time.Minute)
 			n.want(1, "good failed", 0)
 		})
 	})
@@ -200,7 +213,7 @@ func TestGate(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			n := newNode(t, 1, 0)
 			n.see(bad)
-			n.run(time.Hour)
+			n.run(10 * time.Minute)
 			n.want(1, "good", 0)
 			if units := n.trial().FailedUnits; len(units) != 1 || units[0] != "nginx.service" {
 				t.Errorf("failed units %q", units)
@@ -211,7 +224,7 @@ func TestGate(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			n := newNode(t, 2, 2)
 			n.see(bad)
-			n.run(time.Hour)
+			n.run(10 * time.Minute)
 			n.want(2, "good", 0)
 		})
 	})
@@ -222,7 +235,7 @@ func TestGate(t *testing.T) {
 				t.Fatal(err)
 			}
 			n.config.Generation = 1
-			n.run(time.Hour)
+			n.run(10 * time.Minute)
 			n.want(1, "good", 0)
 		})
 	})
@@ -233,7 +246,7 @@ func TestGate(t *testing.T) {
 			n.config.HandedOverSeconds = 100
 			n.config.Uptime = func() time.Duration { return 200 * time.Second }
 			begun := time.Now()
-			n.run(time.Hour)
+			n.run(10 * time.Minute)
 			n.want(1, "", 1)
 			if took := time.Since(begun); took != DefaultTimeout-100*time.Second {
 				t.Errorf("it took %s", took)
@@ -250,7 +263,7 @@ func TestGate(t *testing.T) {
 				}
 				return nil
 			}
-			n.run(time.Hour)
+			n.run(10 * time.Minute)
 			n.want(1, "", 3)
 		})
 	})
