@@ -31,6 +31,10 @@ func (b *boot) survey() error {
 	in, err := trial.Read(b.store)
 	in.Asked, in.Limit = b.settings.Generation, b.settings.Tries
 	b.plan.known = in
+	for _, t := range trial.Unasked(in) {
+		// At worst the operator's next wish isn't known from the last one.
+		_ = b.store.PutTrial(t)
+	}
 	return err
 }
 
