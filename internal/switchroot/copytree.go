@@ -33,13 +33,16 @@ type treeCopy struct {
 	ctx   context.Context
 	top   *os.File         // the copy's root
 	links map[inode]string // files with several names that were copied, by path below top
+	// list and value are buffers for the names of extended attributes, and for one's value or a
+	// part of a file: most files are small and have none.
+	list, value [64 << 10]byte // XATTR_LIST_MAX, XATTR_SIZE_MAX
 }
 
 // CopyTree copies everything below source into the empty directory target, and source's own
 // metadata onto it: types, modes, owners, times, extended attributes, hard links. Submounts are
 // not entered. Symlinks are copied, never followed.
 func CopyTree(ctx context.Context, source, target *os.File, o CopyOptions) error {
-	c := treeCopy{CopyOptions: o, ctx: ctx, top: target, links: make(map[inode]string)}
+	c := &treeCopy{CopyOptions: o, ctx: ctx, top: target, links: make(map[inode]string)}
 	var stat unix.Stat_t
 	if err := unix.Fstat(int(source.Fd()), &stat); err != nil {
 		return err
@@ -47,7 +50,7 @@ func CopyTree(ctx context.Context, source, target *os.File, o CopyOptions) error
 	if err := c.entries(source, target, "", stat.Dev, 0); err != nil {
 		return err
 	}
-	return copyMetadata(procName(source, "."), procName(target, "."), &stat)
+	return c.metadata(procName(source, "."), procName(target, "."), &stat)
 }
 
 func (c *treeCopy) entries(source, target *os.File, below string, dev uint64, depth int) error {
@@ -87,7 +90,7 @@ func (c *treeCopy) entry(source, target *os.File, name, below string, dev uint64
 	case unix.S_IFDIR:
 		err = c.directory(source, target, name, below, dev, depth)
 	case unix.S_IFREG:
-		err = copyFile(source, target, name)
+		err = c.file(source, target, name)
 		if c.Damaged != nil && errors.Is(err, unix.EIO) {
 			c.Damaged(below, err)
 			delete(c.links, id) // each of its names gets a symlink of its own
@@ -104,7 +107,7 @@ func (c *treeCopy) entry(source, target *os.File, name, below string, dev uint64
 	if err != nil {
 		return err
 	}
-	return copyMetadata(procName(source, name), procName(target, name), &stat)
+	return c.metadata(procName(source, name), procName(target, name), &stat)
 }
 
 func (c *treeCopy) directory(source, target *os.File, name, below string, dev uint64, depth int) error {
@@ -127,7 +130,7 @@ func (c *treeCopy) directory(source, target *os.File, name, below string, dev ui
 	return c.entries(from, to, below, dev, depth+1)
 }
 
-func copyFile(source, target *os.File, name string) error {
+func (c *treeCopy) file(source, target *os.File, name string) error {
 	fd, err := unix.Openat(int(source.Fd()), name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
@@ -139,7 +142,9 @@ func copyFile(source, target *os.File, name string) error {
 		return err
 	}
 	to := os.NewFile(uintptr(fd), name)
-	_, err = io.Copy(to, from)
+	// Not by way of the files' own ReadFrom and WriteTo: those ask the kernel to copy between file
+	// systems, which it refuses, for each file anew.
+	_, err = io.CopyBuffer(struct{ io.Writer }{to}, struct{ io.Reader }{from}, c.value[:])
 	return errors.Join(err, to.Close())
 }
 
@@ -151,9 +156,9 @@ func leaveLoop(target *os.File, name string) error {
 	return unix.Symlinkat(name, int(target.Fd()), name)
 }
 
-// copyMetadata sets the owner first, since that clears set-user-ID bits and capabilities, and the
+// metadata sets the owner first, since that clears set-user-ID bits and capabilities, and the
 // times last.
-func copyMetadata(from, to string, stat *unix.Stat_t) error {
+func (c *treeCopy) metadata(from, to string, stat *unix.Stat_t) error {
 	if err := os.Lchown(to, int(stat.Uid), int(stat.Gid)); err != nil {
 		return err
 	}
@@ -162,7 +167,7 @@ func copyMetadata(from, to string, stat *unix.Stat_t) error {
 			return fmt.Errorf("set the mode: %w", err)
 		}
 	}
-	if err := copyXattrs(from, to); err != nil {
+	if err := c.xattrs(from, to); err != nil {
 		return err
 	}
 	times := []unix.Timespec{stat.Atim, stat.Mtim}
@@ -172,25 +177,23 @@ func copyMetadata(from, to string, stat *unix.Stat_t) error {
 	return nil
 }
 
-func copyXattrs(from, to string) error {
-	list := make([]byte, 64<<10) // XATTR_LIST_MAX
-	n, err := unix.Llistxattr(from, list)
+func (c *treeCopy) xattrs(from, to string) error {
+	n, err := unix.Llistxattr(from, c.list[:])
 	if errors.Is(err, unix.ENOTSUP) {
 		return nil
 	}
 	if err != nil {
 		return fmt.Errorf("list extended attributes: %w", err)
 	}
-	value := make([]byte, 64<<10) // XATTR_SIZE_MAX
-	for name := range strings.SplitSeq(strings.TrimSuffix(string(list[:n]), "\x00"), "\x00") {
+	for name := range strings.SplitSeq(strings.TrimSuffix(string(c.list[:n]), "\x00"), "\x00") {
 		if name == "" {
 			continue
 		}
-		n, err := unix.Lgetxattr(from, name, value)
+		n, err := unix.Lgetxattr(from, name, c.value[:])
 		if err != nil {
 			return fmt.Errorf("read the extended attribute %s: %w", name, err)
 		}
-		if err := unix.Lsetxattr(to, name, value[:n], 0); err != nil {
+		if err := unix.Lsetxattr(to, name, c.value[:n], 0); err != nil {
 			return fmt.Errorf("set the extended attribute %s: %w", name, err)
 		}
 	}

@@ -280,3 +280,21 @@ func TestFree(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// BenchmarkCopyTree copies a tree such as /etc: many small files without attributes.
+func BenchmarkCopyTree(b *testing.B) {
+	source := b.TempDir()
+	const files = 500
+	for i := range files {
+		must(b, os.MkdirAll(filepath.Join(source, fmt.Sprint(i%20)), 0o755))
+		must(b, os.WriteFile(filepath.Join(source, fmt.Sprint(i%20), fmt.Sprint(i)), make([]byte, i*10), 0o644))
+	}
+	from := open(b, source)
+	for b.Loop() {
+		target := b.TempDir()
+		must(b, CopyTree(b.Context(), from, open(b, target), CopyOptions{}))
+		_, err := from.Seek(0, 0)
+		must(b, err)
+	}
+	b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N)/files, "µs/file")
+}
