@@ -5,17 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 )
 
-// The limits of a walk through sysfs. A large server has some 100000 entries at a depth of 20.
+// The limits of a look through sysfs. A large server has some 10000 devices.
 const (
-	walkMax     = 1 << 20
-	depthMax    = 64
+	devicesMax  = 1 << 20
 	modaliasMax = 4096 // sysfs gives a page at most
 	roundsMax   = 8    // a bus behind a bus behind a bus: a driver's devices have modaliases, too
 )
@@ -34,7 +32,7 @@ func (l *Loader) Coldplug(ctx context.Context, sysfs string) (Loaded, error) {
 	}
 	var errs []error
 	for range roundsMax {
-		found, err := modaliases(ctx, filepath.Join(sysfs, "devices"))
+		found, err := modaliases(ctx, sysfs)
 		if err != nil {
 			return done, errors.Join(append(errs, err)...)
 		}
@@ -107,41 +105,37 @@ func (l *Loader) loadFor(modalias string, done *Loaded) error {
 	return errors.Join(errs...)
 }
 
-// modaliases returns what the files called modalias below dir hold, each once, in the order of the
-// walk. Symlinks aren't followed, so that each device is seen once; entries that vanish meanwhile
-// aren't missed.
-func modaliases(ctx context.Context, dir string) ([]string, error) {
-	var found []string
-	seen, entries := map[string]bool{}, 0
-	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		entries++
-		switch {
-		case entries > walkMax:
-			return fmt.Errorf("%s has more than %d entries", dir, walkMax)
-		case ctx.Err() != nil:
-			return context.Cause(ctx)
-		case err != nil && path == dir:
-			return err
-		case err != nil:
-			return nil
-		case d.IsDir():
-			// No device has its modalias below these, and they are many.
-			if name := d.Name(); name == "power" || name == "statistics" || name == "queues" || name == "msi_irqs" ||
-				strings.Count(path[len(dir):], "/") > depthMax {
-				return fs.SkipDir
-			}
-			return nil
-		case d.Name() != "modalias" || !d.Type().IsRegular():
-			return nil
-		}
-		if a := readModalias(path); a != "" && !seen[a] {
-			seen[a] = true
-			found = append(found, a)
-		}
-		return nil
-	})
+// modaliases returns what the devices' files called modalias hold, each once. All devices that have
+// one are on a bus, but for two classes; looking there takes a third of the time of a walk through
+// /sys/devices. Devices that vanish meanwhile aren't missed.
+func modaliases(ctx context.Context, sysfs string) ([]string, error) {
+	buses, err := os.ReadDir(filepath.Join(sysfs, "bus"))
 	if err != nil {
 		return nil, fmt.Errorf("look for devices that need a driver: %w", err)
+	}
+	dirs := []string{filepath.Join(sysfs, "class/input"), filepath.Join(sysfs, "class/dmi")}
+	for _, b := range buses {
+		dirs = append(dirs, filepath.Join(sysfs, "bus", b.Name(), "devices"))
+	}
+	var found []string
+	seen, devices := map[string]bool{}, 0
+	for _, dir := range dirs {
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			continue
+		}
+		if devices += len(entries); devices > devicesMax {
+			return nil, fmt.Errorf("look for devices that need a driver: there are more than %d", devicesMax)
+		}
+		for _, e := range entries {
+			if ctx.Err() != nil {
+				return nil, context.Cause(ctx)
+			}
+			if a := readModalias(filepath.Join(dir, e.Name(), "modalias")); a != "" && !seen[a] {
+				seen[a] = true
+				found = append(found, a)
+			}
+		}
 	}
 	return found, nil
 }

@@ -60,7 +60,7 @@ func newMachine(t *testing.T, files map[string]string) *machine {
 // device gives the machine a device with a modalias.
 func (m *machine) device(t *testing.T, modalias string) {
 	t.Helper()
-	write(t, filepath.Join(m.sysfs, "devices", strings.ReplaceAll(modalias, "/", "_"), "modalias"), modalias+"\n")
+	write(t, filepath.Join(m.sysfs, "bus/any/devices", strings.ReplaceAll(modalias, "/", "_"), "modalias"), modalias+"\n")
 }
 
 func write(t *testing.T, path, content string) {
