@@ -6,7 +6,15 @@
 //     doesn't prove;
 //   - a root that can't run, or can't take a mount it needs, is told apart from a disk or a kernel
 //     that fails: the error is an *Unfit, and another root may do;
-//   - an error leaves nothing mounted.
+//   - an error leaves nothing mounted;
+//   - a disk that is full, read-only or damaged costs what would have been kept there, with a
+//     remark, and not the boot;
+//   - what is kept on the disk never points into a root image that another one may take the place
+//     of: a writable layer belongs to one root, and local changes to /etc are whole files.
 //
-// It trusts package store for the objects and its caller for the choice of the root image.
+// A running system uses it too: to make the root that systemd goes on in after a soft reboot, to
+// keep the files that a node is recognised by, and to see how full the writable layer is.
+//
+// It trusts package store for the objects, its caller for the choice of the root image, and the
+// directory of record: who writes there owns the node.
 package rootfs

@@ -143,7 +143,7 @@ type Facts struct {
 	// since the root image that ran before, by the image too. The local ones stay.
 	Etc          Etc `json:"etc"`
 	EtcConflicts int `json:"etc_conflicts,omitempty"`
-	// VarKept reports whether what is written to /var outlives the boot.
+	// VarKept reports whether what is written to /var goes to the persist directory.
 	VarKept bool `json:"var_kept"`
 	// Shipped are the files that could be kept and that the root image has, by name, with the
 	// SHA-256 of its content: Save leaves what is unchanged to the image.

@@ -86,11 +86,33 @@ func (last Fullness) Grade(u Usage) Fullness {
 	}
 }
 
-// Warning returns what a person should know of a grade, and what to do; "" of one that is Roomy.
-func (f Fullness) Warning(u Usage) (text, hint string) {
-	if f == Roomy || f == "" {
+// Warning returns what a person should know of a grade, and what to do about a writable layer of
+// that kind; "" of one that is Roomy.
+func (f Fullness) Warning(u Usage, kind UpperKind) (text, hint string) {
+	switch {
+	case f == Roomy || f == "":
 		return "", ""
+	case kind == OnPersist:
+		hint = "make room on the disk, which holds the writable layer too"
+	default:
+		hint = "remove files that were written outside of /var and /persist, reboot, or give it more room with powernode.upper_size"
 	}
-	return fmt.Sprintf("the writable layer of the root is %d %% full", u.Percent()),
-		"remove files that were written outside of /var and /persist, reboot, or give it more room with powernode.upper_size"
+	return fmt.Sprintf("the writable layer of the root is %d %% full", u.Percent()), hint
+}
+
+// Room is how full a writable layer is, as status and heartbeat say it.
+type Room struct {
+	Usage
+	Percent  int      `json:"percent"`
+	Fullness Fullness `json:"fullness"`
+}
+
+// RoomOf looks how full the writable layer of the root at path is, "/" on a node, for someone who was
+// last told a grade.
+func RoomOf(path string, last Fullness) (Room, error) {
+	u, err := UsageOf(path)
+	if err != nil {
+		return Room{}, err
+	}
+	return Room{Usage: u, Percent: u.Percent(), Fullness: last.Grade(u)}, nil
 }

@@ -40,9 +40,19 @@ func TestGrade(t *testing.T) {
 		if got != c.want {
 			t.Errorf("%s: %q, want %q", name, got, c.want)
 		}
-		if text, hint := got.Warning(c.u); (text == "") != (got == Roomy) || (hint == "") != (text == "") {
+		if text, hint := got.Warning(c.u, InMemory); (text == "") != (got == Roomy) || (hint == "") != (text == "") {
 			t.Errorf("%s: warning %q, %q", name, text, hint)
 		}
+	}
+}
+
+func TestWarningNamesTheRemedy(t *testing.T) {
+	u := Usage{UsedBytes: 95, TotalBytes: 100}
+	if _, hint := Full.Warning(u, OnPersist); !strings.Contains(hint, "disk") {
+		t.Errorf("a layer on the disk: %q", hint)
+	}
+	if text, hint := Filling.Warning(u, InMemory); !strings.Contains(hint, "upper_size") || !strings.Contains(text, "95 %") {
+		t.Errorf("a layer in memory: %q, %q", text, hint)
 	}
 }
 
@@ -54,14 +64,14 @@ func TestFillingUp(t *testing.T) {
 	var grade Fullness
 	var told []Fullness
 	for i := 0; ; i++ {
-		u, err := UsageOf(r.at)
+		room, err := RoomOf(r.at, grade)
 		must(t, err)
-		if u.TotalBytes != 4<<20 {
-			t.Fatalf("usage %+v", u)
+		if room.TotalBytes != 4<<20 || room.Percent != room.Usage.Percent() {
+			t.Fatalf("%+v", room)
 		}
-		if g := grade.Grade(u); g != grade {
-			grade = g
-			told = append(told, g)
+		if room.Fullness != grade {
+			grade = room.Fullness
+			told = append(told, grade)
 		}
 		if err := os.WriteFile(r.in("usr/"+strconv.Itoa(i)), make([]byte, 64<<10), 0o644); err != nil {
 			if !errors.Is(err, unix.ENOSPC) {
@@ -73,7 +83,7 @@ func TestFillingUp(t *testing.T) {
 	if len(told) != 3 || told[0] != Roomy || told[1] != Filling || told[2] != Full {
 		t.Errorf("told %q before a write failed", told)
 	}
-	if _, err := UsageOf(filepath.Join(r.at, "none")); err == nil {
+	if _, err := RoomOf(filepath.Join(r.at, "none"), ""); err == nil {
 		t.Error("the usage of nothing")
 	}
 }
