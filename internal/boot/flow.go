@@ -65,6 +65,9 @@ type boot struct {
 	generation  store.Generation
 	// running is the candidate that is mounted.
 	running trial.Candidate
+	// patient says that the machine waited in the recovery environment long enough to try once more what
+	// used up its attempts without being found bad.
+	patient bool
 }
 
 // lockDisk keeps two boots from working on one disk at the same time. The lock ends with this
@@ -181,6 +184,13 @@ func (b *boot) identify(ctx context.Context) (string, error) {
 	abilities, err := mount.Probe(b.store.ObjectsPath())
 	if err != nil {
 		return "", err
+	}
+	if b.persist.ReadOnly {
+		// Nothing can be tried out there; what is there tells the same.
+		abilities.FSVerity = mount.Ability{OK: true}
+		if err := b.store.Verity(); err != nil {
+			abilities.FSVerity = mount.Ability{Reason: err.Error()}
+		}
 	}
 	if b.level, err = mount.Decide(abilities, b.required()); err != nil {
 		return "", err

@@ -31,6 +31,10 @@ type machine struct {
 	steady  func()
 }
 
+// anotherRound is the number of automatic retries, a quarter of an hour, after which generations whose attempts
+// are used up get new ones if there is nothing else to boot.
+const anotherRound = 7
+
 func newMachine(b *boot) *machine {
 	return &machine{boot: b, switchTo: b.handOver, down: takeDown, console: openTerminal, steady: steadyKernel}
 }
@@ -111,6 +115,7 @@ func (m *machine) recover(ctx context.Context, cause error) action {
 	}
 	act := r.run(ctx)
 	m.rounds++
+	m.patient = m.rounds >= anotherRound
 	if act == retryBoot || act == continueBoot {
 		m.voice.journal.change(func(d *Journal) { d.Outcome = UnderWay })
 	}

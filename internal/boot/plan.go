@@ -31,9 +31,16 @@ func (b *boot) survey() error {
 	in, err := trial.Read(b.store)
 	in.Asked, in.Limit = b.settings.Generation, b.settings.Tries
 	b.plan.known = in
-	for _, t := range trial.Unasked(in) {
-		// At worst the operator's next wish isn't known from the last one.
+	changes := trial.Unasked(in)
+	if b.patient {
+		changes = append(changes, trial.Again(in)...)
+	}
+	for _, t := range changes {
+		// At worst the operator's next wish isn't known from the last one, or a round isn't begun.
 		_ = b.store.PutTrial(t)
+	}
+	if len(changes) > 0 {
+		b.plan.known.Trials, _ = b.store.Trials() // err has what can't be read
 	}
 	return err
 }

@@ -95,6 +95,23 @@ func Unasked(in Input) []store.Trial {
 	return changed
 }
 
+// Again returns the records to put when a node that has nothing left to boot has waited for a while, for
+// a person or another assignment, and nobody came: what was never found bad, and only used up its attempts, as by
+// power cuts, gets another round.
+func Again(in Input) []store.Trial {
+	if len(Order(in)) > 0 {
+		return nil
+	}
+	var again []store.Trial
+	for _, t := range in.Trials {
+		if t.Failed == "" && t.Exhausted() {
+			t.Limit = 0
+			again = append(again, t)
+		}
+	}
+	return again
+}
+
 // Reason says why an exhausted generation isn't tried any more.
 func Reason(t store.Trial) string {
 	if t.Failed != "" {

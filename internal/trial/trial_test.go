@@ -264,3 +264,19 @@ func TestAskingAgainIsAskingAnew(t *testing.T) {
 		t.Errorf("%+v", first)
 	}
 }
+
+func TestAgain(t *testing.T) {
+	worn, bad := store.Trial{Generation: 1, Attempts: 3, Limit: 3}, store.Trial{Generation: 2, Attempts: 1, Limit: 3, Failed: "x"}
+	in := Input{Staged: 1, Generations: generations(1, 2), Trials: []store.Trial{worn, bad}}
+	if len(Order(in)) > 0 {
+		t.Fatal("there is something to boot")
+	}
+	in.Trials = append(Again(in), bad)
+	first := Order(in)
+	if len(first) != 1 || first[0].Generation != 1 || first[0].Attempt != 1 || first[0].Begin(once, "").Attempts != 4 {
+		t.Errorf("%+v", first)
+	}
+	if again := Again(Input{Current: 2, Generations: generations(1, 2), Trials: []store.Trial{worn}}); again != nil {
+		t.Errorf("with a good one: %+v", again)
+	}
+}
