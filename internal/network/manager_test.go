@@ -167,7 +167,6 @@ func TestLeaseIsSetUpProlongedAndTakenAway(t *testing.T) {
 	sys := &fakeSystem{all: []link{lo, wired}}
 	server := &fakeServer{expire: time.Hour, answers: append([]error{nil, nil}, slices.Repeat([]error{errSilent}, 99)...)}
 	bubble(t, sys, server, func(t *testing.T, n *Network, console func() string) {
-		server.begun = time.Now()
 		s, err := n.Wait(t.Context())
 		if err != nil || !s.Usable {
 			t.Fatalf("%+v, %v", s, err)
