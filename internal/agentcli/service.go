@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -32,7 +33,8 @@ func serviceCommand(app *cli.App) *cobra.Command {
 		Long: `Stay on the node and report to the platform: what is mounted, read from the kernel's tables, and how
 the machine is. It outlives every outage of the platform, tells systemd when it is ready and that it
 is alive, and ends on SIGTERM. A generation that isn't known to be good is judged here: see
-"Never stranded" in docs/boot.md.`,
+"Never stranded" in docs/boot.md. The platform is told how the boots went, and a file that the kernel
+finds damaged (fs-verity) is fetched again.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			log, err := newLog(logFormat, app.Err)
@@ -56,6 +58,11 @@ is alive, and ends on SIGTERM. A generation that isn't known to be good is judge
 				Notifier: notifier, Watchdog: watchdog, Log: log,
 			}
 			if factsErr == nil {
+				keeper := newKeeper(stateDir, facts, log)
+				config.Remarks = keeper.Remarks
+				config.Beside = []runtime.Loop{
+					keeper, runtime.BootReports{Source: &bootReports{stateDir: stateDir, facts: facts}, Platform: platform, Log: log},
+				}
 				config.Gate = health.New(health.Config{
 					Settings: facts.Health, Generation: facts.Generation, StateDir: stateDir, RunDir: boot.RunDir, Log: log,
 					Restart: func(ctx context.Context) error { return restart.Machine{}.Now(ctx, restart.Full) },
@@ -70,14 +77,18 @@ is alive, and ends on SIGTERM. A generation that isn't known to be good is judge
 }
 
 // nodePlatform is the platform by the credentials on the disk, which are read when they are first
-// needed: a node whose certificate has ended may be enrolled again while the service runs. Heartbeats come one
-// at a time.
+// needed: a node whose certificate has ended may be enrolled again while the service runs. It may be used
+// by several goroutines.
 type nodePlatform struct {
-	pki    string
+	pki string
+
+	mu     sync.Mutex
 	client *nodeclient.Client
 }
 
 func (p *nodePlatform) load() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if p.client != nil {
 		return nil
 	}
@@ -90,6 +101,8 @@ func (p *nodePlatform) load() error {
 }
 
 func (p *nodePlatform) close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if p.client != nil {
 		p.client.Close()
 	}
@@ -101,6 +114,14 @@ func (p *nodePlatform) Heartbeat(ctx context.Context, hb nodeapi.Heartbeat) (*no
 		return nil, err
 	}
 	return p.client.Heartbeat(ctx, hb)
+}
+
+// BootReport implements runtime.BootPlatform.
+func (p *nodePlatform) BootReport(ctx context.Context, report nodeapi.BootReport) error {
+	if err := p.load(); err != nil {
+		return err
+	}
+	return p.client.BootReport(ctx, report)
 }
 
 // newLog returns the logger that --log-format names.

@@ -105,7 +105,13 @@ type Heartbeat struct {
 	// IntegrityLevel is "enforced", "checked" or an "unsafe…" level.
 	IntegrityLevel string `json:"integrity_level,omitempty"`
 	Generation     uint64 `json:"generation,omitempty"`
+	// Remarks are what the operator should know of the node now, as damage that can't be mended: at most
+	// MaxRemarks sentences of MaxBootText bytes.
+	Remarks []string `json:"remarks,omitempty"`
 }
+
+// MaxRemarks bounds the remarks of a heartbeat.
+const MaxRemarks = 16
 
 // HeartbeatResponse acknowledges a heartbeat.
 type HeartbeatResponse struct {

@@ -41,11 +41,7 @@ func ClipBootReport(r nodeapi.BootReport) nodeapi.BootReport {
 		s.BegunMillis, s.Millis = max(s.BegunMillis, 0), max(s.Millis, 0)
 		r.Stages[i] = s
 	}
-	var remarks []string
-	for _, remark := range clipList(r.Remarks, nodeapi.MaxBootRemarks) {
-		remarks = append(remarks, text(remark))
-	}
-	r.Remarks = remarks
+	r.Remarks = clipTexts(r.Remarks, nodeapi.MaxBootRemarks)
 	r.StartedMillis, r.EndedMillis = max(r.StartedMillis, 0), max(r.EndedMillis, 0)
 	for _, trial := range []**nodeapi.BootTrial{&r.Trial, &r.Fallback} {
 		if *trial != nil {
@@ -55,6 +51,15 @@ func ClipBootReport(r nodeapi.BootReport) nodeapi.BootReport {
 		}
 	}
 	return r
+}
+
+// clipTexts returns a list of at most most sentences.
+func clipTexts(list []string, most int) []string {
+	var clipped []string
+	for _, s := range clipList(list, most) {
+		clipped = append(clipped, clip(s, nodeapi.MaxBootText))
+	}
+	return clipped
 }
 
 // clipList keeps the first and the last of a list.

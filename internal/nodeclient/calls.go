@@ -19,6 +19,7 @@ func (c *Client) Heartbeat(ctx context.Context, hb nodeapi.Heartbeat) (*nodeapi.
 	if hb.ModuleDigests == nil {
 		hb.ModuleDigests = map[string]string{}
 	}
+	hb.Remarks = clipTexts(hb.Remarks, nodeapi.MaxRemarks)
 	var answer nodeapi.HeartbeatResponse
 	call := nodehttp.Call{Doing: "send the heartbeat", Method: http.MethodPost, Path: nodeapi.PathHeartbeat, Body: hb, Into: &answer}
 	if err := c.do(ctx, call); err != nil {

@@ -107,6 +107,8 @@ type Report struct {
 	RootDigest     string            `json:"root_digest"`
 	IntegrityLevel string            `json:"integrity_level"`
 	Generation     uint64            `json:"generation"`
+	// Remarks are what the node says that an operator should know, as damage that can't be mended.
+	Remarks []string `json:"remarks,omitempty"`
 }
 
 // NodeList is every node, by name.

@@ -57,6 +57,9 @@ func showNode(w io.Writer, d operatorapi.NodeDetail) error {
 			{"load", orDash(r.LoadAverage)},
 			{"memory free", cli.Bytes(uint64(max(r.MemoryFreeKB, 0)) * 1024)},
 		}...)
+		for _, remark := range r.Remarks {
+			pairs = append(pairs, [2]string{"remark", remark})
+		}
 	}
 	pairs = append(pairs, [2]string{"heartbeat", heartbeatAge(n)})
 	if len(d.Boots) > 0 {

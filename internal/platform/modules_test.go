@@ -296,8 +296,11 @@ func TestHeartbeatRefused(t *testing.T) {
 		"long ID of a module": {func(hb *nodeapi.Heartbeat) {
 			hb.ModuleDigests = map[string]string{strings.Repeat("a", 65): "sha256:" + strings.Repeat("a", 64)}
 		}, 422},
-		"many modules": {func(hb *nodeapi.Heartbeat) { hb.ModuleDigests = many }, 422},
-		"huge":         {func(hb *nodeapi.Heartbeat) { hb.LoadAverage = strings.Repeat("x", 600<<10) }, 413},
+		"many remarks":     {func(hb *nodeapi.Heartbeat) { hb.Remarks = make([]string, 17) }, 422},
+		"remark of lines":  {func(hb *nodeapi.Heartbeat) { hb.Remarks = []string{"a\nb"} }, 422},
+		"remark of length": {func(hb *nodeapi.Heartbeat) { hb.Remarks = []string{strings.Repeat("x", 1001)} }, 422},
+		"many modules":     {func(hb *nodeapi.Heartbeat) { hb.ModuleDigests = many }, 422},
+		"huge":             {func(hb *nodeapi.Heartbeat) { hb.LoadAverage = strings.Repeat("x", 600<<10) }, 413},
 	} {
 		hb := heartbeat()
 		tc.change(&hb)

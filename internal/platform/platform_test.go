@@ -56,6 +56,7 @@ func heartbeat() nodeapi.Heartbeat {
 		BootID: "6b0f9f2e-1d1c-4b0e-9f5d-2a1f4f1c0e11", AgentVersion: "v1.2.3", Architecture: "amd64", UptimeSeconds: 12,
 		ModuleDigests: map[string]string{"id": "sha256:" + strings.Repeat("a", 64)}, MountState: nodeapi.MountMounted,
 		LoadAverage: "0.10 0.20 0.30", MemoryFreeKB: 1234, RootDigest: strings.Repeat("b", 64), IntegrityLevel: "checked", Generation: 3,
+		Remarks: []string{"damaged: /usr/a of base 1"},
 	}
 }
 
@@ -119,7 +120,7 @@ func TestMainJob(t *testing.T) {
 	wantReport := operatorapi.Report{
 		ReceivedAt: n.Report.ReceivedAt, AgeSeconds: n.Report.AgeSeconds, BootID: hb.BootID, AgentVersion: hb.AgentVersion, Architecture: hb.Architecture,
 		UptimeSeconds: 12, ModuleDigests: hb.ModuleDigests, MountState: "mounted", LoadAverage: hb.LoadAverage, MemoryFreeKB: 1234,
-		RootDigest: hb.RootDigest, IntegrityLevel: "checked", Generation: 3,
+		RootDigest: hb.RootDigest, IntegrityLevel: "checked", Generation: 3, Remarks: hb.Remarks,
 	}
 	if diff := cmp.Diff(wantReport, *n.Report); diff != "" {
 		t.Error(diff)

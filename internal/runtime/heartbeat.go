@@ -101,11 +101,15 @@ func newHeartbeat(c Config, f Facts, s State) nodeapi.Heartbeat {
 	if s.Modules == nil {
 		s.Modules = map[string]string{}
 	}
-	return nodeapi.Heartbeat{
+	hb := nodeapi.Heartbeat{
 		BootID: f.BootID, AgentVersion: c.AgentVersion, Architecture: c.Architecture, UptimeSeconds: int64(f.Uptime / time.Second),
 		ModuleDigests: s.Modules, MountState: s.Mount, LoadAverage: f.LoadAverage, MemoryFreeKB: f.MemoryAvailableKB,
 		RootDigest: s.RootDigest, IntegrityLevel: s.Level, Generation: s.Generation,
 	}
+	if c.Remarks != nil {
+		hb.Remarks = c.Remarks()
+	}
+	return hb
 }
 
 // complain says once, until it changes, what a heartbeat can't report.

@@ -67,6 +67,10 @@ type Config struct {
 	State    StateSource
 	// Gate is nil where nothing is to be judged.
 	Gate Gate
+	// Beside are the other loops that run beside the heartbeats.
+	Beside []Loop
+	// Remarks returns what the operator should know of the node, each in a sentence; nil for nothing.
+	Remarks func() []string
 	// Proc is where procfs is; "" is /proc.
 	Proc string
 	// AgentVersion and Architecture are told to the platform; "" for Architecture is this binary's.
@@ -135,6 +139,11 @@ func (s *Service) Run(ctx context.Context) error {
 		p := newPulse(s.c.Timeout + grace)
 		pulses = append(pulses, p)
 		loops.Go(func() { s.judge(ctx, p) })
+	}
+	for _, l := range s.c.Beside {
+		p := newPulse(s.c.Timeout + grace)
+		pulses = append(pulses, p)
+		loops.Go(func() { s.beside(ctx, l, p) })
 	}
 	if s.c.Watchdog > 0 {
 		loops.Go(func() { s.watch(ctx, pulses) })

@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"context"
+	"fmt"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -52,6 +53,17 @@ func (s *Service) judge(ctx context.Context, p *pulse) {
 		}
 	}()
 	s.c.Gate.Run(ctx, s.reached.Load, p.within)
+}
+
+// beside runs a loop. A panic ends it and nothing else.
+func (s *Service) beside(ctx context.Context, l Loop, p *pulse) {
+	defer p.end()
+	defer func() {
+		if r := recover(); r != nil {
+			s.c.Log.Error("a loop panicked", "loop", fmt.Sprintf("%T", l), "panic", r, "stack", string(debug.Stack()))
+		}
+	}()
+	l.Run(ctx, p.within)
 }
 
 // watch tells the watchdog twice in its time that the loops turn, and stops telling it when one

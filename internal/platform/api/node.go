@@ -72,6 +72,14 @@ func checkHeartbeat(hb nodeapi.Heartbeat) error {
 	if hb.UptimeSeconds < 0 || hb.MemoryFreeKB < 0 || hb.Generation > math.MaxInt64 {
 		return invalid("uptime_seconds, memory_free_kb and generation can't be negative or beyond 63 bits")
 	}
+	if len(hb.Remarks) > nodeapi.MaxRemarks {
+		return invalid("more than %d remarks", nodeapi.MaxRemarks)
+	}
+	for _, remark := range hb.Remarks {
+		if err := checkText("a remark", remark, nodeapi.MaxBootText, false); err != nil {
+			return err
+		}
+	}
 	if len(hb.ModuleDigests) > maxDigests {
 		return invalid("module_digests of more than %d modules", maxDigests)
 	}

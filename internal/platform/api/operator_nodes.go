@@ -140,7 +140,7 @@ func (a *API) operatorView(ctx context.Context, node db.Node, modules []db.Modul
 	view.Report = &operatorapi.Report{
 		ReceivedAt: node.Report.ReceivedAt, AgeSeconds: int64(age / time.Second), BootID: hb.BootID, AgentVersion: hb.AgentVersion,
 		Architecture: hb.Architecture, UptimeSeconds: hb.UptimeSeconds, ModuleDigests: hb.ModuleDigests, MountState: string(hb.MountState),
-		LoadAverage: hb.LoadAverage, MemoryFreeKB: hb.MemoryFreeKB, RootDigest: hb.RootDigest, IntegrityLevel: hb.IntegrityLevel, Generation: hb.Generation,
+		LoadAverage: hb.LoadAverage, MemoryFreeKB: hb.MemoryFreeKB, RootDigest: hb.RootDigest, IntegrityLevel: hb.IntegrityLevel, Generation: hb.Generation, Remarks: hb.Remarks,
 	}
 	view.InStep = view.ExpectedRootDigest != "" && view.ExpectedRootDigest == hb.RootDigest
 	return view

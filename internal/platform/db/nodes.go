@@ -41,18 +41,18 @@ func (d *DB) CreateNode(ctx context.Context, name, architecture string) (Node, e
 const selectNodes = `SELECT n.id, n.name, n.architecture, n.state = 'active', n.created_at,
 	(SELECT count(*) FROM assignments a WHERE a.node_id = n.id),
 	r.received_at, r.boot_id, r.agent_version, r.architecture, r.uptime_seconds, r.module_digests, r.mount_state,
-	r.load_average, r.memory_free_kb, r.root_digest, r.integrity_level, r.generation
+	r.load_average, r.memory_free_kb, r.root_digest, r.integrity_level, r.generation, r.remarks
 	FROM nodes n LEFT JOIN reports r ON r.node_id = n.id `
 
 func scanNode(rows *sql.Rows, n *Node) error {
 	var created int64
 	var r struct {
-		received, uptime, memory, generation                            sql.NullInt64
-		boot, version, arch, digests, mount, load, root, integrityLevel sql.NullString
+		received, uptime, memory, generation                                     sql.NullInt64
+		boot, version, arch, digests, mount, load, root, integrityLevel, remarks sql.NullString
 	}
 	if err := rows.Scan(&n.ID, &n.Name, &n.Architecture, &n.Active, &created, &n.Modules,
 		&r.received, &r.boot, &r.version, &r.arch, &r.uptime, &r.digests, &r.mount,
-		&r.load, &r.memory, &r.root, &r.integrityLevel, &r.generation); err != nil {
+		&r.load, &r.memory, &r.root, &r.integrityLevel, &r.generation, &r.remarks); err != nil {
 		return err
 	}
 	n.CreatedAt = moment(created)
@@ -66,6 +66,9 @@ func scanNode(rows *sql.Rows, n *Node) error {
 	}}
 	if err := json.Unmarshal([]byte(r.digests.String), &n.Report.ModuleDigests); err != nil {
 		return fmt.Errorf("the module digests of node %s: %w", n.ID, err)
+	}
+	if err := json.Unmarshal([]byte(r.remarks.String), &n.Report.Remarks); err != nil {
+		return fmt.Errorf("the remarks of node %s: %w", n.ID, err)
 	}
 	return nil
 }
@@ -100,6 +103,10 @@ func (d *DB) Heartbeat(ctx context.Context, nodeID string, hb nodeapi.Heartbeat)
 	if hb.ModuleDigests == nil {
 		digests = []byte("{}")
 	}
+	remarks, err := json.Marshal(hb.Remarks)
+	if err != nil {
+		return err
+	}
 	return d.update(ctx, func(tx *sql.Tx) error {
 		var boot string
 		err := tx.QueryRowContext(ctx, "SELECT boot_id FROM reports WHERE node_id = ?", nodeID).Scan(&boot)
@@ -116,10 +123,10 @@ func (d *DB) Heartbeat(ctx context.Context, nodeID string, hb nodeapi.Heartbeat)
 			return err
 		}
 		_, err = tx.ExecContext(ctx, `INSERT OR REPLACE INTO reports (node_id, received_at, boot_id, agent_version, architecture,
-			uptime_seconds, module_digests, mount_state, load_average, memory_free_kb, root_digest, integrity_level, generation)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+			uptime_seconds, module_digests, mount_state, load_average, memory_free_kb, root_digest, integrity_level, generation, remarks)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 			nodeID, millis(d.now()), hb.BootID, hb.AgentVersion, hb.Architecture, hb.UptimeSeconds, string(digests), string(hb.MountState),
-			hb.LoadAverage, hb.MemoryFreeKB, hb.RootDigest, hb.IntegrityLevel, int64(hb.Generation))
+			hb.LoadAverage, hb.MemoryFreeKB, hb.RootDigest, hb.IntegrityLevel, int64(hb.Generation), string(remarks))
 		return err
 	})
 }
