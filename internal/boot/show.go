@@ -79,14 +79,21 @@ func (b *boot) printJournal(w io.Writer) {
 	}
 }
 
-// prober returns what asks the platform whether the node is to run something else than what it was
-// told last; nil where nobody can be asked.
+// prober returns what tells the platform that the machine waits, and asks it whether the node is to
+// run something else than what it was told last; nil where nobody can be asked.
 func (b *boot) prober() func(ctx context.Context) (bool, error) {
 	client, err := b.platform()
 	if err != nil {
 		return nil
 	}
+	reported := false
 	return func(ctx context.Context) (bool, error) {
+		if !reported {
+			// Once for each stay. A platform that doesn't take it is asked for modules all the same.
+			report := b.voice.journal.snapshot().Report()
+			report.Remarks = b.facts.Remarks
+			reported = client.BootReport(ctx, report) == nil
+		}
 		before := client.assigned
 		_, err := client.Modules(ctx)
 		return err == nil && before != "" && client.assigned != before, err
