@@ -177,6 +177,9 @@ func reap() {
 // middle of a write, and a machine that dies of a defect in us restart, unless it was told otherwise.
 func steadyKernel() {
 	_ = unix.Reboot(unix.LINUX_REBOOT_CMD_CAD_OFF)
+	// The kernel gathers randomness only while somebody waits for it (random(4)), which on a machine
+	// without a source takes seconds: better while there are other things to do.
+	go func() { _, _ = unix.Getrandom(make([]byte, 1), 0) }()
 	const path = "/proc/sys/kernel/panic"
 	if now, err := os.ReadFile(path); err == nil && strings.TrimSpace(string(now)) == "0" {
 		_ = os.WriteFile(path, []byte("10\n"), 0o644)

@@ -81,11 +81,11 @@ func (s *Store) VerifyObjects(ctx context.Context, digests []fsverity.Digest) (V
 
 // EnableVerity enables fs-verity on the objects that lack it, checks the digests that the kernel
 // computed, and puts that on the disk. Where kernel or filesystem have no fs-verity the error says so (see Verity).
+// A store that was opened for reading only is in order as long as no object lacks it.
 func (s *Store) EnableVerity(ctx context.Context, digests []fsverity.Digest) error {
-	if err := s.writable(); err != nil {
-		return err
-	}
-	if err := s.Verity(); err != nil {
+	if err := s.Verity(); err != nil && s.readOnly {
+		return s.writable()
+	} else if err != nil {
 		return err
 	}
 	var enabled atomic.Bool
@@ -113,6 +113,9 @@ func (s *Store) enableVerity(d fsverity.Digest) (bool, error) {
 	got, err := fsverity.Measure(f)
 	changed := errors.Is(err, fsverity.ErrNotEnabled)
 	if changed {
+		if err := s.writable(); err != nil {
+			return false, err
+		}
 		err = s.objects.Step("object:verity", func() error { return fsverity.Enable(f) })
 		if err == nil || errors.Is(err, fsverity.ErrAlreadyEnabled) {
 			got, err = fsverity.Measure(f)
