@@ -5,8 +5,6 @@ import (
 	"net/netip"
 	"slices"
 	"time"
-
-	"github.com/powernode/powernode-agent/internal/fault"
 )
 
 // take acts on what a keeper reports: it sets up a lease, or takes away one that has ended.
@@ -37,7 +35,7 @@ func (m *manager) replace(h *held, old **lease, r report) string {
 	if r.lease == nil {
 		text := ""
 		if r.err != nil {
-			text = fault.OneLine(r.err.Error())
+			text = r.err.Error()
 		}
 		if was != nil {
 			m.console.remark(fmt.Sprintf("network: %s lost %s: %s", h.link.name, was.address, text))
@@ -181,7 +179,7 @@ func (m *manager) writeResolv(s State) {
 		return
 	}
 	if err := writeResolvConf(m.options.ResolvConf, text); err != nil {
-		m.console.remark("network: " + fault.OneLine(err.Error()))
+		m.console.remark("network: " + err.Error())
 		return
 	}
 	m.resolv = text

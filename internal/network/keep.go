@@ -3,6 +3,7 @@ package network
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 )
 
@@ -102,7 +103,7 @@ func (k *keeper) hold(ctx context.Context, l **lease) error {
 		case ctx.Err() != nil:
 			return ctx.Err()
 		default:
-			reason = errors.Join(errEnded, err)
+			reason = fmt.Errorf("%w: %w", errEnded, err)
 		}
 	}
 }

@@ -24,7 +24,19 @@ var errNoLink error = unix.ENODEV
 // kernel is the system of the network namespace that the program runs in, by route netlink.
 type kernel struct{}
 
-func (kernel) links() ([]link, error) {
+// A list that changes while it is read comes with an error and is read again, this often at most.
+const dumpTries = 10
+
+func (k kernel) links() ([]link, error) {
+	for try := 1; ; try++ {
+		links, err := k.list()
+		if !errors.Is(err, netlink.ErrDumpInterrupted) || try == dumpTries {
+			return links, err
+		}
+	}
+}
+
+func (kernel) list() ([]link, error) {
 	all, err := netlink.LinkList()
 	if err != nil {
 		return nil, fmt.Errorf("list the network links: %w", err)

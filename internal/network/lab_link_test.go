@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net/netip"
-	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -52,7 +51,7 @@ func TestNoLinkAtAll(t *testing.T) {
 	if l == nil {
 		return
 	}
-	must(t, exec.Command("ip", "link", "add", "bridge0", "type", "bridge").Run()) // nothing to be waited for
+	must(t, netlink.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "bridge0"}})) // nothing to be waited for
 	n := l.start(Config{}, Options{Settle: time.Millisecond})
 	_, err := n.Wait(t.Context())
 	if err == nil || fault.KindOf(err) != fault.Retry || !strings.Contains(err.Error(), "no network link") {

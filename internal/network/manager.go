@@ -1,6 +1,7 @@
 package network
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/netip"
@@ -30,7 +31,10 @@ type manager struct {
 	resolv   string
 	reports  chan report
 	keepers  sync.WaitGroup
-	failed   error // the kernel can't be asked any more
+	failed   error // the kernel can't be asked
+	failures int   // so many times in a row
+	looked   time.Time
+	looks    int
 }
 
 // held is a link that the manager looks after.
@@ -58,8 +62,24 @@ func newManager(c Config, o Options, publish func(State, verdict)) *manager {
 	}
 }
 
-// A burst of events (a link with twenty addresses, a flood of advertisements) is looked at once.
-const coalesce = 5 * time.Millisecond
+// A burst of events (a link with twenty addresses) is looked at once. Where the looks themselves come
+// thick and fast (a flood of advertisements), it is slowly.
+const (
+	coalesce = 5 * time.Millisecond
+	slowly   = 200 * time.Millisecond
+	burst    = 30 // looks without a quiet second between them
+)
+
+// haste returns how long after an event the kernel is looked at.
+func (m *manager) haste(now time.Time) time.Duration {
+	if now.Sub(m.looked) > time.Second {
+		m.looks = 0
+	}
+	if m.looked, m.looks = now, m.looks+1; m.looks > burst {
+		return slowly
+	}
+	return coalesce
+}
 
 // Without events the kernel is asked this often.
 const poll = time.Second
@@ -89,7 +109,7 @@ func (m *manager) run(ctx context.Context) {
 			}
 			if !soon {
 				soon = true
-				look.Reset(coalesce)
+				look.Reset(m.haste(time.Now()))
 			}
 		case r := <-m.reports:
 			m.take(r)
@@ -108,9 +128,12 @@ func (m *manager) run(ctx context.Context) {
 	}
 }
 
+// One failure to ask the kernel may be a passing one, of memory for one.
+const maxFailures = 3
+
 // deaf is told once no events come any more.
 func (m *manager) deaf(err error) {
-	m.console.remark("network: " + fault.OneLine(err.Error()) + "; asking it every second instead")
+	m.console.remark("network: " + err.Error() + "; asking it every second instead")
 }
 
 // close ends the keepers, whose ctx has ended or will by this.
@@ -126,10 +149,13 @@ func (m *manager) close() {
 func (m *manager) step(ctx context.Context) time.Duration {
 	links, err := m.system.links()
 	if err != nil {
-		m.failed = err
-		return m.judge()
+		if m.failures++; m.failures > maxFailures {
+			m.failed = err
+			return cmp.Or(m.judge(), poll)
+		}
+		return slowly
 	}
-	m.failed = nil
+	m.failed, m.failures = nil, 0
 	if lo := slices.IndexFunc(links, func(l link) bool { return l.loopback }); lo >= 0 && !links[lo].up {
 		m.attempt("lo", "switch it on", m.system.up(links[lo].index))
 	}
@@ -183,7 +209,7 @@ func (m *manager) chooseAnywhere(links []link) {
 // has gone meanwhile is no news: the next step finds out.
 func (m *manager) attempt(name, what string, err error) bool {
 	if err != nil && !errors.Is(err, errNoLink) {
-		m.console.remark("network: " + fault.OneLine(name+": "+what+": "+err.Error()))
+		m.console.remark("network: " + name + ": " + what + ": " + err.Error())
 	}
 	return err == nil
 }

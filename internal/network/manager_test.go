@@ -20,6 +20,7 @@ type fakeSystem struct {
 	mu       sync.Mutex
 	all      []link
 	did      []string
+	lists    int
 	events   chan event
 	watchErr error
 	listErr  error
@@ -32,6 +33,7 @@ func (f *fakeSystem) watch() (<-chan event, func(), error) {
 func (f *fakeSystem) links() ([]link, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.lists++
 	out := slices.Clone(f.all)
 	for i := range out {
 		out[i].addrs = slices.Clone(out[i].addrs)
@@ -180,7 +182,7 @@ func TestLeaseIsSetUpProlongedAndTakenAway(t *testing.T) {
 		if got := sys.done(); !strings.HasSuffix(got, "\neth0 -10.0.0.7/24") || n.State().Usable {
 			t.Errorf("did:\n%s\n%+v", got, n.State())
 		}
-		if !strings.Contains(console(), "network: eth0 lost 10.0.0.7/24: the lease has ended; nobody answers") {
+		if !strings.Contains(console(), "network: eth0 lost 10.0.0.7/24: the lease has ended: nobody answers") {
 			t.Errorf("the console:\n%s", console())
 		}
 	})
@@ -213,6 +215,20 @@ func TestNoEventsFromTheKernel(t *testing.T) {
 		}
 		if !strings.Contains(console(), "no netlink; asking it every second instead") {
 			t.Errorf("the console:\n%s", console())
+		}
+	})
+}
+
+func TestFloodOfEventsIsSlowedDown(t *testing.T) {
+	sys := &fakeSystem{all: []link{eth0}}
+	bubble(t, sys, &fakeServer{}, func(t *testing.T, _ *Network, _ func() string) {
+		begun := time.Now()
+		for time.Since(begun) < time.Minute {
+			sys.set(func(*fakeSystem) {})
+			time.Sleep(time.Millisecond)
+		}
+		if sys.lists > burst+2+60*int(time.Second/slowly) {
+			t.Errorf("%d looks in a minute", sys.lists)
 		}
 	})
 }

@@ -1,6 +1,10 @@
 package network
 
-import "time"
+import (
+	"time"
+
+	"github.com/powernode/powernode-agent/internal/fault"
+)
 
 // speaker talks to the console at a pace that a person can follow: what is waited for when it changes,
 // twice a second at most, the last word of each half second, so that a network which is up at once is
@@ -26,7 +30,7 @@ func (s *speaker) say(now time.Time, line string, urgent bool) {
 		s.pending = ""
 	case urgent || now.Sub(s.at) >= pace:
 		s.last, s.at, s.pending = line, now, ""
-		s.to(line)
+		s.to(fault.OneLine(line))
 	default:
 		s.pending = line
 	}
@@ -53,6 +57,6 @@ func (s *speaker) flush(now time.Time) {
 func (s *speaker) remark(line string) {
 	if len(s.said) < maxRemarks && len(appendNew(s.said, maxRemarks, line)) > len(s.said) {
 		s.said = append(s.said, line)
-		s.to(line)
+		s.to(fault.OneLine(line))
 	}
 }
