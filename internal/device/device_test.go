@@ -388,3 +388,35 @@ func FuzzSpec(f *testing.F) {
 		}
 	})
 }
+
+// TestListenerHearsTheKernel has the kernel repeat an event (Documentation/ABI/testing/sysfs-uevent).
+func TestListenerHearsTheKernel(t *testing.T) {
+	l, err := Listen()
+	if err != nil {
+		t.Skipf("no netlink for the kernel's events here: %v", err)
+	}
+	const null = "/sys/class/mem/null/uevent"
+	if err := os.WriteFile(null, []byte("change"), 0); err != nil {
+		l.Close()
+		t.Skipf("the kernel can't be asked for an event: %v", err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	e, err := l.Next(ctx)
+	for err == nil && e.DevPath != "/devices/virtual/mem/null" { // the machine's other events
+		e, err = l.Next(ctx)
+	}
+	if ctx.Err() != nil {
+		l.Close()
+		t.Skip("the kernel's events don't reach this network namespace")
+	}
+	if err != nil || e.Action != "change" || e.Subsystem != "mem" || e.Env["DEVNAME"] != "null" {
+		t.Errorf("%+v, %v", e, err)
+	}
+	appeared := l.Modaliases(t.Context())
+	if err := l.Close(); err != nil {
+		t.Error(err)
+	}
+	for range appeared {
+	}
+}

@@ -94,3 +94,27 @@ func (l *Listener) Next(ctx context.Context) (Event, error) {
 		}
 	}
 }
+
+// Modaliases returns the modaliases of the devices that appear from now on, for the loading of their
+// drivers. It is closed when ctx ends or the listener is closed; nobody else calls Next meanwhile.
+func (l *Listener) Modaliases(ctx context.Context) <-chan string {
+	appeared := make(chan string)
+	go func() {
+		defer close(appeared)
+		for {
+			e, err := l.Next(ctx)
+			if err != nil && !errors.Is(err, ErrLost) {
+				return
+			}
+			if err != nil || e.Action != "add" || e.Env["MODALIAS"] == "" {
+				continue
+			}
+			select {
+			case appeared <- e.Env["MODALIAS"]:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return appeared
+}

@@ -3,6 +3,7 @@ package device
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -58,7 +59,7 @@ func Probe(r io.ReaderAt) (Superblock, error) {
 // readUpTo fills buf from offset as far as there is something.
 func readUpTo(r io.ReaderAt, buf []byte, offset int64) (int, error) {
 	n, err := r.ReadAt(buf, offset)
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		return n, fmt.Errorf("read %d bytes at %d: %w", len(buf), offset, err)
 	}
 	return n, nil

@@ -107,7 +107,7 @@ func (o Options) wake(ctx context.Context) <-chan struct{} {
 		return wake
 	}
 	go func() {
-		defer events.Close()
+		defer func() { _ = events.Close() }()
 		for {
 			e, err := events.Next(ctx)
 			if err != nil && !errors.Is(err, ErrLost) {

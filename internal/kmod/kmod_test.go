@@ -152,10 +152,16 @@ func TestCompressedModules(t *testing.T) {
 		var b bytes.Buffer
 		var w io.WriteCloser = gzip.NewWriter(&b)
 		if ext == ".zst" {
-			w, _ = zstd.NewWriter(&b)
+			z, err := zstd.NewWriter(&b)
+			if err != nil {
+				t.Fatal(err)
+			}
+			w = z
 		}
-		io.WriteString(w, "erofs")
-		w.Close()
+		_, err := io.WriteString(w, "erofs")
+		if err := errors.Join(err, w.Close()); err != nil {
+			t.Fatal(err)
+		}
 		return b.String()
 	}
 	for ext, content := range map[string]string{".xz": "not looked at", ".gz": packed(".gz"), ".zst": packed(".zst")} {

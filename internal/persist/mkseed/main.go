@@ -9,6 +9,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"log"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -36,8 +37,8 @@ const extended = "resize=2147483647,hash_seed=00000000-0000-0000-0000-0000000000
 
 func main() {
 	if err := run(); err != nil {
-		fmt.Fprintln(os.Stderr, "mkseed:", err)
-		os.Exit(1)
+		log.SetFlags(0)
+		log.Fatalln("mkseed:", err)
 	}
 }
 
