@@ -144,10 +144,18 @@ func TestSpeakerKeepsPace(t *testing.T) {
 	if got := strings.Join(said, ""); got != "bdodd" {
 		t.Errorf("said %q", said)
 	}
+	for i := range 600 { // ten minutes of a link that flaps every second
+		s.say(at(10000+1000*i), strings.Repeat("f", i%2+1), false)
+		s.due(at(10000 + 1000*i))
+	}
+	if len(said) > chatty+14 {
+		t.Errorf("said %d lines", len(said))
+	}
+	said = nil
 	for i := range 200 {
 		s.remark(strings.Repeat("x", i))
 	}
-	if len(said) > 2+maxRemarks {
+	if len(said) > maxRemarks {
 		t.Errorf("said %d lines", len(said))
 	}
 }

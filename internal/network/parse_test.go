@@ -124,8 +124,14 @@ func TestParseRefuses(t *testing.T) {
 
 func TestParseSeveral(t *testing.T) {
 	got, err := Parse([]Param{
-		{"root", "x"}, {"ip", "eth0:dhcp"}, {"ip", "off"}, {"nameserver", "[2001:db8::53]"}, {"nameserver", "192.0.2.53"},
-		{"bootdev", "eth0"}, {"BOOTIF", "01-52-54-00-AB-CD-EF"}, {"ip", "eth1:auto6"},
+		{"root", "x"},
+		{"ip", "eth0:dhcp"},
+		{"ip", "off"},
+		{"nameserver", "[2001:db8::53]"},
+		{"nameserver", "192.0.2.53"},
+		{"bootdev", "eth0"},
+		{"BOOTIF", "01-52-54-00-AB-CD-EF"},
+		{"ip", "eth1:auto6"},
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -7,29 +7,41 @@ import (
 )
 
 // speaker talks to the console at a pace that a person can follow: what is waited for when it changes,
-// twice a second at most, the last word of each half second, so that a network which is up at once is
-// one line; and each remark once.
+// twice a second at most and once a minute after a while, the last word of each such time, so that a
+// network which is up at once is one line; and each remark once.
 type speaker struct {
 	to      func(string)
 	last    string
 	at      time.Time
 	pending string
+	lines   int // said by say
 	said    []string
 }
 
 const (
 	pace = 500 * time.Millisecond
+	// After so many lines something flaps, or somebody plays; a person at the console wants to work.
+	chatty   = 30
+	slowPace = time.Minute
 	// maxRemarks bounds what a hostile server can fill a console with.
 	maxRemarks = 64
 )
+
+func (s *speaker) pace() time.Duration {
+	if s.lines > chatty {
+		return slowPace
+	}
+	return pace
+}
 
 // say speaks line now or when the pace allows. urgent lines don't wait.
 func (s *speaker) say(now time.Time, line string, urgent bool) {
 	switch {
 	case line == s.last || line == "":
 		s.pending = ""
-	case urgent || now.Sub(s.at) >= pace:
+	case urgent || now.Sub(s.at) >= s.pace():
 		s.last, s.at, s.pending = line, now, ""
+		s.lines++
 		s.to(fault.OneLine(line))
 	default:
 		s.pending = line
@@ -41,7 +53,7 @@ func (s *speaker) due(now time.Time) time.Duration {
 	if s.pending == "" {
 		return 0
 	}
-	if wait := pace - now.Sub(s.at); wait > 0 {
+	if wait := s.pace() - now.Sub(s.at); wait > 0 {
 		return wait
 	}
 	s.flush(now)
