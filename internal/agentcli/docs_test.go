@@ -15,6 +15,7 @@ import (
 	"github.com/powernode/powernode-agent/internal/boot"
 	"github.com/powernode/powernode-agent/internal/mount"
 	"github.com/powernode/powernode-agent/internal/oracle"
+	"github.com/powernode/powernode-agent/internal/reconcile"
 	"github.com/powernode/powernode-agent/internal/store"
 )
 
@@ -25,6 +26,8 @@ var shapes = map[string]reflect.Type{
 	"status":            reflect.TypeFor[statusDoc](),
 	"introspect":        reflect.TypeFor[introspectDoc](),
 	"verify":            reflect.TypeFor[verifyDoc](),
+	"update":            reflect.TypeFor[updateDoc](),
+	"damage":            reflect.TypeFor[reconcile.Damage](),
 	"enroll":            reflect.TypeFor[enrollDoc](),
 	"generation module": reflect.TypeFor[store.GenerationModule](),
 	"mount id":          reflect.TypeFor[mount.ID](),

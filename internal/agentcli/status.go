@@ -1,11 +1,13 @@
 package agentcli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"path/filepath"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -15,6 +17,7 @@ import (
 	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/fsverity"
 	"github.com/powernode/powernode-agent/internal/mount"
+	"github.com/powernode/powernode-agent/internal/reconcile"
 	"github.com/powernode/powernode-agent/internal/store"
 )
 
@@ -38,7 +41,10 @@ type statusDoc struct {
 	// tried and isn't any more.
 	Trial      *trialDoc  `json:"trial,omitempty"`
 	LastFailed *failedDoc `json:"last_failed,omitempty"`
-	Remarks    []string   `json:"remarks,omitempty"`
+	// Damage is what of the generation isn't as it was signed; Checked says that all of it was read.
+	Damage  []reconcile.Damage `json:"damage,omitempty"`
+	Checked *checkedDoc        `json:"checked,omitempty"`
+	Remarks []string           `json:"remarks,omitempty"`
 }
 
 // upperDoc is how full the writable layer is.
@@ -49,29 +55,43 @@ type upperDoc struct {
 
 func statusCommand(app *cli.App) *cobra.Command {
 	var stateDir string
+	var check bool
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show what is mounted, against what should be",
 		Long: `Show what is mounted as "/", read from the kernel's own tables, against the current generation, or
-against the one that this boot tries. The exit code is 0 when they are in step and 8 when they
-aren't, or when the generation isn't found good yet.`,
+against the one that this boot tries. A file that the kernel refused to read because it is damaged
+(fs-verity) is named with its module; --check reads every byte of every module, which finds what
+nobody has read yet.
+
+The exit code is 0 when they are in step, 2 when something is damaged, and 8 when they aren't in
+step for another reason, or when the generation isn't found good yet.`,
 		Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
-			doc, err := readStatus("/", stateDir)
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			doc, err := readStatus(cmd.Context(), "/", stateDir, check)
 			if err != nil {
 				return err
 			}
 			if err := app.Print(doc, doc.table); err != nil {
 				return err
 			}
-			if !doc.InStep {
-				return cli.ExitStatus(cli.ExitPartial)
-			}
-			return nil
+			return doc.exit()
 		},
 	}
 	stateFlag(cmd, &stateDir)
+	cmd.Flags().BoolVar(&check, "check", false, "read every byte of every module, which takes a while")
 	return cmd
+}
+
+// exit returns the status as an exit code.
+func (d statusDoc) exit() error {
+	switch {
+	case len(d.Damage) > 0:
+		return cli.ExitStatus(cli.ExitVerify)
+	case !d.InStep:
+		return cli.ExitStatus(cli.ExitPartial)
+	}
+	return nil
 }
 
 // stateFlag adds the flag that names the directory of record.
@@ -90,7 +110,7 @@ func openStore(dir string) (*store.Store, error) {
 
 // readStatus gathers the status. Only a store that can't be read at all is an error; everything
 // else that is wrong is in the answer.
-func readStatus(root, stateDir string) (statusDoc, error) {
+func readStatus(ctx context.Context, root, stateDir string, check bool) (statusDoc, error) {
 	st, err := openStore(stateDir)
 	if err != nil {
 		return statusDoc{}, err
@@ -137,6 +157,13 @@ func readStatus(root, stateDir string) (statusDoc, error) {
 	if !doc.RootDigest.IsZero() && !doc.RecordRootDigest.IsZero() && doc.RootDigest != doc.RecordRootDigest {
 		reason("root %s is mounted, and generation %d is %s", doc.RootDigest, doc.Generation, doc.RecordRootDigest)
 	}
+	runs := doc.Generation
+	if facts.Generation != 0 {
+		runs = facts.Generation
+	}
+	if err := doc.damage(ctx, st, runs, check); err != nil {
+		return statusDoc{}, err
+	}
 	doc.InStep = len(doc.Reasons) == 0
 	return doc, nil
 }
@@ -177,6 +204,9 @@ func (d statusDoc) table(w io.Writer) error {
 		pairs = append(pairs, [2]string{"writable layer", cli.Bytes(d.Upper.UsedBytes) + " of " + cli.Bytes(d.Upper.TotalBytes)})
 	}
 	pairs = append(pairs, d.trialRows()...)
+	if c := d.Checked; c != nil && len(d.Damage) == 0 {
+		pairs = append(pairs, [2]string{"checked", fmt.Sprintf("%d modules whole in %s, nothing is damaged", c.Modules, time.Duration(c.Millis)*time.Millisecond)})
+	}
 	for _, r := range d.Reasons {
 		pairs = append(pairs, [2]string{"because", r})
 	}

@@ -69,6 +69,8 @@ func (k *Keeper) Run(ctx context.Context, alive func(time.Duration)) {
 		return
 	}
 	defer l.close()
+	// A read that waits for the kernel ends with ctx, not with its own deadline.
+	defer context.AfterFunc(ctx, l.close)()
 	told := make(map[Corruption]bool)
 	// due is when to look at what was told; zero while there is nothing to look at.
 	var due time.Time
@@ -84,6 +86,8 @@ func (k *Keeper) Run(ctx context.Context, alive func(time.Duration)) {
 				told[c] = true
 				due = time.Now().Add(k.Settle)
 			}
+		case ctx.Err() != nil:
+			return
 		case errors.Is(err, os.ErrDeadlineExceeded):
 		case errors.Is(err, io.EOF):
 			// A file in the place of the device has an end.

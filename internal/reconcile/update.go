@@ -54,9 +54,11 @@ type Update struct {
 	Expected fsverity.Digest `json:"expected_root_digest"`
 	Changes  []Change        `json:"changes"`
 	// Failed are the modules that can't be used, and what takes their places.
-	Failed  []Failure `json:"failed,omitempty"`
-	Pulled  Pulled    `json:"pulled"`
-	Remarks []string  `json:"remarks,omitempty"`
+	Failed []Failure `json:"failed,omitempty"`
+	Pulled Pulled    `json:"pulled"`
+	// Mended are modules that were damaged in the store and are whole again.
+	Mended  []string `json:"mended,omitempty"`
+	Remarks []string `json:"remarks,omitempty"`
 }
 
 // Change is one difference between the current generation and what is wanted.
@@ -133,6 +135,9 @@ func (r *Reconciler) Update(ctx context.Context, o UpdateOptions) (*Update, erro
 	}
 	u.compare(current, parts)
 	if done, err := r.asItIs(known, current, parts, o, u); done || err != nil {
+		if err == nil && !o.DryRun && u.Generation == current.Number {
+			err = r.healCurrent(ctx, current, u)
+		}
 		return u, err
 	}
 	if o.DryRun {
@@ -140,6 +145,15 @@ func (r *Reconciler) Update(ctx context.Context, o UpdateOptions) (*Update, erro
 		return u, nil
 	}
 	return u, r.stage(ctx, known, current, parts, o, u)
+}
+
+// healCurrent mends what runs where nothing else is wanted.
+func (r *Reconciler) healCurrent(ctx context.Context, current store.Generation, u *Update) error {
+	mended, err := r.Heal(ctx, current)
+	for _, m := range mended {
+		u.Mended = append(u.Mended, m.String())
+	}
+	return err
 }
 
 func (u *Update) expect(list *nodeapi.ModuleList) {
@@ -279,7 +293,7 @@ func (r *Reconciler) stage(ctx context.Context, known trial.Input, current store
 		proven, kept = append(proven, got), append(kept, p)
 	}
 	for _, m := range r.mended {
-		u.Remarks = append(u.Remarks, m.String())
+		u.Mended = append(u.Mended, m.String())
 	}
 	if len(kept) < len(parts) || len(proven) == 0 || !slices.EqualFunc(parts, kept, func(a, b part) bool { return a.record() == b.record() }) {
 		u.compare(current, kept)

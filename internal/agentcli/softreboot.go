@@ -1,0 +1,112 @@
+package agentcli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/powernode/powernode-agent/internal/boot"
+	"github.com/powernode/powernode-agent/internal/fault"
+	"github.com/powernode/powernode-agent/internal/fsverity"
+	"github.com/powernode/powernode-agent/internal/health"
+	"github.com/powernode/powernode-agent/internal/health/guard"
+	"github.com/powernode/powernode-agent/internal/health/restart"
+	"github.com/powernode/powernode-agent/internal/rootfs"
+	"github.com/powernode/powernode-agent/internal/store"
+	"github.com/powernode/powernode-agent/internal/trial"
+)
+
+// softReboot makes the root of a staged generation beside the one that runs, counts the attempt, has a
+// guard watch it, and tells systemd to go on in it.
+func (f *updateFlags) softReboot(ctx context.Context, generation uint64) error {
+	st, unlock, err := f.open()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	facts, err := boot.ReadFacts("/")
+	if err != nil {
+		return err
+	}
+	g, err := st.Generation(generation)
+	if err != nil {
+		return err
+	}
+	candidate, err := candidateOf(st, generation)
+	if err != nil {
+		return err
+	}
+	spec := rootfs.Spec{
+		Store: st, RootDigest: g.RootDigest, Level: facts.Level, Persist: boot.PersistInRoot, PersistReadOnly: facts.Persist.ReadOnly,
+		Upper: rootfs.Upper{Kind: facts.Root.Upper}, Etc: facts.Root.Etc,
+	}
+	next := nextFacts(facts, g, candidate)
+	spec.Remark = func(text, hint string) {
+		if hint != "" {
+			text += "; " + hint
+		}
+		next.Remarks = append(next.Remarks, text)
+	}
+	root, err := rootfs.MakeNext(ctx, boot.RunDir, spec, func(r *rootfs.Root) ([]byte, error) {
+		next.Mount, next.Root = r.ID(), r.Facts()
+		return json.MarshalIndent(next, "", "  ")
+	})
+	attempt := candidate.Begin(time.Now(), facts.Journal.BootID)
+	if unfit, ok := errors.AsType[*rootfs.Unfit](err); ok {
+		attempt.Failed, attempt.FailedAt = fault.OneLine(unfit.Error()), time.Now().UTC()
+		return errors.Join(fault.New(fault.Refuse, fault.Service, fault.HintOf(err), "generation %d can't run: %w", generation, err), st.PutTrial(attempt))
+	}
+	if err != nil {
+		return err
+	}
+	if err := st.PutTrial(attempt); err != nil {
+		root.Unmake()
+		return errors.Join(err, rootfs.DropNext(boot.RunDir))
+	}
+	return goOn(ctx, facts.Health.Timeout())
+}
+
+// goOn has systemd go on in the next root. Where it doesn't, everything is as before, but that the
+// attempt was counted.
+func goOn(ctx context.Context, timeout time.Duration) error {
+	// What the gate said of the root that runs is no word on the next one.
+	_ = os.Remove(boot.RunDir + "/" + health.ReportName)
+	_, err := guard.Start(guard.Spec{Agent: boot.AgentPath, RunDir: boot.RunDir, After: timeout + guard.Margin})
+	if err == nil {
+		err = restart.Machine{}.Now(ctx, restart.Soft)
+	}
+	if err != nil {
+		_ = guard.Say(boot.RunDir, guard.Stays, "the soft-reboot didn't begin")
+		err = errors.Join(err, rootfs.DropNext(boot.RunDir))
+	}
+	return err
+}
+
+// candidateOf returns the attempt that the next start is at a staged generation.
+func candidateOf(st *store.Store, generation uint64) (trial.Candidate, error) {
+	in, err := trial.Read(st)
+	for _, c := range trial.Order(in) {
+		if c.Generation == generation && c.IsTrial {
+			return c, nil
+		}
+	}
+	return trial.Candidate{}, errors.Join(fault.New(fault.Refuse, fault.Service, "run powernode-agent update --retry",
+		"generation %d isn't staged to be tried", generation), err)
+}
+
+// nextFacts are the facts of the boot once it goes on in the next root.
+func nextFacts(f boot.Facts, g store.Generation, c trial.Candidate) boot.Facts {
+	f.BootedAt, f.Generation, f.RootDigest = time.Now().UTC(), g.Number, g.RootDigest
+	f.Refused, f.Remarks, f.Pulled, f.ExpectedRootDigest = "", nil, boot.Pulled{}, fsverity.Digest{}
+	f.Files, f.Shared, f.Conflict = 0, 0, 0
+	f.Journal.Generation = g.Number
+	f.Health.Trial, f.Health.Attempt, f.Health.Attempts = true, c.Attempt, c.Attempts
+	f.Health.HandedOverSeconds, f.Health.PlatformReached = int64(health.Uptime()/time.Second), true
+	if !strings.HasPrefix(f.StateDir, boot.PersistInRoot) {
+		f.StateDir = boot.StateDir(boot.PersistInRoot)
+	}
+	return f
+}
