@@ -39,10 +39,6 @@ func (b *boot) findPersist(ctx context.Context) (string, error) {
 	}
 	b.persistDir = p.Path
 	b.persist = Persist{Kind: p.Kind, Device: p.Device, FSType: p.FSType, ReadOnly: p.ReadOnly}
-	if p.Kind == persist.Memory {
-		b.remark("this machine has no disk to keep anything on: it works from memory, and what it learns is gone with the boot",
-			"give it one with a file system labelled "+persist.Label)
-	}
 	return b.persistWords(), nil
 }
 

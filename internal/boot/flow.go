@@ -91,7 +91,7 @@ func (b *boot) undo() {
 	}
 	b.dropPlatform()
 	b.plan, b.proven, b.composition, b.generation = plan{}, nil, nil, store.Generation{}
-	b.facts.Mount, b.facts.Generation, b.facts.Remarks, b.facts.Refused = mount.ID{}, 0, nil, ""
+	b.facts.Mount, b.facts.Generation, b.facts.Refused = mount.ID{}, 0, ""
 }
 
 // dropPlatform forgets the connections; the credentials may be others the next time.

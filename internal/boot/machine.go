@@ -2,6 +2,7 @@ package boot
 
 import (
 	"context"
+	"errors"
 	"io"
 	"os"
 	"os/exec"
@@ -53,11 +54,13 @@ func (m *machine) run(ctx context.Context) error {
 			return err
 		}
 		act := m.recover(ctx, err)
-		from = m.resumeAt(err)
-		switch {
-		case act == continueBoot:
+		switch act {
+		case continueBoot:
 			from = m.course.index(stageOf(err))
-		case act != retryBoot:
+		case retryBoot:
+			m.undo()
+			from = m.resumeAt(err)
+		default:
 			m.failed(err, Ended)
 			m.down(act)
 			return err
@@ -79,7 +82,9 @@ func (m *machine) attempt(ctx context.Context, from int) (err error) {
 		}
 		return "", m.switchTo()
 	})
-	m.undo()
+	if !errors.Is(err, errBreak) {
+		m.undo()
+	}
 	return err
 }
 

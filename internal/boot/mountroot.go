@@ -108,7 +108,7 @@ func (b *boot) begin() error {
 		}
 	}
 	b.running, b.generation = c, b.generationOf(c.Generation)
-	if !c.IsTrial {
+	if !c.IsTrial || b.persist.ReadOnly {
 		return nil
 	}
 	return b.store.PutTrial(c.Begin(b.config.Now(), b.voice.journal.doc.BootID))
@@ -155,12 +155,15 @@ func (e *rejected) Unwrap() error { return e.error }
 
 // condemn records that a generation can't run, so that it isn't tried again.
 func (b *boot) condemn(c trial.Candidate, reason error) {
+	b.reject(c.Generation, reason)
+	if b.persist.ReadOnly {
+		return
+	}
 	t := c.Begin(b.config.Now(), b.voice.journal.doc.BootID)
 	t.Failed, t.FailedAt = oneLine(reason), b.config.Now().UTC()
 	if err := b.store.PutTrial(t); err != nil {
 		b.remark(err.Error(), "")
 	}
-	b.reject(c.Generation, reason)
 }
 
 // good makes the mounted generation the current one where being able to start is all that is asked.

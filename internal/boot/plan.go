@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"slices"
 
 	"github.com/powernode/powernode-agent/internal/assemble"
 	"github.com/powernode/powernode-agent/internal/fault"
@@ -52,8 +53,23 @@ func (b *boot) input() trial.Input {
 	return in
 }
 
-// candidates returns the generations that may be booted, best first.
-func (b *boot) candidates() []trial.Candidate { return trial.Order(b.input()) }
+// candidates returns the generations that may be booted, best first. On a disk that can only be read no
+// attempt can be counted, so that what is known to be good comes first there.
+func (b *boot) candidates() []trial.Candidate {
+	list := trial.Order(b.input())
+	if b.persist.ReadOnly {
+		slices.SortStableFunc(list, func(x, y trial.Candidate) int {
+			switch {
+			case x.IsTrial == y.IsTrial:
+				return 0
+			case y.IsTrial:
+				return -1
+			}
+			return 1
+		})
+	}
+	return list
+}
 
 // asked returns the candidate that the operator named on the kernel command line, if it may be booted.
 func (b *boot) asked() (trial.Candidate, bool) {
@@ -141,7 +157,9 @@ func (b *boot) remark(text, hint string) {
 	if hint != "" {
 		text += "; " + hint
 	}
-	b.facts.Remarks = append(b.facts.Remarks, text)
+	if !slices.Contains(b.facts.Remarks, text) {
+		b.facts.Remarks = append(b.facts.Remarks, text)
+	}
 	b.voice.say("          remark: %s", text)
 }
 

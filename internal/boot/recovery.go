@@ -137,11 +137,14 @@ func (r *recovery) explain() {
 	if hint := fault.HintOf(r.cause); hint != "" {
 		r.voice.say("What to do: %s.", hint)
 	}
-	if r.rounds < lastResort {
-		r.voice.say("It tries again by itself in %s, and as soon as the platform assigns something else. Type help for what can be done here.", pause(r.rounds))
-	} else {
-		r.voice.say("It is restarted in %s. Type help for what can be done here.", pause(r.rounds))
+	next := "tries again by itself in " + pause(r.rounds).String()
+	if r.rounds >= lastResort {
+		next = "is restarted in " + pause(r.rounds).String()
 	}
+	if r.probe != nil {
+		next += ", or goes on as soon as the platform assigns something else"
+	}
+	r.voice.say("It %s. Type help for what can be done here.", next)
 	for _, name := range []string{"node", "network"} {
 		r.print(name)
 	}

@@ -292,3 +292,36 @@ func TestAMachineIsTakenDown(t *testing.T) {
 		}
 	})
 }
+
+// TestABreakKeepsWhatWasDone: going on from it runs the stage that it stopped before, and none again.
+func TestABreakKeepsWhatWasDone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var ran []string
+		stage := func(name string) Stage {
+			return Stage{name, time.Minute, func(context.Context) (string, error) { ran = append(ran, name); return "", nil }}
+		}
+		m, _ := fakeMachine(io.Discard, stage("identify"), stage("compose"), stage("mount"))
+		m.course.breakAt = "mount"
+		m.plan.unfit = map[uint64]string{1: "kept"}
+		in, out, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer in.Close()
+		fmt.Fprintln(out, "continue")
+		out.Close()
+		m.console = func() *terminal { return newTerminal(in) }
+		ctx, cancel := context.WithCancel(t.Context())
+		m.switchTo = func() error {
+			if m.plan.unfit[1] != "kept" {
+				t.Error("the plan is gone")
+			}
+			cancel()
+			return errors.New("over")
+		}
+		_ = m.run(ctx)
+		if got := strings.Join(ran, " "); got != "identify compose mount" {
+			t.Errorf("ran %s", got)
+		}
+	})
+}

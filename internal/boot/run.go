@@ -44,7 +44,11 @@ func Run(ctx context.Context, config Config) error {
 		return err
 	}
 	if b.mode == Sysroot {
-		return b.leaveRoot()
+		err := b.leaveRoot()
+		if err != nil {
+			b.undo()
+		}
+		return err
 	}
 	return b.handOver()
 }
