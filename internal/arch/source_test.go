@@ -3,9 +3,11 @@ package arch
 import (
 	"go/parser"
 	"go/token"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -59,5 +61,33 @@ func TestModuleFileHasNoReplacement(t *testing.T) {
 	}
 	if regexp.MustCompile(`(?m)^\s*replace\b`).Match(text) {
 		t.Error("go.mod replaces a module: what is built must be what the module proxy serves")
+	}
+}
+
+// TestProductsCanNotBeKilledAtAWrite: what ends a machine at a labelled operation is in no program as it
+// is built for anybody, because nothing but the tests names its build tag.
+func TestProductsCanNotBeKilledAtAWrite(t *testing.T) {
+	const tag = "powernode_" + "killpoints"
+	root := oracle.Root(t)
+	for _, p := range list(t, "./internal/durable") {
+		if slices.Contains(p.GoFiles, "killpoint.go") || !slices.Contains(p.GoFiles, "reach.go") {
+			t.Errorf("an ordinary build of %s is of %v", p.ImportPath, p.GoFiles)
+		}
+	}
+	allowed := []string{"internal/durable/killpoint.go", "internal/durable/reach.go"}
+	for _, dir := range []string{"cmd", "internal", "packaging", "scripts", "initramfs", "Makefile"} {
+		err := filepath.WalkDir(filepath.Join(root, dir), func(path string, d fs.DirEntry, err error) error {
+			if err != nil || !d.Type().IsRegular() {
+				return err
+			}
+			text, err := os.ReadFile(path)
+			if rel, _ := filepath.Rel(root, path); strings.Contains(string(text), tag) && !slices.Contains(allowed, rel) {
+				t.Errorf("%s names the build tag %s", rel, tag)
+			}
+			return err
+		})
+		if err != nil {
+			t.Error(err)
+		}
 	}
 }

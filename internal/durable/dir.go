@@ -108,6 +108,7 @@ func (d *Dir) MakeSub(name string, perm fs.FileMode, what string) (*Dir, error) 
 
 // Step runs one operation under its label: the hook first, then do.
 func (d *Dir) Step(op string, do func() error) error {
+	Reach(op)
 	if d.hook != nil {
 		if err := d.hook(op); err != nil {
 			return fmt.Errorf("%s in %s: %w", op, d.path, err)

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/powernode/powernode-agent/internal/device"
+	"github.com/powernode/powernode-agent/internal/durable"
 	"github.com/powernode/powernode-agent/internal/mount"
 )
 
@@ -142,6 +143,7 @@ func probe(path string) (device.Superblock, error) {
 }
 
 func (o Options) hook(op string) error {
+	durable.Reach("persist:" + op)
 	if o.Hook == nil {
 		return nil
 	}

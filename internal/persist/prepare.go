@@ -56,6 +56,7 @@ type disk interface {
 // that is known to be unfinished, or a complete file system, with or without the mark.
 func prepare(ctx context.Context, d disk, s *seed, hook durable.Hook) error {
 	step := func(op string, do func() error) error {
+		durable.Reach("persist:" + op)
 		if hook != nil {
 			if err := hook("persist:" + op); err != nil {
 				return err

@@ -121,6 +121,8 @@ func do(r request) (answer, error) {
 		return answer{Stdout: string(text)}, err
 	case "write":
 		return answer{}, os.WriteFile(r.Args[0], []byte(r.Data), 0o600)
+	case "keep":
+		return answer{}, keep(r.Args[0], r.Data)
 	case "remove":
 		return answer{}, os.Remove(r.Args[0])
 	case "drop-caches":
@@ -137,6 +139,30 @@ func do(r request) (answer, error) {
 	default:
 		return answer{}, errors.New("no such operation: " + r.Op)
 	}
+}
+
+// keep makes a file that a power cut doesn't take.
+func keep(path, text string) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if _, err := f.WriteString(text); err != nil {
+		return err
+	}
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return dir.Sync()
 }
 
 func run(r request) (answer, error) {

@@ -57,18 +57,31 @@ func (g *Guest) WaitInit() {
 	}
 }
 
+// TryInit is WaitInit for a machine that may end before: then it returns false.
+func (g *Guest) TryInit() bool {
+	g.t.Helper()
+	select {
+	case <-g.hello:
+		return true
+	case <-g.Done:
+	case <-time.After(Patience):
+		g.t.Fatalf("init doesn't start, and the machine doesn't end:\n%s", g.Console())
+	}
+	return false
+}
+
 // Do has the guest's init do something.
 func (g *Guest) Do(r Request) Answer {
 	g.t.Helper()
-	a, ok := g.try(r)
+	a, ok := g.Try(r)
 	if !ok {
 		g.t.Fatalf("%s %v: no answer:\n%s", r.Op, r.Args, g.Console())
 	}
 	return a
 }
 
-// try is Do for what may end the machine.
-func (g *Guest) try(r Request) (Answer, bool) {
+// Try is Do for what may end the machine: then it returns false.
+func (g *Guest) Try(r Request) (Answer, bool) {
 	g.t.Helper()
 	line, err := json.Marshal(r)
 	if err != nil {
@@ -125,7 +138,7 @@ func (g *Guest) Write(path, text string) string {
 // PowerOff ends the machine in order: everything is written.
 func (g *Guest) PowerOff() {
 	g.t.Helper()
-	g.try(Request{Op: "poweroff"})
+	g.Try(Request{Op: "poweroff"})
 	g.WaitEnd()
 }
 
