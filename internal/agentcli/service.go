@@ -58,10 +58,13 @@ finds damaged (fs-verity) is fetched again.`,
 				Notifier: notifier, Watchdog: watchdog, Log: log,
 			}
 			if factsErr == nil {
-				keeper := newKeeper(stateDir, facts, log)
-				config.Remarks = keeper.Remarks
 				config.Beside = []runtime.Loop{
-					keeper, runtime.BootReports{Source: &bootReports{stateDir: stateDir, facts: facts}, Platform: platform, Log: log},
+					runtime.BootReports{Source: &bootReports{stateDir: stateDir, facts: facts}, Platform: platform, Log: log},
+				}
+				if facts.Level == mount.Enforced {
+					// At other levels the kernel checks nothing, and so tells nothing.
+					keeper := newKeeper(stateDir, facts, log)
+					config.Beside, config.Remarks = append(config.Beside, keeper), keeper.Remarks
 				}
 				config.Gate = health.New(health.Config{
 					Settings: facts.Health, Generation: facts.Generation, StateDir: stateDir, RunDir: boot.RunDir, Log: log,

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/powernode/powernode-agent/internal/mount"
 	"github.com/powernode/powernode-agent/internal/reconcile"
 	"github.com/powernode/powernode-agent/internal/store"
 )
@@ -24,13 +25,15 @@ func (d *statusDoc) damage(ctx context.Context, st *store.Store, n uint64, check
 		return nil // which has been said
 	}
 	inspector := reconcile.Inspector{Store: st, Generation: g}
-	if check {
+	switch {
+	case check:
 		begun := time.Now()
 		if d.Damage, err = inspector.All(ctx, true); err != nil {
 			return err
 		}
 		d.Checked = &checkedDoc{Modules: len(g.Modules), Millis: time.Since(begun).Milliseconds()}
-	} else {
+	case d.Level == mount.Enforced:
+		// At other levels the kernel checks nothing.
 		told, err := reconcile.Corruptions()
 		if err != nil {
 			d.Remarks = append(d.Remarks, fmt.Sprintf("what the kernel finds damaged isn't known: %v", err))

@@ -88,6 +88,11 @@ func kernelLogOf(t *testing.T) (path string, tell func(record string)) {
 		if _, err := f.WriteString(record); err != nil {
 			t.Error(err)
 		}
+		// Unlike the device, a FIFO would give two records to one read.
+		wait(t, "reader of the log", func() bool {
+			left, err := unix.IoctlGetInt(int(f.Fd()), unix.TIOCINQ)
+			return err != nil || left == 0
+		})
 	}
 }
 
