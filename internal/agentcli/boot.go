@@ -7,6 +7,7 @@ import (
 
 	"github.com/powernode/powernode-agent/internal/boot"
 	"github.com/powernode/powernode-agent/internal/cli"
+	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/identity"
 )
 
@@ -34,6 +35,9 @@ trust policy, boot.yaml and the kernel command line ask for. The machine's first
 what can't be booted waits in the recovery environment on the console.`,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if cmd.Flags().Changed("persist") && config.Persist == "" {
+				return fault.New(fault.Refuse, fault.Input, "name a directory", "--persist is empty")
+			}
 			// The console of a machine has other writers than bars can know of.
 			shown := *app
 			if !config.Namespace {

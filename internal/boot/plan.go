@@ -2,6 +2,7 @@ package boot
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -26,24 +27,21 @@ type plan struct {
 	unfit map[uint64]string
 }
 
-// survey reads what the store has to boot. What of it can't be read makes err, and the rest counts all
-// the same.
+// survey reads what the store has to boot. What of the pointers, and of what they name, can't be read
+// makes err, and the rest counts all the same. A damaged generation that nothing names is nobody's loss.
 func (b *boot) survey() error {
-	in, err := trial.Read(b.store)
+	in, _ := trial.Read(b.store)
 	in.Asked, in.Limit = b.settings.Generation, b.settings.Tries
 	b.plan.known = in
-	changes := trial.Unasked(in)
-	if b.patient {
-		changes = append(changes, trial.Again(in)...)
+	var errs []error
+	for _, name := range []store.PointerName{store.Current, store.Previous, store.Staged} {
+		n, err := b.store.Pointer(name)
+		if err == nil && n != 0 {
+			_, err = b.store.Generation(n)
+		}
+		errs = append(errs, err)
 	}
-	for _, t := range changes {
-		// At worst the operator's next wish isn't known from the last one, or a round isn't begun.
-		_ = b.store.PutTrial(t)
-	}
-	if len(changes) > 0 {
-		b.plan.known.Trials, _ = b.store.Trials() // err has what can't be read
-	}
-	return err
+	return errors.Join(errs...)
 }
 
 // input returns what is known now, for package trial.

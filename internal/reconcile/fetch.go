@@ -55,7 +55,7 @@ func (p *Plan) Err() error {
 	causes, texts := make([]error, len(p.Failed)), make([]string, len(p.Failed))
 	for i, f := range p.Failed {
 		causes[i], texts[i] = f.Err, f.Err.Error()
-		if fault.KindOf(worst) == fault.Retry {
+		if fault.KindOf(worst) == fault.Retry && fault.KindOf(f.Err) != fault.Retry {
 			worst = f.Err
 		}
 	}
