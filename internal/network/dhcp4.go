@@ -2,13 +2,16 @@ package network
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"github.com/insomniacslk/dhcp/dhcpv4/nclient4"
+	"github.com/insomniacslk/dhcp/iana"
 )
 
 // dhcp4 speaks DHCPv4 (RFC 2131) on one link.
@@ -33,17 +36,25 @@ var wanted4 = []dhcpv4.OptionCode{
 	dhcpv4.OptionNTPServers, dhcpv4.OptionIPAddressLeaseTime, dhcpv4.OptionRenewTimeValue, dhcpv4.OptionRebindingTimeValue,
 }
 
-func requestOptions(m *dhcpv4.DHCPv4) {
+// message makes a message of ours. The library's own constructors wait for the kernel's random numbers,
+// at full speed and deaf to any context, which on a machine without a source of them is for minutes after
+// power-on. A transaction number only has to differ from others on the link.
+func (d dhcp4) message(kind dhcpv4.MessageType) *dhcpv4.DHCPv4 {
+	m := &dhcpv4.DHCPv4{
+		OpCode: dhcpv4.OpcodeBootRequest, HWType: iana.HWTypeEthernet, ClientHWAddr: d.mac,
+		ClientIPAddr: net.IPv4zero, YourIPAddr: net.IPv4zero, ServerIPAddr: net.IPv4zero, GatewayIPAddr: net.IPv4zero,
+		Options: dhcpv4.Options{},
+	}
+	binary.NativeEndian.PutUint32(m.TransactionID[:], rand.Uint32())
+	m.UpdateOption(dhcpv4.OptMessageType(kind))
 	m.UpdateOption(dhcpv4.OptParameterRequestList(wanted4...))
 	m.UpdateOption(dhcpv4.OptMaxMessageSize(nclient4.MaxMessageSize))
+	return m
 }
 
 // obtain takes the first offer that makes a lease, so that a broken server doesn't hide a good one.
 func (d dhcp4) obtain(ctx context.Context, before *lease) (*lease, error) {
-	discover, err := dhcpv4.NewDiscovery(d.mac, requestOptions)
-	if err != nil {
-		return nil, fmt.Errorf("make a DHCP question: %w", err)
-	}
+	discover := d.message(dhcpv4.MessageTypeDiscover)
 	if before != nil && before.address.IsValid() {
 		discover.UpdateOption(dhcpv4.OptRequestedIPAddress(before.address.Addr().AsSlice()))
 	}
@@ -63,23 +74,17 @@ func (d dhcp4) obtain(ctx context.Context, before *lease) (*lease, error) {
 	if err != nil {
 		return nil, d.failed(err, refused)
 	}
-	request, err := dhcpv4.NewRequestFromOffer(offer, requestOptions)
-	if err != nil {
-		return nil, fmt.Errorf("make a DHCP request: %w", err)
-	}
+	request := d.message(dhcpv4.MessageTypeRequest)
+	request.TransactionID = offer.TransactionID
+	request.UpdateOption(dhcpv4.OptRequestedIPAddress(offer.YourIPAddr))
+	request.UpdateOption(dhcpv4.OptServerIdentifier(offer.ServerIdentifier()))
 	return d.confirm(ctx, c.RemoteAddr(), request, offer.ServerIdentifier())
 }
 
 // renew asks the lease's own server, from the leased address; or anybody, as one who has none.
 func (d dhcp4) renew(ctx context.Context, l *lease, rebind bool) (*lease, error) {
-	request, err := dhcpv4.New(
-		dhcpv4.WithHwAddr(d.mac), dhcpv4.WithMessageType(dhcpv4.MessageTypeRequest),
-		dhcpv4.WithClientIP(l.address.Addr().AsSlice()), requestOptions,
-	)
-	if err != nil {
-		return nil, fmt.Errorf("make a DHCP request: %w", err)
-	}
-	request.SetUnicast()
+	request := d.message(dhcpv4.MessageTypeRequest)
+	request.ClientIPAddr = l.address.Addr().AsSlice()
 	if rebind {
 		return d.confirm(ctx, &net.UDPAddr{IP: net.IPv4bcast, Port: dhcpv4.ServerPort}, request, nil)
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"time"
 
@@ -26,13 +27,12 @@ func (d dhcp6) duid() *dhcpv6.DUIDLL {
 	return &dhcpv6.DUIDLL{HWType: iana.HWTypeEthernet, LinkLayerAddr: d.mac}
 }
 
-// message makes a message of ours, with the identity association of the address a, if any.
-func (d dhcp6) message(kind dhcpv6.MessageType, server []byte, a *lease) (*dhcpv6.Message, error) {
-	m, err := dhcpv6.NewMessage()
-	if err != nil {
-		return nil, fmt.Errorf("make a DHCPv6 message: %w", err)
-	}
-	m.MessageType = kind
+// message makes a message of ours, with the identity association of the address a, if any. As in
+// DHCPv4, the library's constructor would wait for random numbers.
+func (d dhcp6) message(kind dhcpv6.MessageType, server []byte, a *lease) *dhcpv6.Message {
+	m := &dhcpv6.Message{MessageType: kind}
+	n := rand.Uint32()
+	m.TransactionID = dhcpv6.TransactionID{byte(n), byte(n >> 8), byte(n >> 16)}
 	m.AddOption(dhcpv6.OptClientID(d.duid()))
 	if server != nil {
 		m.AddOption(&dhcpv6.OptionGeneric{OptionCode: dhcpv6.OptionServerID, OptionData: server})
@@ -42,7 +42,7 @@ func (d dhcp6) message(kind dhcpv6.MessageType, server []byte, a *lease) (*dhcpv
 		dhcpv6.OptionDNSRecursiveNameServer, dhcpv6.OptionDomainSearchList, dhcpv6.OptionNTPServer, dhcpv6.OptionInformationRefreshTime,
 	))
 	if !d.stateful {
-		return m, nil
+		return m
 	}
 	na := &dhcpv6.OptIANA{}
 	copy(na.IaId[:], d.mac[max(len(d.mac)-4, 0):])
@@ -50,7 +50,7 @@ func (d dhcp6) message(kind dhcpv6.MessageType, server []byte, a *lease) (*dhcpv
 		na.Options.Add(&dhcpv6.OptIAAddress{IPv6Addr: a.address.Addr().AsSlice()})
 	}
 	m.AddOption(na)
-	return m, nil
+	return m
 }
 
 func (d dhcp6) obtain(ctx context.Context, before *lease) (*lease, error) {
@@ -78,10 +78,7 @@ func (d dhcp6) renew(ctx context.Context, l *lease, rebind bool) (*lease, error)
 // ask sends one message, again and again for some seconds, and takes the first answer of the wanted
 // kind that is for us, from the named server if there is one, and makes a lease.
 func (d dhcp6) ask(ctx context.Context, kind dhcpv6.MessageType, server []byte, a *lease, want dhcpv6.MessageType) (*lease, error) {
-	m, err := d.message(kind, server, a)
-	if err != nil {
-		return nil, err
-	}
+	m := d.message(kind, server, a)
 	conn, err := nclient6.NewIPv6UDPConn(d.name, dhcpv6.DefaultClientPort)
 	if err != nil {
 		return nil, fmt.Errorf("ask by DHCPv6 on %s: %w", d.name, err)

@@ -52,7 +52,6 @@ func (kernel) list() ([]link, error) {
 		if kind == "device" {
 			kind = ""
 		}
-		const running = unix.IFF_LOWER_UP | unix.IFF_RUNNING
 		ra, ipv6 := flags[a.Index]
 		out = append(out, link{
 			index: a.Index, name: a.Name, mac: a.HardwareAddr, mtu: a.MTU, kind: kind,
@@ -60,8 +59,10 @@ func (kernel) list() ([]link, error) {
 			loopback: a.RawFlags&unix.IFF_LOOPBACK != 0,
 			slave:    a.MasterIndex != 0 || a.RawFlags&unix.IFF_SLAVE != 0,
 			up:       a.RawFlags&unix.IFF_UP != 0,
-			carrier:  a.RawFlags&running == running,
-			ipv6:     ipv6, ra: ra,
+			// Not IFF_RUNNING: the kernel sets that up to a second later (net/core/link_watch.c), and
+			// packets pass before.
+			carrier: a.RawFlags&(unix.IFF_UP|unix.IFF_LOWER_UP) == unix.IFF_UP|unix.IFF_LOWER_UP,
+			ipv6:    ipv6, ra: ra,
 		})
 	}
 	slices.SortFunc(out, func(a, b link) int { return a.index - b.index })

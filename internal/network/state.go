@@ -62,7 +62,7 @@ func (v view) sourceOf(a address) (Source, time.Time) {
 			return l.source, l.until()
 		}
 	}
-	if a.prefix.Addr().Is6() && !a.permanent && v.spec.auto6 {
+	if a.prefix.Addr().Is6() && !a.permanent {
 		return SourceRA, time.Time{}
 	}
 	return SourceExisting, time.Time{}
