@@ -126,13 +126,32 @@ func (r *Reconciler) fetchModule(ctx context.Context, plan *Plan, m nodeapi.Modu
 	if err := nodeclient.CheckModule(m); err != nil {
 		return err
 	}
-	fetched, err := r.fetcher().Fetch(ctx, m, &r.fresh)
+	offer, err := r.look(ctx, m)
+	if err != nil {
+		return err
+	}
+	fetched, err := r.fetcher().Bring(ctx, offer, &r.fresh)
 	if err != nil {
 		return err
 	}
 	plan.Wanted = append(plan.Wanted, fetched.Wanted)
 	plan.Pulled.add(fetched.Pulled)
 	return nil
+}
+
+// look is Fetcher.Look for as long as the patience allows.
+func (r *Reconciler) look(ctx context.Context, m nodeapi.Module) (*assemble.Offer, error) {
+	bounded := ctx
+	if most := r.config.Patience.Look; most > 0 {
+		var cancel context.CancelFunc
+		bounded, cancel = context.WithTimeout(ctx, most)
+		defer cancel()
+	}
+	offer, err := r.fetcher().Look(bounded, m)
+	if err != nil && bounded.Err() != nil && ctx.Err() == nil {
+		return nil, fault.New(fault.Retry, fault.Platform, "check the registry and the network between", "not within %s: %w", r.config.Patience.Look, err)
+	}
+	return offer, err
 }
 
 // add counts what one module needed.

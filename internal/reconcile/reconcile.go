@@ -94,7 +94,7 @@ func New(c Config) (*Reconciler, error) {
 	}
 	if r.source == nil {
 		r.registry = ociimage.NewClient(ociimage.Options{
-			UserAgent: "powernode-agent", Retry: c.Patience.Registry,
+			UserAgent: "powernode-agent", Retry: c.Patience.Registry, Stall: c.Patience.Stall,
 			// The platform's own registry is behind its CA, and knows the node by its certificate. Any
 			// other gets the system's roots and hears nothing of the node's identity.
 			TLSFor: func(host string) *tls.Config {

@@ -126,7 +126,7 @@ func (r *Reconciler) Update(ctx context.Context, o UpdateOptions) (*Update, erro
 	u.From, u.FromRootDigest = current.Number, current.RootDigest
 	u.expect(list)
 
-	parts, err := r.look(ctx, list.Modules, current, u)
+	parts, err := r.lookAt(ctx, list.Modules, current, u)
 	if err != nil {
 		return nil, err
 	}
@@ -174,14 +174,14 @@ func generationOf(in trial.Input, n uint64) store.Generation {
 	return in.Generations[i]
 }
 
-// look finds out what each module is, and puts in the place of one that is refused what runs of it.
-func (r *Reconciler) look(ctx context.Context, listed []nodeapi.Module, current store.Generation, u *Update) ([]part, error) {
+// lookAt finds out what each module is, and puts in the place of one that is refused what runs of it.
+func (r *Reconciler) lookAt(ctx context.Context, listed []nodeapi.Module, current store.Generation, u *Update) ([]part, error) {
 	var parts []part
 	for _, m := range listed {
 		err := nodeclient.CheckModule(m)
 		var offer *assemble.Offer
 		if err == nil {
-			offer, err = r.fetcher().Look(ctx, m)
+			offer, err = r.look(ctx, m)
 		}
 		switch {
 		case err == nil:
