@@ -41,12 +41,14 @@ type BootReports struct {
 	Rand func() float64
 }
 
-// The rhythm of boot reports: how long one may take, how often it is looked for something new, and when
-// a platform is asked again that doesn't take them.
+// The rhythm of boot reports: how long one may take, how often it is looked for something new, at first
+// and once a boot has had the time for its verdict, and when a platform is asked again that doesn't take them.
 const (
-	reportTimeout = 30 * time.Second
-	reportLook    = 2 * time.Minute
-	reportRefused = time.Hour
+	reportTimeout  = 30 * time.Second
+	reportSoon     = 5 * time.Second
+	reportSettling = 10 * time.Minute
+	reportLook     = 2 * time.Minute
+	reportRefused  = time.Hour
 )
 
 // Run implements Loop.
@@ -54,10 +56,13 @@ func (b BootReports) Run(ctx context.Context, alive func(time.Duration)) {
 	if b.Rand == nil {
 		b.Rand = rand.Float64
 	}
-	failures, complaint := 0, ""
+	failures, complaint, begun := 0, "", time.Now()
 	for ctx.Err() == nil {
 		err := b.send(ctx, alive)
 		wait := reportLook
+		if time.Since(begun) < reportSettling {
+			wait = reportSoon
+		}
 		switch {
 		case err == nil:
 			failures, complaint = 0, ""
