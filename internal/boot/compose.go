@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"time"
-
-	"github.com/powernode/powernode-agent/internal/fault"
 )
 
 // verify proves every module of the plan from the store, whatever fetch did: signature, seal,
@@ -39,7 +37,7 @@ func (b *boot) prove(ctx context.Context) error {
 // that ran before.
 func (b *boot) compose(ctx context.Context) (string, error) {
 	err := b.composePlan(ctx)
-	if err != nil && fault.KindOf(err) == fault.Refuse {
+	if err != nil {
 		err = b.insteadOf(ctx, err, b.prove, b.composePlan)
 	}
 	if err != nil {

@@ -90,7 +90,7 @@ func (b *boot) undo() {
 		b.root = nil
 	}
 	b.dropPlatform()
-	b.plan, b.proven, b.composition, b.generation = plan{}, nil, nil, store.Generation{}
+	b.plan, b.proven, b.composition, b.generation, b.running = plan{}, nil, nil, store.Generation{}, trial.Candidate{}
 	b.facts.Mount, b.facts.Generation, b.facts.Refused = mount.ID{}, 0, ""
 }
 

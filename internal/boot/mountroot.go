@@ -31,20 +31,14 @@ func (b *boot) rootDir() string {
 
 // mount makes the composition a generation, counts the attempt where it isn't known to be good, and
 // only then makes its root: the union of the proven root image, the objects and a writable layer. A
-// root that can't run, or whose attempt can't be counted, gives way to a generation that ran before. An
-// error leaves nothing mounted.
+// root that can't be had, or can't run, gives way to a generation that ran before. An error leaves
+// nothing mounted.
 func (b *boot) mount(ctx context.Context) (string, error) {
 	err := b.mountPlan(ctx)
-	_, unfit := errors.AsType[*rootfs.Unfit](err)
-	if _, unwritten := errors.AsType[*uncounted](err); unfit || unwritten {
+	if err != nil {
 		err = b.insteadOf(ctx, err, b.prove, b.composePlan, b.mountPlan)
 	}
 	if err != nil {
-		return "", err
-	}
-	if err := b.good(); err != nil {
-		b.root.Unmake()
-		b.root = nil
 		return "", err
 	}
 	b.state()
@@ -56,19 +50,26 @@ func (b *boot) mount(ctx context.Context) (string, error) {
 }
 
 // mountPlan makes the root of the plan, in the order that keeps a way back: the record, the attempt,
-// the mounts.
+// the mounts; or, where being able to start is all that is asked of it, the mounts and then the record.
 func (b *boot) mountPlan(ctx context.Context) error {
 	if b.config.Health == ByService {
 		if err := b.begin(); err != nil {
-			return &uncounted{err}
+			return err
 		}
 	}
-	var err error
-	b.root, err = rootfs.Make(ctx, b.rootSpec())
-	if _, unfit := errors.AsType[*rootfs.Unfit](err); unfit && b.running.IsTrial {
-		b.condemn(b.running, err)
+	root, err := rootfs.Make(ctx, b.rootSpec())
+	if err != nil {
+		if _, unfit := errors.AsType[*rootfs.Unfit](err); unfit && b.running.IsTrial {
+			b.condemn(b.running, err)
+		}
+		return err
 	}
-	return err
+	if err := b.good(); err != nil {
+		root.Unmake()
+		return err
+	}
+	b.root = root
+	return nil
 }
 
 // rootSpec says what root to make, by the settings and within the trust policy.
@@ -137,21 +138,8 @@ func (b *boot) turn(g store.Generation) (trial.Candidate, error) {
 			return c, nil
 		}
 	}
-	return trial.Candidate{}, &rejected{fault.New(fault.Refuse, fault.Service, "assign other modules", "generation %d isn't tried any more", g.Number)}
+	return trial.Candidate{}, fault.New(fault.Refuse, fault.Service, "assign other modules", "generation %d isn't tried any more", g.Number)
 }
-
-// uncounted says that a generation wasn't tried because that couldn't be written down, as on a disk
-// that is full or can't be written to.
-type uncounted struct{ error }
-
-// Unwrap returns the reason.
-func (e *uncounted) Unwrap() error { return e.error }
-
-// rejected says that a generation has had its turns.
-type rejected struct{ error }
-
-// Unwrap returns the reason.
-func (e *rejected) Unwrap() error { return e.error }
 
 // condemn records that a generation can't run, so that it isn't tried again.
 func (b *boot) condemn(c trial.Candidate, reason error) {

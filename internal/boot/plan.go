@@ -115,7 +115,11 @@ func (b *boot) fallBack(reason error) error {
 			b.reject(c.Generation, reason)
 			continue
 		}
-		b.remark(fmt.Sprintf("%v; staying with generation %d", reason, c.Generation), fault.HintOf(reason))
+		way := "staying with"
+		if c.IsTrial {
+			way = "going on with"
+		}
+		b.remark(fmt.Sprintf("%v; %s generation %d", reason, way, c.Generation), fault.HintOf(reason))
 		if fault.KindOf(reason) != fault.Retry {
 			b.facts.Refused = fault.OneLine(reason.Error())
 		}

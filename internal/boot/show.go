@@ -3,6 +3,7 @@ package boot
 import (
 	"context"
 	"crypto/sha256"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -103,6 +104,7 @@ func (b *boot) prober() func(ctx context.Context) (bool, error) {
 // platform is the node's platform, with the assignment that it named last.
 type platform struct {
 	*nodeclient.Client
+	leaf     *x509.Certificate // whose
 	assigned string
 }
 
@@ -122,8 +124,11 @@ func (b *boot) platform() (*platform, error) {
 	if b.credentials == nil {
 		return nil, errNotEnrolled
 	}
-	if b.client != nil {
+	if b.client != nil && b.client.leaf.Equal(b.credentials.Leaf) {
 		return b.client, nil
+	}
+	if b.client != nil {
+		b.client.Close()
 	}
 	patience := b.patience()
 	client, err := nodeclient.New(nodeclient.Config{
@@ -132,7 +137,7 @@ func (b *boot) platform() (*platform, error) {
 	if err != nil {
 		return nil, err
 	}
-	b.client = &platform{Client: client}
+	b.client = &platform{Client: client, leaf: b.credentials.Leaf}
 	return b.client, nil
 }
 
