@@ -83,22 +83,3 @@ func enforced(t *testing.T, s *system) {
 		t.Errorf("writing to an object: %q", got)
 	}
 }
-
-// TestDamagedBlock: a bit that is wrong on the disk after the boot checked everything is an error
-// of the read, not a wrong content.
-func TestDamagedBlock(t *testing.T) {
-	whole(t)
-	p := newPlatform(t)
-	p.Publish(base(t, "1"))
-	p.Publish(app("1"))
-	n := p.node("damaged", "base", "app")
-	s := n.boot()
-	s.Do(qemu.Request{Op: "drop-caches"})
-	// The machine runs: the byte is changed behind its back, as a failing disk does.
-	object := "/var/lib/powernode/objects/" + fsverity.SumBytes([]byte(pageText("1"))).ObjectPath()
-	qemu.FlipByteBeneath(t, n.disk, object, 20000)
-	if got := s.ReadError(page); !strings.Contains(got, "input/output error") {
-		t.Errorf("reading a damaged file: %q", got)
-	}
-	s.PowerOff()
-}
