@@ -25,12 +25,16 @@ func (b *boot) prove(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	told := len(r.Mended())
+	defer b.tellMended(len(r.Mended()))
 	b.proven, err = r.Prove(ctx, b.plan.wanted)
-	for _, m := range r.Mended()[told:] {
+	return err
+}
+
+// tellMended remarks what was mended, beyond the first ones, which were told.
+func (b *boot) tellMended(told int) {
+	for _, m := range b.reconciler.Mended()[told:] {
 		b.remark(m.String(), "")
 	}
-	return err
 }
 
 // compose makes the root image. Modules that don't go together give way to those of a generation
@@ -50,6 +54,7 @@ func (b *boot) compose(ctx context.Context) (string, error) {
 // composePlan composes the proven modules and puts the root image into the store. No record names
 // it yet.
 func (b *boot) composePlan(ctx context.Context) error {
+	defer b.tellMended(len(b.reconciler.Mended()))
 	c, err := b.reconciler.Compose(ctx, b.proven)
 	if err != nil {
 		return err

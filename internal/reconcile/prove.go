@@ -80,20 +80,24 @@ func (m Mended) String() string {
 	return fmt.Sprintf("%s; it was fetched again, %d bytes, and is whole", m.Reason, m.Bytes)
 }
 
-// Mended returns what Prove mended so far.
+// Mended returns what was mended so far.
 func (r *Reconciler) Mended() []Mended { return r.mended }
 
 func (r *Reconciler) enforce() bool { return r.config.Level == mount.Enforced }
 
 // Compose composes proven modules and puts the root image into the store. No record names it
-// until Keep.
+// until Keep. Mended tells of one that was there and damaged.
 func (r *Reconciler) Compose(ctx context.Context, proven []*assemble.Proven) (*assemble.Composition, error) {
 	c, err := assemble.Compose(proven)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := c.Store(ctx, r.config.Store, r.enforce()); err != nil {
+	replaced, err := c.Store(ctx, r.config.Store, r.enforce())
+	if err != nil {
 		return nil, err
+	}
+	if replaced {
+		r.mended = append(r.mended, Mended{Objects: 1, Reason: fmt.Sprintf("the root image %s was damaged", c.RootDigest)})
 	}
 	return c, nil
 }
