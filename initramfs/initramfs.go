@@ -128,7 +128,7 @@ func (s Spec) addModules(image *archive) (names, missing []string, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	chosen, missing := index.choose(DefaultModules)
+	chosen, missing := index.choose(DefaultModules())
 	further, unknown := index.choose(s.Modules)
 	if len(unknown) > 0 {
 		return nil, nil, fmt.Errorf("the kernel of %s has no module %s", s.KernelDir, strings.Join(unknown, ", "))

@@ -2,6 +2,7 @@ package initramfs
 
 import (
 	"bufio"
+	_ "embed" // the list of modules is a file for others too
 	"fmt"
 	"os"
 	"path/filepath"
@@ -9,32 +10,19 @@ import (
 	"strings"
 )
 
-// DefaultModules are the kernel modules that an initramfs gets where the kernel has them as
-// modules: what a virtual or physical machine may need to reach its disk and the network, and
-// what the composed root is mounted with. A kernel for clouds has few of those for hardware.
-var DefaultModules = []string{
-	// The root.
-	"erofs", "overlay", "loop", "crc32c_generic", "crc32c_intel",
-	// File systems of the persist disk.
-	"ext4", "xfs", "btrfs", "vfat", "nls_ascii", "nls_cp437", "nls_iso8859_1", "nls_utf8",
-	// Device-mapper: encrypted and verified disks.
-	"dm_mod", "dm_crypt", "dm_verity", "dm_integrity", "xts", "ecb", "aesni_intel", "sha256_ssse3",
-	// Where the identity comes from, and the TPM.
-	"qemu_fw_cfg", "dmi_sysfs", "tpm_tis", "tpm_crb",
-	// Virtual machines: virtio, Xen, Hyper-V, VMware.
-	"virtio_pci", "virtio_mmio", "virtio_blk", "virtio_scsi", "virtio_net", "virtio_console", "virtio_rng",
-	"xen_blkfront", "xen_netfront", "xen_scsifront",
-	"hv_vmbus", "hv_storvsc", "hv_netvsc", "hv_utils", "pci_hyperv", "hyperv_keyboard", "mana",
-	"vmw_pvscsi", "vmxnet3",
-	// Network cards of clouds, and what they fail over to.
-	"failover", "net_failover", "ena", "gve", "idpf", "ionic", "ixgbevf", "iavf", "mlx4_en", "mlx5_core",
-	// Disks.
-	"nvme", "ahci", "ata_piix", "ata_generic", "sd_mod", "sr_mod", "isofs", "mpi3mr", "megaraid_sas", "mpt3sas",
-	"usb_storage", "uas", "xhci_pci", "ehci_pci", "mmc_block", "sdhci_pci",
-	// Network cards of ordinary machines.
-	"e1000", "e1000e", "igb", "igc", "ixgbe", "i40e", "ice", "r8169", "tg3", "bnxt_en", "8139cp",
-	// Watchdogs that a hung boot is ended by.
-	"iTCO_wdt", "i6300esb",
+//go:embed modules
+var modulesText string
+
+// DefaultModules returns the kernel modules that an initramfs gets where the kernel has them as
+// modules. dracut and initramfs-tools take the same from the file.
+func DefaultModules() []string {
+	var names []string
+	for line := range strings.Lines(modulesText) {
+		if !strings.HasPrefix(line, "#") {
+			names = append(names, strings.Fields(line)...)
+		}
+	}
+	return names
 }
 
 // moduleName returns the name of the module in a file: dashes and underscores are the same to the
