@@ -43,8 +43,9 @@ type Machine struct {
 	Kernel, Initramfs string
 	// Append is added to the kernel command line.
 	Append string
-	// Memory is in MiB; 0 is 1024.
+	// Memory is in MiB; 0 is 1024. CPU is what QEMU calls the processor, "" the smallest.
 	Memory int
+	CPU    string
 	// Disks are the machine's disks, in order: /dev/vda, /dev/vdb and so on.
 	Disks []Disk
 	// FirmwareConfig are the contents of fw_cfg files, by name.
@@ -135,10 +136,14 @@ func (m Machine) arguments(t testing.TB, control string) []string {
 	if memory == 0 {
 		memory = 1024
 	}
+	cpu := "qemu64"
+	if m.CPU != "" {
+		cpu = m.CPU
+	}
 	a := []string{
 		// Without cx16: QEMU 7.2 loses the flags of a cmpxchg16b that faults, and Linux 6.12
 		// crashes of it in one boot of six.
-		"-cpu", "qemu64,-cx16", "-machine", "q35,accel=tcg", "-smp", "1", "-m", strconv.Itoa(memory),
+		"-cpu", cpu + ",-cx16", "-machine", "q35,accel=tcg", "-smp", "1", "-m", strconv.Itoa(memory),
 		"-nodefaults", "-no-user-config", "-display", "none",
 		"-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",
 		"-device", "virtio-serial-pci", "-chardev", "socket,id=control,path=" + control,
