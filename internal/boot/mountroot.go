@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -56,6 +57,9 @@ func (b *boot) mountPlan(ctx context.Context) error {
 		if err := b.begin(); err != nil {
 			return err
 		}
+	}
+	if err := os.MkdirAll(RunDir, 0o755); err != nil {
+		return fmt.Errorf("mount the root: %w", err)
 	}
 	root, err := rootfs.Make(ctx, b.rootSpec())
 	if err != nil {
