@@ -2,6 +2,7 @@
 #
 #   make build   static programs for amd64 and arm64, into dist/
 #   make test    every test, with the race detector, against the real tools
+#   make test-vm  all tests in virtual machines, as root; VM='Boot|Damaged' picks some. make test has the quick ones
 #   make lint    gofumpt, go vet, golangci-lint
 #   make demo    the main job from end to end, as root; KEEP=1 leaves it running
 #   make demo-vm  the same with a virtual machine as the node; KEEP=1 leaves it running
@@ -34,8 +35,11 @@ $(ARCHES): base
 native: base
 	@$(MAKE) --no-print-directory $$(go env GOHOSTARCH)
 
-test: base tools
+test: base tools vm
 	POWERNODE_REQUIRE_TOOLS=1 go test -race -timeout 15m ./...
+
+test-vm: base tools vm
+	POWERNODE_VM=all POWERNODE_REQUIRE_TOOLS=1 go test -count=1 -timeout 60m ./test/vm -v $(if $(VM),-run '$(VM)')
 
 lint: base
 	@scripts/setup lint
