@@ -24,7 +24,7 @@ LDFLAGS  := -s -w -X $(MODULE)/internal/version.version=$(VERSION) \
             -X $(MODULE)/internal/version.commit=$(COMMIT) -X $(MODULE)/internal/version.date=$(DATE)
 GOBUILD   = CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)'
 
-.PHONY: build native test lint demo demo-vm man bench clean base tools vm $(ARCHES)
+.PHONY: build native test test-vm lint demo demo-vm man bench clean base tools vm $(ARCHES)
 
 build: $(ARCHES)
 
