@@ -86,7 +86,13 @@ var initramfses sync.Map
 // and the operator's key for the platform's modules, and with these settings as boot.yaml.
 func agentInitramfs(t testing.TB, p *platform, policy, settings string) string {
 	t.Helper()
-	key := policy + "\x00" + settings
+	return initramfsOf(t, lab.Program("powernode-agent"), p, policy, settings)
+}
+
+// initramfsOf is agentInitramfs with another build of the agent.
+func initramfsOf(t testing.TB, agent string, p *platform, policy, settings string) string {
+	t.Helper()
+	key := agent + "\x00" + policy + "\x00" + settings
 	if path, ok := initramfses.Load(key); ok {
 		return path.(string)
 	}
@@ -99,7 +105,7 @@ func agentInitramfs(t testing.TB, p *platform, policy, settings string) string {
 		t.Fatal(err)
 	}
 	p.Trust(t, trust, `"`+hostAddress+`:*/modules/*"`, policy)
-	spec := initramfs.Spec{Init: lab.Program("powernode-agent"), KernelDir: qemu.KernelDir(t), Trust: trust, CA: "/etc/ssl/certs/ca-certificates.crt"}
+	spec := initramfs.Spec{Init: agent, KernelDir: qemu.KernelDir(t), Trust: trust, CA: "/etc/ssl/certs/ca-certificates.crt"}
 	if settings != "" {
 		spec.BootConfig = filepath.Join(dir, "boot.yaml")
 		lab.Write(t, spec.BootConfig, []byte(settings), 0o644)
