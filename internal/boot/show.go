@@ -32,7 +32,7 @@ func (b *boot) printNode(w io.Writer) {
 	default:
 		show(w, "it isn't known who this machine is")
 	}
-	if b.persist.Kind != "" {
+	if b.persistDir != "" {
 		show(w, "persist is %s", b.persistWords())
 	}
 }
