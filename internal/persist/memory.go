@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -90,6 +91,19 @@ func (o Options) memoryExt4(ctx context.Context, bytes int64) error {
 	return m.Attach(o.At)
 }
 
+// memoryName is the name of the image in its tmpfs.
+const memoryName = "powernode-persist-in-memory.ext4"
+
+// inMemory reports whether a device is the loop device of such an image.
+func inMemory(device string) bool {
+	name, ok := strings.CutPrefix(device, "/dev/loop")
+	if !ok {
+		return false
+	}
+	backing, err := os.ReadFile("/sys/block/loop" + name + "/loop/backing_file")
+	return err == nil && filepath.Base(strings.TrimSpace(string(backing))) == memoryName
+}
+
 // memoryImage returns a file with the seed in a tmpfs of its own that has no place in the file tree.
 func memoryImage(bytes int64) (*os.File, error) {
 	m, err := mount.New("tmpfs", attributes, mount.String("mode", "0700"), mount.String("size", strconv.FormatInt(bytes, 10)))
@@ -102,7 +116,7 @@ func memoryImage(bytes int64) (*os.File, error) {
 		return nil, err
 	}
 	defer dir.Close()
-	f, err := dir.OpenFile("persist.ext4", os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	f, err := dir.OpenFile(memoryName, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return nil, err
 	}

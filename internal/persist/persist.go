@@ -121,7 +121,7 @@ func Mount(ctx context.Context, o Options) (Persist, error) {
 // mounted describes what is mounted there already.
 func mounted(at string, e mount.Entry) (Persist, error) {
 	p := Persist{Path: at, Kind: Disk, Device: e.Source, FSType: e.FSType}
-	if e.FSType == "tmpfs" || e.FSType == "ramfs" {
+	if e.FSType == "tmpfs" || e.FSType == "ramfs" || inMemory(e.Source) {
 		p.Kind, p.Device = Memory, ""
 	}
 	ro, err := IsReadOnly(at)
