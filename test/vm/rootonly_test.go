@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/powernode/powernode-agent/initramfs"
 	"github.com/powernode/powernode-agent/internal/oracle"
@@ -52,7 +51,6 @@ func TestRootOnly(t *testing.T) {
 	whole(t)
 	need(t)
 	tree := filepath.Join(lab.TempDir(t), "root")
-	root := oracle.Root(t)
 	plant(t, tree)
 	var packages []string
 	for _, p := range rootOnly {
@@ -62,36 +60,15 @@ func TestRootOnly(t *testing.T) {
 	}
 	disk := qemu.NewDisk(t, 2048, "root", tree)
 	// A second disk for the tests that make file systems and partitions.
-	machine := plainMachine(t, disk, qemu.EmptyDisk(t, 256))
-	g := machine.Start(t)
+	g := plainMachine(t, disk, qemu.EmptyDisk(t, 256)).Start(t)
 	g.WaitInit()
 	for _, p := range rootOnly {
 		if !slices.Contains(packages, p.pkg) {
 			continue
 		}
-		t.Run(filepath.Base(p.pkg), func(t *testing.T) {
-			begun := time.Now()
-			r := g.On(t).Run("/bin/busybox", "env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "TMPDIR=/var/tmp", "POWERNODE_REQUIRE_TOOLS=1",
-				"/bin/busybox", "sh", "-c", "cd "+filepath.Join(root, p.pkg)+" && exec /tests/"+strings.ReplaceAll(p.pkg, "/", "_")+".test -test.v -test.timeout 10m -test.run '"+p.run+"'")
-			if r.Code != 0 {
-				t.Errorf("exit code %d\n%s%s", r.Code, r.Stdout, r.Stderr)
-			}
-			for _, found := range skipped.FindAllStringSubmatch(r.Stdout, -1) {
-				name, _, _ := strings.Cut(found[1], "/")
-				if p.skips[found[1]] == "" && p.skips[name] == "" {
-					t.Errorf("%s was skipped:\n%s", found[1], around(r.Stdout, found[0]))
-				}
-			}
-			t.Logf("%d tests passed in %.1f s", strings.Count(r.Stdout, "--- PASS: "), time.Since(begun).Seconds())
-		})
+		t.Run(filepath.Base(p.pkg), func(t *testing.T) { inside(t, g, p.pkg, p.run, p.skips) })
 	}
 	g.PowerOff()
-}
-
-// around returns the lines next to the first one that begins with what was found.
-func around(text, found string) string {
-	i := max(strings.Index(text, found), 0)
-	return text[max(0, i-600):min(len(text), i+600)]
 }
 
 // plainMachine is a machine without an agent: its init is that of the tests, on the first disk.

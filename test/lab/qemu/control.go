@@ -113,6 +113,12 @@ func (g *Guest) Run(args ...string) lab.Result {
 	return lab.Result{What: strings.Join(args, " "), Code: a.Code, Stdout: a.Stdout, Stderr: a.Stderr}
 }
 
+// Shell runs a script in the guest's shell, where it has one.
+func (g *Guest) Shell(script string) lab.Result {
+	g.t.Helper()
+	return g.Run("/bin/sh", "-c", script)
+}
+
 // Read returns a file's content inside; a file that can't be read fails the test.
 func (g *Guest) Read(path string) string {
 	g.t.Helper()
