@@ -1,0 +1,157 @@
+package boot
+
+import (
+	"github.com/powernode/powernode-agent/internal/assemble"
+	"github.com/powernode/powernode-agent/internal/bootconfig"
+	"github.com/powernode/powernode-agent/internal/durable"
+	"github.com/powernode/powernode-agent/internal/enroll"
+	"github.com/powernode/powernode-agent/internal/identity"
+	"github.com/powernode/powernode-agent/internal/mount"
+	"github.com/powernode/powernode-agent/internal/reconcile"
+	"github.com/powernode/powernode-agent/internal/rootfs"
+	"github.com/powernode/powernode-agent/internal/store"
+	"github.com/powernode/powernode-agent/internal/trial"
+)
+
+// boot is one boot under way: what each stage found for those after it.
+type boot struct {
+	config   Config
+	mode     Mode
+	facts    Facts
+	voice    *voice
+	course   *course
+	settings bootconfig.Config
+	// cmdline is the kernel command line, for those who read it themselves.
+	cmdline []bootconfig.Parameter
+	// unprepared is why the kernel file systems couldn't be mounted.
+	unprepared error
+
+	// persist is what outlives the boot, persistDir where it is.
+	persist    Persist
+	persistDir string
+	uplink     uplink
+
+	store *store.Store
+	lock  *durable.Lock
+	trust *Trust
+	level mount.Level
+
+	credentials *enroll.Credentials
+	discovered  identity.Identity
+	// unidentified says why discovered isn't enough to enroll with.
+	unidentified error
+	// reached says that the platform answered in this boot.
+	reached bool
+
+	// root is the root that was made.
+	root *rootfs.Root
+
+	plan        plan
+	client      *platform
+	reconciler  *reconcile.Reconciler
+	proven      []*assemble.Proven
+	composition *assemble.Composition
+	generation  store.Generation
+	// running is the candidate that is mounted.
+	running trial.Candidate
+	// patient says that the machine waited in the recovery environment long enough to try once more what
+	// used up its attempts without being found bad.
+	patient bool
+}
+
+// lockDisk keeps two boots from working on one disk at the same time. The lock ends with this
+// process, or when it becomes the new root's init.
+func (b *boot) lockDisk() error {
+	dir, err := durable.OpenDir(b.store.Path(), nil)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	b.lock, err = dir.TryLock("boot.lock", durable.Exclusive)
+	return err
+}
+
+// undo takes away what a boot that doesn't go on has mounted and learned, so that its stages can run
+// again.
+func (b *boot) undo() {
+	if b.root != nil {
+		b.root.Unmake()
+		b.root = nil
+	}
+	b.dropPlatform()
+	b.plan, b.proven, b.composition, b.generation, b.running = plan{}, nil, nil, store.Generation{}, trial.Candidate{}
+	b.facts.Mount, b.facts.Generation, b.facts.Refused = mount.ID{}, 0, ""
+}
+
+// dropPlatform forgets the connections; the credentials may be others the next time.
+func (b *boot) dropPlatform() {
+	if b.reconciler != nil {
+		b.reconciler.Close()
+		b.reconciler = nil
+	}
+}
+
+func (b *boot) close() {
+	b.dropPlatform()
+	if b.client != nil {
+		b.client.Close()
+	}
+	b.voice.journal.close()
+	b.closeStore()
+	b.closeNetwork()
+}
+
+func (b *boot) closeStore() {
+	if b.lock != nil {
+		b.lock.Unlock()
+		b.lock = nil
+	}
+	if b.store != nil {
+		b.store.Close()
+		b.store = nil
+	}
+}
+
+// loadTrust reads the trust policy, once.
+func (b *boot) loadTrust() (*Trust, error) {
+	if b.trust == nil {
+		t, err := LoadTrust(b.config.Trust)
+		if err != nil {
+			return nil, err
+		}
+		b.trust = &t
+	}
+	return b.trust, nil
+}
+
+// openStore opens the directory of record, with a journal of this boot in it. A disk that can't be
+// written to is read.
+func (b *boot) openStore() error {
+	if b.store != nil {
+		return nil
+	}
+	st, err := store.Open(StateDir(b.persistDir), store.Options{ReadOnly: b.persist.ReadOnly})
+	if err != nil {
+		return err
+	}
+	b.store = st
+	if b.persist.ReadOnly {
+		return nil
+	}
+	if err := b.lockDisk(); err != nil {
+		b.closeStore()
+		return err
+	}
+	if err := b.voice.journal.open(st.Path()); err != nil {
+		b.remark(err.Error(), "")
+	}
+	return nil
+}
+
+// required returns the least integrity level that trust policy and settings accept.
+func (b *boot) required() mount.Level {
+	if b.settings.Integrity == bootconfig.Enforced {
+		return mount.Enforced
+	}
+	return b.trust.Required
+}
