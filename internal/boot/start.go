@@ -162,6 +162,10 @@ func quiet(line []bootconfig.Parameter) {
 // built in are known to be.
 var needed = []string{"overlay", "erofs", "loop", "ext4", "qemu_fw_cfg", "af_packet"}
 
+// wished are those that the booted system misses before it has modules of its own: systemd wants autofs4
+// for its automounts when it starts, and goes without otherwise.
+var wished = []string{"autofs4"}
+
 // modules loads what the boot and the hardware need. A kernel with everything built in has none to
 // load, and another's initramfs has loaded its own.
 func (b *boot) modules(ctx context.Context) (string, error) {
@@ -179,6 +183,9 @@ func (b *boot) modules(ctx context.Context) (string, error) {
 	}
 	if done.Nothing != "" {
 		return done.Nothing, nil
+	}
+	if more, err := loader.Load(ctx, wished...); err == nil {
+		done.Modules = append(done.Modules, more.Modules...)
 	}
 	found, err := loader.Coldplug(ctx, "/sys")
 	if err != nil {

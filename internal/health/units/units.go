@@ -21,8 +21,8 @@ var agent []byte
 // those of the root's /usr/lib, and after those of its /etc: an administrator can still mask or extend them.
 const unitDir = "systemd/system"
 
-// Place writes the units below run, which becomes or is the /run of the system, and has them started with
-// multi-user.target. Units that are there from an earlier time are replaced. On a system without systemd
+// Place writes the units below run, which becomes or is the /run of the system, has the agent started with
+// multi-user.target, and has systemd keep its hands off what the boot mounted. Units that are there from an earlier time are replaced. On a system without systemd
 // they do nothing.
 func Place(run string) error {
 	if err := place(run); err != nil {
@@ -54,5 +54,8 @@ func place(run string) error {
 	if err := root.Chmod(unit, 0o644); err != nil {
 		return err
 	}
-	return root.Symlink(path.Join("..", Agent), link)
+	if err := root.Symlink(path.Join("..", Agent), link); err != nil {
+		return err
+	}
+	return placeMounts(root)
 }
