@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"runtime/debug"
 	"strings"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -183,8 +184,12 @@ func reap() {
 func steadyKernel() {
 	_ = unix.Reboot(unix.LINUX_REBOOT_CMD_CAD_OFF)
 	// The kernel gathers randomness only while somebody waits for it (random(4)), which on a machine
-	// without a source takes seconds: better while there are other things to do.
-	go func() { _, _ = unix.Getrandom(make([]byte, 1), 0) }()
+	// without a source takes seconds: better while there are other things to do. unix.Getrandom would
+	// hold up everybody else on a machine with one processor: it doesn't tell the scheduler that it waits.
+	go func() {
+		var b [1]byte
+		_, _, _ = unix.Syscall(unix.SYS_GETRANDOM, uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)), 0)
+	}()
 	const path = "/proc/sys/kernel/panic"
 	if now, err := os.ReadFile(path); err == nil && strings.TrimSpace(string(now)) == "0" {
 		_ = os.WriteFile(path, []byte("10\n"), 0o644)
