@@ -36,6 +36,14 @@
 // once. It judges by what the guest says, and waits only by the functions of package qemu, which
 // give up after qemu.Patience; it never sleeps and never asserts a duration.
 //
+// # Power cuts
+//
+// A QEMU that is killed is a power cut that takes what the guest had in memory: what it had written to
+// the disk stays, flushed or not. So are the cuts at labelled writes, for which the tests build an agent with
+// the tag powernode_killpoints: it restarts its machine on the spot at the operation that the kernel parameter
+// test.kill names, and QEMU ends there. TestLostWrites is about a cut that takes what the disk had in
+// memory too. POWERNODE_VM_KILLS is how many cuts there are, POWERNODE_VM_SEED, which is printed, which ones.
+//
 // # What the machines can reach
 //
 // The test process runs in a mount and a network namespace of its own. The guests' user-mode network

@@ -131,7 +131,7 @@ func (v *victim) power(point string) *system {
 	v.t.Helper()
 	m := &v.n.machine
 	m.Append = "powernode.tries=" + strconv.Itoa(v.tries)
-	if m.Disks[0].Serial != "" {
+	if len(m.Disks) > 0 && m.Disks[0].Serial != "" {
 		m.Append += " powernode.persist=SERIAL=persist powernode.persist_prepare=empty"
 	}
 	if point != "" {
