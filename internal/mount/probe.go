@@ -1,6 +1,7 @@
 package mount
 
 import (
+	"errors"
 	"fmt"
 	"os"
 
@@ -9,8 +10,28 @@ import (
 	"github.com/powernode/powernode-agent/internal/fsverity"
 )
 
-// probeVerity enables fs-verity on a file without a name.
+// probeVerity finds out whether files in dir can have fs-verity. Where none can be made, because the
+// file system is full or can only be read, it goes by what the kernel says of the directory: a disk that is
+// full must not lower the integrity level.
 func probeVerity(dir string) error {
+	err := tryVerity(dir)
+	if !errors.Is(err, unix.ENOSPC) && !errors.Is(err, unix.EDQUOT) && !errors.Is(err, unix.EROFS) {
+		return err
+	}
+	d, openErr := os.Open(dir)
+	if openErr != nil {
+		return openErr
+	}
+	defer d.Close()
+	// The same is said of a file without a digest (FS_IOC_MEASURE_VERITY).
+	if _, err = fsverity.Measure(d); errors.Is(err, fsverity.ErrNotEnabled) {
+		return nil
+	}
+	return err
+}
+
+// tryVerity enables fs-verity on a file without a name.
+func tryVerity(dir string) error {
 	f, err := unnamedFile(dir, []byte("powernode"))
 	if err != nil {
 		return err
