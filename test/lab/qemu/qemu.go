@@ -130,7 +130,12 @@ func exists(path string) bool {
 // arguments returns QEMU's command line. control is the socket of the control port.
 func (m Machine) arguments(t testing.TB, control string) []string {
 	kernel, memory := m.Kernel, m.Memory
-	if kernel == "" {
+	switch {
+	case kernel == "" && m.TPM != "":
+		// QEMU puts the initramfs of an ELF kernel where the firmware has its tables, which are
+		// larger with a TPM.
+		kernel = cache(t, "kernel/vmlinuz")
+	case kernel == "":
 		kernel = Kernel(t)
 	}
 	if memory == 0 {
