@@ -81,8 +81,13 @@ func (r *recovery) run(ctx context.Context) action {
 		}
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	answers := make(chan bool, 1)
+	answers, asking := make(chan bool, 1), false
+	defer func() {
+		// The boot that goes on asks by the same client.
+		if cancel(); asking {
+			<-answers
+		}
+	}()
 	r.prompt()
 	for {
 		select {
@@ -96,9 +101,10 @@ func (r *recovery) run(ctx context.Context) action {
 			r.interject("trying again")
 			return retryBoot
 		case <-ask:
-			ask = nil
+			ask, asking = nil, true
 			go r.ask(ctx, answers)
 		case changed := <-answers:
+			asking = false
 			if changed {
 				r.interject("the platform assigns something else now")
 				return retryBoot

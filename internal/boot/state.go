@@ -131,6 +131,10 @@ func (b *boot) openStore() error {
 		return nil
 	}
 	st, err := store.Open(StateDir(b.persistDir), store.Options{ReadOnly: b.persist.ReadOnly})
+	if b.persist.ReadOnly && errors.Is(err, fs.ErrNotExist) {
+		return fault.New(fault.Refuse, fault.Mount, "make the disk writable, or name another with powernode.persist: a new node has to keep what it fetches",
+			"%s holds nothing to boot, and can only be read: %w", b.persistDir, err)
+	}
 	if err != nil {
 		return err
 	}
