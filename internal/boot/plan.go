@@ -120,7 +120,8 @@ func (b *boot) fallBack(reason error) error {
 			way = "going on with"
 		}
 		b.remark(fmt.Sprintf("%v; %s generation %d", reason, way, c.Generation), fault.HintOf(reason))
-		if fault.KindOf(reason) != fault.Retry {
+		// A disk that is full is no outage: the platform's list stands, and isn't followed.
+		if fault.KindOf(reason) != fault.Retry || fault.AreaOf(reason) == fault.Mount {
 			b.facts.Refused = fault.OneLine(reason.Error())
 		}
 		return nil
