@@ -78,6 +78,7 @@ func inside(t *testing.T, g *qemu.Guest, pkg, run string, skips map[string]strin
 // LUKS, partitions and a TPM are there for the tests of what uses them.
 func TestDebian(t *testing.T) {
 	whole(t)
+	t.Parallel()
 	need(t)
 	m := debianMachine(t, "internal/health/systemd", "internal/health/units")
 	m.TPM = lab.TempDir(t)

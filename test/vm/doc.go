@@ -31,10 +31,10 @@
 //   - to the platform: p.Stop and p.Start, p.Publish, p.assign.
 //
 // A new scenario is a test function of one machine, or of one platform and several machines one
-// after the other: each boot takes ten seconds of a processor, and two at once gain nothing on two
-// processors. It begins with whole(t) unless it is among the few that every change must pass at
-// once. It judges by what the guest says, and waits only by the functions of package qemu, which
-// give up after qemu.Patience; it never sleeps and never asserts a duration.
+// after the other: each boot takes ten seconds of a processor. Two test functions run at once,
+// where they say t.Parallel. It begins with whole(t) unless it is among the few that every change
+// must pass at once. It judges by what the guest says, and waits only by the functions of package
+// qemu, which give up after qemu.Patience; it never sleeps and never asserts a duration.
 //
 // # Power cuts
 //

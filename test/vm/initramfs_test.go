@@ -47,6 +47,7 @@ var builders = []struct {
 // TestInitramfs boots a node by the initramfs that each of a distribution's programs builds.
 func TestInitramfs(t *testing.T) {
 	whole(t)
+	t.Parallel()
 	p := newPlatform(t)
 	p.Publish(base(t, "1"))
 	p.Publish(app("1"))

@@ -2,6 +2,7 @@ package vm
 
 import (
 	"errors"
+	"flag"
 	"fmt"
 	"net"
 	"os"
@@ -30,6 +31,10 @@ const isolatedEnv = "POWERNODE_VM_ISOLATED"
 // TestMain builds the programs once and runs the tests in a mount and a network namespace of their
 // own: guests reach what the tests serve, and nothing else.
 func TestMain(m *testing.M) {
+	// One machine for each processor of a small machine: more only makes all of them slower.
+	if err := flag.Set("test.parallel", "2"); err != nil {
+		panic(err)
+	}
 	os.Exit(lab.Main(func() int {
 		if os.Getenv(isolatedEnv) != "" || os.Geteuid() != 0 {
 			return m.Run()

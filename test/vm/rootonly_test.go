@@ -49,6 +49,7 @@ var skipped = regexp.MustCompile(`(?m)^ *--- SKIP: (\S+)`)
 // TestRootOnly runs the tests of packages that work at the kernel's edges inside a machine.
 func TestRootOnly(t *testing.T) {
 	whole(t)
+	t.Parallel()
 	need(t)
 	tree := filepath.Join(lab.TempDir(t), "root")
 	plant(t, tree)
