@@ -29,10 +29,10 @@ func TestPlace(t *testing.T) {
 	if err != nil || info.Mode().Perm() != 0o644 {
 		t.Errorf("%v, %v", info, err)
 	}
-	for _, name := range []string{"var", "persist", "run-powernode-"} {
-		text, err := os.ReadFile(filepath.Join(run, unitDir, name+".mount.d", "10-powernode.conf"))
+	for _, name := range []string{"var.mount", "persist.mount.d/10-powernode.conf", "run-powernode-.mount.d/10-powernode.conf"} {
+		text, err := os.ReadFile(filepath.Join(run, unitDir, name))
 		if err != nil || !strings.Contains(string(text), "\nDefaultDependencies=no\n") {
-			t.Errorf("%s.mount: %q, %v", name, text, err)
+			t.Errorf("%s: %q, %v", name, text, err)
 		}
 	}
 	if err := Place(filepath.Join(run, "missing")); err == nil || !strings.Contains(err.Error(), Agent) {
