@@ -32,8 +32,7 @@ var rootOnly = []struct {
 		"TestUnion/tmpfs/descriptors,_attached_(6.13)": "Linux 6.12",
 		"TestUnion/tmpfs/descriptors,_detached_(6.15)": "Linux 6.12",
 	}},
-	{pkg: "internal/composefs", run: "TheKernelSees"},
-	{pkg: "internal/store", run: "Verity|Replace|TornObject|AddFile|SameObjects|Full|ReadOnly"},
+	{pkg: "internal/store", run: "Verity|TornObject|AddFile|ReadOnly"},
 	// The others compile an init of their own; the boots of this package switch a machine's root.
 	{pkg: "internal/switchroot", run: "Check|Choose|Look|CopyTree|Persist|Free"},
 	{pkg: "internal/assemble", run: "Prove|Keep|Mend|Fresh"},
