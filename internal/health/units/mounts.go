@@ -14,27 +14,24 @@ const keepMounted = `# The boot mounts this, and systemd couldn't mount it again
 DefaultDependencies=no
 `
 
-// keepVar is the unit of /var. Other units name it before systemd reads the mount table, and it then takes no
-// drop-in into account (systemd 257). It is never started: where /var isn't mounted, it isn't to be.
-const keepVar = keepMounted + `ConditionPathIsMountPoint=/var
-
-[Mount]
-What=/persist/var/lib/powernode/roots/var
-Where=/var
-Type=none
-Options=bind
-`
+// keepDirectory is the unit of a directory that other units name before systemd reads the mount table: it takes no
+// drop-in into account then (systemd 257). It is never started: where nothing is mounted, nothing is to be.
+func keepDirectory(dir string) string {
+	return keepMounted + "ConditionPathIsMountPoint=" + dir + "\n\n[Mount]\nWhat=powernode\nWhere=" + dir + "\n"
+}
 
 // mountFiles are the files below unitDir. A name that ends in a dash stands for all that begin with it
 // (systemd.unit(5)).
-var mountFiles = map[string]string{
-	"var.mount":                                keepVar,
-	"persist.mount.d/10-powernode.conf":        keepMounted,
-	"run-powernode-.mount.d/10-powernode.conf": keepMounted,
+func mountFiles() map[string]string {
+	return map[string]string{
+		"var.mount":     keepDirectory("/var"),
+		"persist.mount": keepDirectory("/persist"),
+		"run-powernode-.mount.d/10-powernode.conf": keepMounted,
+	}
 }
 
 func placeMounts(run *os.Root) error {
-	for name, text := range mountFiles {
+	for name, text := range mountFiles() {
 		file := path.Join(unitDir, name)
 		if err := run.MkdirAll(path.Dir(file), 0o755); err != nil {
 			return err

@@ -29,7 +29,7 @@ func TestPlace(t *testing.T) {
 	if err != nil || info.Mode().Perm() != 0o644 {
 		t.Errorf("%v, %v", info, err)
 	}
-	for _, name := range []string{"var.mount", "persist.mount.d/10-powernode.conf", "run-powernode-.mount.d/10-powernode.conf"} {
+	for _, name := range []string{"var.mount", "persist.mount", "run-powernode-.mount.d/10-powernode.conf"} {
 		text, err := os.ReadFile(filepath.Join(run, unitDir, name))
 		if err != nil || !strings.Contains(string(text), "\nDefaultDependencies=no\n") {
 			t.Errorf("%s: %q, %v", name, text, err)
