@@ -175,12 +175,22 @@ func (d introspectDoc) table(w io.Writer) error {
 		for _, s := range b.Journal.Stages {
 			add("boot stage "+s.Name, "%d ms: %s", s.Millis, s.Result)
 		}
+		if b.Memory.Total != 0 {
+			add("memory at hand-over", "%s of %s available, the agent %s, at its highest %s",
+				memory(b.Memory.Available), memory(b.Memory.Total), memory(b.Memory.Resident), memory(b.Memory.Peak))
+		}
+		if b.Freed != (boot.Freed{}) {
+			add("freed of the initramfs", "%d files, %s", b.Freed.Files, memory(b.Freed.Bytes))
+		}
 	}
 	for _, p := range d.Problems {
 		add("problem", "%s", p)
 	}
 	return cli.Pairs(w, pairs)
 }
+
+// memory returns a number of bytes, which isn't negative, in words.
+func memory(n int64) string { return cli.Bytes(uint64(max(n, 0))) }
 
 // abilityRows lists what the kernel can do, in words.
 func abilityRows(k *mount.Abilities) [][2]string {

@@ -34,7 +34,8 @@ func serviceCommand(app *cli.App) *cobra.Command {
 the machine is. It outlives every outage of the platform, tells systemd when it is ready and that it
 is alive, and ends on SIGTERM. A generation that isn't known to be good is judged here: see
 "Never stranded" in docs/boot.md. The platform is told how the boots went, and a file that the kernel
-finds damaged (fs-verity) is fetched again.`,
+finds damaged (fs-verity) is fetched again. Machine ID, host name and SSH host keys are kept for the
+next boots, and it says when the writable layer of the root fills up.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			log, err := newLog(logFormat, app.Err)
@@ -61,10 +62,12 @@ finds damaged (fs-verity) is fetched again.`,
 				config.Beside = []runtime.Loop{
 					runtime.BootReports{Source: &bootReports{stateDir: stateDir, facts: facts}, Platform: platform, Log: log},
 				}
+				loops, remarks := upkeep{stateDir: stateDir, facts: facts, log: log}.loops()
+				config.Beside, config.Remarks = append(config.Beside, loops...), remarks
 				if facts.Level == mount.Enforced {
 					// At other levels the kernel checks nothing, and so tells nothing.
 					keeper := newKeeper(stateDir, facts, log)
-					config.Beside, config.Remarks = append(config.Beside, keeper), keeper.Remarks
+					config.Beside, config.Remarks = append(config.Beside, keeper), remarksOf(keeper.Remarks, remarks)
 				}
 				config.Gate = health.New(health.Config{
 					Settings: facts.Health, Generation: facts.Generation, StateDir: stateDir, RunDir: boot.RunDir, Log: log,

@@ -41,7 +41,7 @@ func (f *updateFlags) softReboot(ctx context.Context, generation uint64) error {
 	}
 	spec := rootfs.Spec{
 		Store: st, RootDigest: g.RootDigest, Level: facts.Level, Persist: boot.PersistInRoot, PersistReadOnly: facts.Persist.ReadOnly,
-		Upper: rootfs.Upper{Kind: facts.Root.Upper}, Etc: facts.Root.Etc,
+		Upper: rootfs.Upper{Kind: facts.Root.Upper, Size: facts.Root.UpperSize}, Etc: facts.Root.Etc,
 	}
 	next := nextFacts(facts, g, candidate)
 	spec.Remark = func(text, hint string) {

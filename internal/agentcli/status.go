@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 
 	"github.com/powernode/powernode-agent/internal/boot"
 	"github.com/powernode/powernode-agent/internal/cli"
@@ -18,6 +17,7 @@ import (
 	"github.com/powernode/powernode-agent/internal/fsverity"
 	"github.com/powernode/powernode-agent/internal/mount"
 	"github.com/powernode/powernode-agent/internal/reconcile"
+	"github.com/powernode/powernode-agent/internal/rootfs"
 	"github.com/powernode/powernode-agent/internal/store"
 )
 
@@ -51,6 +51,11 @@ type statusDoc struct {
 type upperDoc struct {
 	UsedBytes  uint64 `json:"used_bytes"`
 	TotalBytes uint64 `json:"total_bytes"`
+	// AvailableBytes is what can still be written; Percent and Fullness go by that, and by the number of files.
+	AvailableBytes uint64          `json:"available_bytes"`
+	Percent        int             `json:"percent"`
+	Fullness       rootfs.Fullness `json:"fullness"`
+	Warning        string          `json:"warning,omitempty"`
 }
 
 func statusCommand(app *cli.App) *cobra.Command {
@@ -136,7 +141,7 @@ func readStatus(ctx context.Context, root, stateDir string, check bool) (statusD
 		reason("%v", err)
 	} else {
 		doc.RootDigest, doc.Level = union.Digest, union.Level
-		doc.Upper = upperOf(root)
+		doc.Upper = upperOf(root, facts.Root.Upper)
 	}
 	doc.trials(st, facts, filepath.Join(root, boot.RunDir))
 	should, err := st.Pointer(store.Current)
@@ -169,13 +174,15 @@ func readStatus(ctx context.Context, root, stateDir string, check bool) (statusD
 }
 
 // upperOf returns how full the file system of the upper is, which overlayfs shows as its own.
-func upperOf(root string) *upperDoc {
-	var s unix.Statfs_t
-	if err := unix.Statfs(root, &s); err != nil {
+func upperOf(root string, kind rootfs.UpperKind) *upperDoc {
+	room, err := rootfs.RoomOf(root, kind, "")
+	if err != nil {
 		return nil
 	}
-	block := uint64(s.Bsize)
-	return &upperDoc{UsedBytes: (s.Blocks - s.Bfree) * block, TotalBytes: s.Blocks * block}
+	return &upperDoc{
+		UsedBytes: room.UsedBytes, TotalBytes: room.TotalBytes, AvailableBytes: room.AvailableBytes,
+		Percent: room.Percent, Fullness: room.Fullness, Warning: sentence(room.Warning()),
+	}
 }
 
 func (d statusDoc) table(w io.Writer) error {
@@ -200,8 +207,11 @@ func (d statusDoc) table(w io.Writer) error {
 		}
 		pairs = append(pairs, [2]string{"platform computed", same})
 	}
-	if d.Upper != nil {
-		pairs = append(pairs, [2]string{"writable layer", cli.Bytes(d.Upper.UsedBytes) + " of " + cli.Bytes(d.Upper.TotalBytes)})
+	if u := d.Upper; u != nil {
+		pairs = append(pairs, [2]string{"writable layer", fmt.Sprintf("%s of %s, %d %% full", cli.Bytes(u.UsedBytes), cli.Bytes(u.TotalBytes), u.Percent)})
+		if u.Warning != "" {
+			pairs = append(pairs, [2]string{"warning", u.Warning})
+		}
 	}
 	pairs = append(pairs, d.trialRows()...)
 	if c := d.Checked; c != nil && len(d.Damage) == 0 {

@@ -43,8 +43,10 @@ type Facts struct {
 	Files    int    `json:"files"`
 	Shared   int    `json:"shared_between_modules"`
 	Conflict int    `json:"conflicts"`
-	// Memory is that of the machine and of the agent at the hand-over.
+	// Memory is that of the machine and of the agent at the hand-over, once the initramfs is freed.
 	Memory rootfs.Memory `json:"memory"`
+	// Freed is what was removed of the initramfs; nothing where the agent isn't the machine's first process.
+	Freed Freed `json:"freed,omitzero"`
 	// Journal is the boot's, up to the hand-over.
 	Journal Journal `json:"journal"`
 	// Health is what the health gate goes by.
@@ -64,6 +66,13 @@ type Persist struct {
 	FSType string `json:"fstype,omitempty"`
 	// ReadOnly says that it can't be written to; what changes is gone with the boot.
 	ReadOnly bool `json:"read_only"`
+}
+
+// Freed counts what was removed of the initramfs, so that it takes no memory.
+type Freed struct {
+	// Files includes directories.
+	Files int   `json:"files"`
+	Bytes int64 `json:"bytes"`
 }
 
 // Pulled counts what the boot fetched.

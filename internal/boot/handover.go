@@ -1,22 +1,14 @@
 package boot
 
 import (
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
-	"io/fs"
-	"os"
 	"path/filepath"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/powernode/powernode-agent/internal/fault"
-	"github.com/powernode/powernode-agent/internal/health"
 	"github.com/powernode/powernode-agent/internal/health/guard"
 	"github.com/powernode/powernode-agent/internal/health/units"
-	"github.com/powernode/powernode-agent/internal/rootfs"
 	"github.com/powernode/powernode-agent/internal/switchroot"
 )
 
@@ -50,8 +42,13 @@ func (b *boot) handOver() error {
 	if freed.Left != nil {
 		b.voice.say("remark: part of the initramfs stays in memory: %v", freed.Left)
 	}
+	if err := luggage.measure(Freed{Files: freed.Files, Bytes: freed.Bytes}); err != nil {
+		b.voice.say("remark: %v", err)
+	}
 	if b.mode != Machine {
 		b.putDown(luggage)
+	} else if err := luggage.unpackFacts(RunDir); err != nil {
+		b.voice.say("remark: what was freed of the initramfs can't be written down: %v", err)
 	}
 	b.voice.say("starting %s", b.config.Init[0])
 	if b.mode == Machine {
@@ -108,85 +105,4 @@ func (b *boot) leaveRoot() error {
 // initEnvironment is all that init inherits: nothing of what the boot was configured with.
 var initEnvironment = []string{
 	"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "TERM=linux", "LANG=C.UTF-8",
-}
-
-// luggage is what goes from the old root to the new one by hand, because an ordinary system's
-// /run isn't taken along. It is packed before the switch and needs nothing of the old root after.
-type luggage struct {
-	agent *os.File
-	facts []byte
-	trust map[string][]byte
-}
-
-func (b *boot) pack() (*luggage, error) {
-	j := b.voice.journal
-	j.change(func(d *Journal) {
-		d.Outcome, d.EndedMillis, d.Stage, d.Failure = HandedOver, j.clock().Milliseconds(), "", ""
-	})
-	if err := j.save(); err != nil {
-		b.remark(err.Error(), "")
-	}
-	facts := b.facts
-	facts.StateDir = StateDir(PersistInRoot)
-	facts.Persist, facts.Journal = b.persist, j.snapshot()
-	facts.Health.HandedOverSeconds = int64(health.Uptime() / time.Second)
-	var err error
-	if facts.Memory, err = rootfs.ReadMemory(); err != nil {
-		b.voice.say("remark: %v", err)
-	}
-	data, err := json.MarshalIndent(facts, "", "  ")
-	if err != nil {
-		return nil, err
-	}
-	agent, err := os.Open("/proc/self/exe")
-	if err != nil {
-		return nil, fmt.Errorf("take the agent along: %w", err)
-	}
-	return &luggage{agent: agent, facts: data, trust: b.trust.Files}, nil
-}
-
-func (l *luggage) close() { l.agent.Close() }
-
-// TrustName is the trust policy's name below RunDir's directory "trust", and AgentPath where the
-// running boot keeps the agent's own binary.
-const TrustName = "trust.yaml"
-
-// The places of a booted system.
-var (
-	AgentPath = filepath.Join(RunDir, "bin", "powernode-agent")
-	TrustPath = filepath.Join(RunDir, "trust", TrustName)
-)
-
-// unpack writes everything below dir, on a tmpfs of this boot.
-func (l *luggage) unpack(dir string) error {
-	bin := filepath.Join(dir, "bin")
-	if err := os.MkdirAll(bin, 0o755); err != nil {
-		return err
-	}
-	for name, data := range l.trust {
-		path := filepath.Join(dir, "trust", name)
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			return err
-		}
-		if err := os.WriteFile(path, data, 0o444); err != nil {
-			return err
-		}
-	}
-	if err := os.WriteFile(filepath.Join(dir, FactsName), l.facts, 0o444); err != nil {
-		return err
-	}
-	// One that an attempt before has left may be running.
-	agent := filepath.Join(bin, filepath.Base(AgentPath))
-	if err := os.Remove(agent); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	out, err := os.OpenFile(agent, os.O_CREATE|os.O_WRONLY|os.O_EXCL, 0o755)
-	if err != nil {
-		return err
-	}
-	if _, err := io.Copy(out, l.agent); err != nil {
-		out.Close()
-		return err
-	}
-	return out.Close()
 }

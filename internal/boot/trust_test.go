@@ -57,7 +57,7 @@ func TestTrustTravels(t *testing.T) {
 		}
 
 		// What was taken along says the same.
-		l := &luggage{agent: open(t, os.Args[0]), facts: []byte("{}"), trust: trust.Files}
+		l := &luggage{agent: open(t, os.Args[0]), trust: trust.Files}
 		defer l.close()
 		run := filepath.Join(t.TempDir(), "run")
 		if err := l.unpack(run); err != nil {

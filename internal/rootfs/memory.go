@@ -17,6 +17,8 @@ type Memory struct {
 	// Resident is this process's (VmRSS of proc_pid_status(5)), Peak the most it ever was (VmHWM).
 	Resident int64 `json:"agent_resident_bytes"`
 	Peak     int64 `json:"agent_peak_bytes"`
+	// swapFree is what could still be swapped out to.
+	swapFree int64
 }
 
 // procMax bounds what is read of a file in /proc.
@@ -26,7 +28,7 @@ const procMax = 64 << 10
 func ReadMemory() (Memory, error) {
 	var m Memory
 	for path, fields := range map[string]map[string]*int64{
-		"/proc/meminfo":     {"MemTotal": &m.Total, "MemAvailable": &m.Available},
+		"/proc/meminfo":     {"MemTotal": &m.Total, "MemAvailable": &m.Available, "SwapFree": &m.swapFree},
 		"/proc/self/status": {"VmRSS": &m.Resident, "VmHWM": &m.Peak},
 	} {
 		f, err := os.Open(path)

@@ -139,6 +139,8 @@ type Facts struct {
 	// when it was made.
 	Upper    UpperKind `json:"upper"`
 	UpperDir string    `json:"upper_dir"`
+	// UpperSize is the size of one in memory, as it was asked for: "50%".
+	UpperSize string `json:"upper_size,omitempty"`
 	// Etc is the policy that could be kept to; EtcConflicts counts files that were changed here and,
 	// since the root image that ran before, by the image too. The local ones stay.
 	Etc          Etc `json:"etc"`

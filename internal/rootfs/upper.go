@@ -37,7 +37,7 @@ func (r *Root) makeUpper() (layer, error) {
 	if err := r.mountMemory(); err != nil {
 		return layer{}, err
 	}
-	r.facts.Upper, r.facts.UpperDir = InMemory, filepath.Join(r.spec.memoryDir(), upperName)
+	r.facts.Upper, r.facts.UpperDir, r.facts.UpperSize = InMemory, filepath.Join(r.spec.memoryDir(), upperName), r.spec.Upper.Size
 	return r.memoryLayer("")
 }
 

@@ -100,19 +100,57 @@ func (f Fullness) Warning(u Usage, kind UpperKind) (text, hint string) {
 	return fmt.Sprintf("the writable layer of the root is %d %% full", u.Percent()), hint
 }
 
-// Room is how full a writable layer is, as status and heartbeat say it.
+// Room is how full the writable layer of a root is, as it is told to people.
 type Room struct {
 	Usage
-	Percent  int      `json:"percent"`
-	Fullness Fullness `json:"fullness"`
+	// AvailableBytes is what can still be written: what is free of it, or less where it lies in memory
+	// and the machine has less. Percent and Fullness go by that.
+	AvailableBytes uint64
+	Percent        int
+	Fullness       Fullness
+	kind           UpperKind
 }
 
-// RoomOf looks how full the writable layer of the root at path is, "/" on a node, for someone who was
-// last told a grade.
-func RoomOf(path string, last Fullness) (Room, error) {
+// RoomOf looks how full the writable layer of the root at path is, "/" on a node, which is of that
+// kind, for someone who was last told a grade.
+func RoomOf(path string, kind UpperKind, last Fullness) (Room, error) {
 	u, err := UsageOf(path)
 	if err != nil {
 		return Room{}, err
 	}
-	return Room{Usage: u, Percent: u.Percent(), Fullness: last.Grade(u)}, nil
+	var m Memory
+	if kind == InMemory {
+		// Without a measure of the memory, what the layer itself says is worth telling.
+		m, _ = ReadMemory()
+	}
+	return roomOf(u, kind, m, last), nil
+}
+
+func roomOf(u Usage, kind UpperKind, m Memory, last Fullness) Room {
+	r := Room{Usage: u, kind: kind}
+	if u.TotalBytes > u.UsedBytes {
+		r.AvailableBytes = u.TotalBytes - u.UsedBytes
+	}
+	if kind == InMemory && m.Available > 0 {
+		r.AvailableBytes = min(r.AvailableBytes, uint64(m.Available)+uint64(m.swapFree))
+	}
+	r.Percent, r.Fullness = r.really().Percent(), last.Grade(r.really())
+	return r
+}
+
+// really is the usage of a layer that is as large as it can become.
+func (r Room) really() Usage {
+	u := r.Usage
+	u.TotalBytes = u.UsedBytes + r.AvailableBytes
+	return u
+}
+
+// Warning returns what a person should know, and what to do; "" where there is room.
+func (r Room) Warning() (text, hint string) {
+	text, hint = r.Fullness.Warning(r.really(), r.kind)
+	if text != "" && r.Usage.Percent() < r.Percent {
+		text += ": it lies in memory, of which the machine has little left"
+		hint = "remove files that were written outside of /var and /persist, or end programs that take much memory"
+	}
+	return text, hint
 }

@@ -56,6 +56,38 @@ func TestWarningNamesTheRemedy(t *testing.T) {
 	}
 }
 
+// TestRoomInMemory: a layer in memory is as full as the machine's memory lets it become.
+func TestRoomInMemory(t *testing.T) {
+	u := Usage{UsedBytes: 200, TotalBytes: 1000}
+	for name, c := range map[string]struct {
+		kind      UpperKind
+		memory    Memory
+		available uint64
+		percent   int
+		fullness  Fullness
+		text      string
+	}{
+		"memory enough":         {InMemory, Memory{Available: 5000}, 800, 20, Roomy, ""},
+		"memory is short":       {InMemory, Memory{Available: 40}, 40, 84, Filling, "84 % full: it lies in memory"},
+		"memory is out":         {InMemory, Memory{Available: 2}, 2, 100, Full, "100 % full: it lies in memory"},
+		"there is swap":         {InMemory, Memory{Available: 2, swapFree: 700}, 702, 23, Roomy, ""},
+		"unknown memory":        {InMemory, Memory{}, 800, 20, Roomy, ""},
+		"a disk needs none":     {OnPersist, Memory{Available: 2}, 800, 20, Roomy, ""},
+		"unknown kind of layer": {"", Memory{Available: 2}, 800, 20, Roomy, ""},
+	} {
+		r := roomOf(u, c.kind, c.memory, "")
+		if r.AvailableBytes != c.available || r.Percent != c.percent || r.Fullness != c.fullness || r.TotalBytes != 1000 {
+			t.Errorf("%s: %+v", name, r)
+		}
+		if text, hint := r.Warning(); !strings.Contains(text, c.text) || (text == "") != (c.text == "") || (hint == "") != (text == "") {
+			t.Errorf("%s: %q, %q", name, text, hint)
+		}
+	}
+	if text, hint := roomOf(Usage{UsedBytes: 95, TotalBytes: 100}, InMemory, Memory{Available: 5000}, "").Warning(); strings.Contains(text, "memory") || !strings.Contains(hint, "upper_size") {
+		t.Errorf("a small layer: %q, %q", text, hint)
+	}
+}
+
 // TestFillingUp fills a small writable layer: it is reported before a write fails.
 func TestFillingUp(t *testing.T) {
 	n := newNode(t)
@@ -64,7 +96,7 @@ func TestFillingUp(t *testing.T) {
 	var grade Fullness
 	var told []Fullness
 	for i := 0; ; i++ {
-		room, err := RoomOf(r.at, grade)
+		room, err := RoomOf(r.at, InMemory, grade)
 		must(t, err)
 		if room.TotalBytes != 4<<20 || room.Percent != room.Usage.Percent() {
 			t.Fatalf("%+v", room)
@@ -83,7 +115,7 @@ func TestFillingUp(t *testing.T) {
 	if len(told) != 3 || told[0] != Roomy || told[1] != Filling || told[2] != Full {
 		t.Errorf("told %q before a write failed", told)
 	}
-	if _, err := RoomOf(filepath.Join(r.at, "none"), ""); err == nil {
+	if _, err := RoomOf(filepath.Join(r.at, "none"), InMemory, ""); err == nil {
 		t.Error("the usage of nothing")
 	}
 }
