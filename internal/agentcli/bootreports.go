@@ -65,6 +65,8 @@ func (b *bootReports) Acknowledged(r nodeapi.BootReport) error {
 
 func (b *bootReports) read() {
 	b.told = make(map[string]string)
+	// On a disk that can't be written the next boot reads more than it has to.
+	_ = boot.CameUp(b.stateDir, b.facts.Journal.BootID)
 	dir, err := durable.OpenDir(b.stateDir, nil)
 	if err != nil {
 		return

@@ -129,9 +129,13 @@ func (b *boot) patience() reconcile.Patience {
 	}
 }
 
-// doubted reports whether a boot before this one began and didn't come good: what is damaged may be
-// where nothing looks that only asks the kernel.
+// doubted reports whether a boot before this one began and didn't come good, or its system was never heard
+// of: what is damaged may be where nothing looks that only asks the kernel.
 func (b *boot) doubted() bool {
+	if b.config.Health == ByService && diedEarly(b.store.Path(), b.voice.journal.doc.BootID) {
+		b.voice.say("          the system of the last boot wasn't heard of: every byte is read")
+		return true
+	}
 	for _, t := range b.plan.known.Trials {
 		if t.Attempts > 0 && t.Good.IsZero() && t.Failed == "" {
 			return true
