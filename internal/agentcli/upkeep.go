@@ -26,12 +26,14 @@ type upkeep struct {
 
 // loops returns the loops of it, with what there is to remark in heartbeats. A "/" that isn't the root
 // of this boot, as in a container beside it, is none of the service's business.
-func (u upkeep) loops() ([]runtime.Loop, func() []string) {
+func (u upkeep) loops(ctx context.Context) ([]runtime.Loop, func() []string) {
 	if union, err := mount.UnionAt("/"); err != nil || union.Digest != u.facts.RootDigest {
 		return nil, func() []string { return nil }
 	}
 	kind := u.facts.Root.Upper
 	room := &roomWatch{log: u.log, measure: func(last rootfs.Fullness) (rootfs.Room, error) { return rootfs.RoomOf("/", kind, last) }}
+	// The first heartbeat is to have it; the loop logs what goes wrong.
+	_, _ = room.look(ctx)
 	loops := []runtime.Loop{runtime.Chore{Name: "look how full the writable layer is", Do: room.look, Every: 20 * time.Second, Log: u.log}}
 	if !u.facts.Persist.ReadOnly {
 		loops = append(loops, runtime.Chore{
