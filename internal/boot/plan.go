@@ -32,7 +32,7 @@ type plan struct {
 func (b *boot) survey() error {
 	in, _ := trial.Read(b.store)
 	in.Asked, in.Limit = b.settings.Generation, b.settings.Tries
-	b.plan.known = in
+	b.plan.known = b.renewed(in)
 	var errs []error
 	for _, name := range []store.PointerName{store.Current, store.Previous, store.Staged} {
 		n, err := b.store.Pointer(name)
@@ -42,6 +42,23 @@ func (b *boot) survey() error {
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
+}
+
+// renewed records what is to be tried anew: what the operator can ask for once more, and on a machine that
+// has waited long enough with nothing to boot, what only used up its attempts.
+func (b *boot) renewed(in trial.Input) trial.Input {
+	changes := trial.Unasked(in)
+	if b.patient {
+		changes = append(changes, trial.Again(in)...)
+	}
+	for _, t := range changes {
+		// At worst the operator's next wish isn't known from the last one, or a round isn't begun.
+		_ = b.store.PutTrial(t)
+	}
+	if len(changes) > 0 {
+		in.Trials, _ = b.store.Trials() // damaged ones are in it, as exhausted
+	}
+	return in
 }
 
 // input returns what is known now, for package trial.

@@ -186,3 +186,48 @@ func TestPolicyHolds(t *testing.T) {
 		}
 	}
 }
+
+// TestAnotherRound: a machine that has nothing but a generation whose attempts are used up tries it again once
+// it has waited for long enough, and not one that was found bad.
+func TestAnotherRound(t *testing.T) {
+	for _, failed := range []string{"", "it was found bad"} {
+		h := newHistory(t)
+		g := h.staged("base 1")
+		if err := h.store.PutTrial(store.Trial{Generation: g.Number, Attempts: 3, Limit: 3, Failed: failed}); err != nil {
+			t.Fatal(err)
+		}
+		b := h.machineBoot()
+		if got := b.candidates(); len(got) != 0 {
+			t.Errorf("failed %q: candidates %+v before the wait", failed, got)
+		}
+		b.patient = true
+		if err := b.survey(); err != nil {
+			t.Fatal(err)
+		}
+		if got := b.candidates(); (len(got) == 1) != (failed == "") {
+			t.Errorf("failed %q: candidates %+v after it", failed, got)
+		}
+	}
+}
+
+// TestAskingAnew: what was asked for once and used up its attempts can be asked for again after a boot
+// that didn't ask.
+func TestAskingAnew(t *testing.T) {
+	h := newHistory(t)
+	h.ran("base 1")
+	g := h.staged("base 2")
+	if err := h.store.PutTrial(store.Trial{Generation: g.Number, Attempts: 3, Limit: 3, Asked: true}); err != nil {
+		t.Fatal(err)
+	}
+	b := h.machineBoot() // nothing is asked for
+	if h.trial(g.Number).Asked {
+		t.Error("it still counts as asked for")
+	}
+	b.settings.Generation = g.Number
+	if err := b.survey(); err != nil {
+		t.Fatal(err)
+	}
+	if c, ok := b.asked(); !ok || !c.IsTrial || c.Attempt != 1 {
+		t.Errorf("asked again: %+v, %t", c, ok)
+	}
+}
