@@ -30,7 +30,7 @@ var builders = []struct {
 			"dracut/90powernode/powernode-boot.service": "usr/lib/dracut/modules.d/90powernode/powernode-boot.service",
 		},
 		build: func(release string) []string {
-			return []string{"dracut", "--force", "--no-hostonly", "--add", "powernode", "--omit", "btrfs crypt lvm mdraid multipath nvdimm", "--kver", release, "/initramfs"}
+			return []string{"dracut", "--force", "--no-hostonly", "--add", "powernode", "--omit", "btrfs crypt lvm mdraid multipath nvdimm", "--compress", "zstd -3 -q", "--kver", release, "/initramfs"}
 		},
 	},
 	{
