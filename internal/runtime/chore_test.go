@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,9 +14,22 @@ import (
 // TestChore: it is done at once, often at first, and once more at the end; a difficulty is logged once.
 func TestChore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
 		times, fail := 0, error(nil)
+		set := func(err error) {
+			mu.Lock()
+			defer mu.Unlock()
+			fail = err
+		}
+		count := func() int {
+			mu.Lock()
+			defer mu.Unlock()
+			return times
+		}
 		var log strings.Builder
 		c := Chore{Name: "sweep", Soon: 10 * time.Second, Every: 2 * time.Minute, Last: true, Log: slog.New(slog.NewTextHandler(&log, nil)), Do: func(ctx context.Context) (bool, error) {
+			mu.Lock()
+			defer mu.Unlock()
 			if ctx.Err() != nil {
 				t.Error("it is done with a context that has ended")
 			}
@@ -36,32 +50,32 @@ func TestChore(t *testing.T) {
 		// after lets time pass, and checks how often it was done in it.
 		after := func(d time.Duration, want int) {
 			t.Helper()
-			had := times
+			had := count()
 			time.Sleep(d)
 			synctest.Wait()
-			if got := times - had; got != want {
+			if got := count() - had; got != want {
 				t.Errorf("done %d times in %s, not %d", got, d, want)
 			}
 		}
 		after(time.Second, 1)
 		after(choreSettling, 30)
-		fail = errors.New("no broom")
+		set(errors.New("no broom"))
 		after(10*time.Minute, 5)
 		if got := strings.Count(log.String(), "can't sweep"); got != 1 || !strings.Contains(log.String(), "no broom") {
 			t.Errorf("the log: %s", &log)
 		}
-		fail = nil
+		set(nil)
 		after(2*time.Minute, 1)
-		fail = errors.New("no broom")
+		set(errors.New("no broom"))
 		after(2*time.Minute, 1)
 		if got := strings.Count(log.String(), "can't sweep"); got != 2 {
 			t.Errorf("what comes again is logged %d times", got)
 		}
-		had := times
+		had := count()
 		cancel()
 		<-ended
-		if times != had+1 {
-			t.Errorf("done %d times at the end", times-had)
+		if got := count() - had; got != 1 {
+			t.Errorf("done %d times at the end", got)
 		}
 	})
 }
