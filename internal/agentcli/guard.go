@@ -1,6 +1,7 @@
 package agentcli
 
 import (
+	"fmt"
 	"io"
 	"os"
 	"strings"
@@ -33,7 +34,14 @@ func guardCommand(*cli.App) *cobra.Command {
 				defer log.Close()
 				config.Log = io.Writer(log)
 			}
-			return guard.Run(cmd.Context(), config)
+			if starter := guard.Starter(); starter != nil {
+				config.Ready = starter
+			}
+			err := guard.Run(cmd.Context(), config)
+			if err != nil && config.Log != nil {
+				fmt.Fprintf(config.Log, "<3>powernode-agent: %v; nobody restarts the machine if this boot hangs\n", err)
+			}
+			return err
 		},
 	}
 	cmd.Flags().StringVar(&config.RunDir, "run", boot.RunDir, "the directory of the running boot")

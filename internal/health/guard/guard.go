@@ -19,6 +19,8 @@ import (
 	"strconv"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // The words that end a guard, each a file in the directory of the running boot.
@@ -52,7 +54,8 @@ type Spec struct {
 	After time.Duration
 }
 
-// Start starts a guard and returns its process ID. What an earlier boot said, before a soft-reboot, is taken
+// Start starts a guard, waits until it watches, and returns its process ID; that is there also with an
+// error, where the process was started and nothing was heard of it. What an earlier boot said, before a soft-reboot, is taken
 // back first. It isn't for a boot in namespaces: the guard restarts the machine.
 func Start(s Spec) (int, error) {
 	for _, word := range []string{Good, Stays} {
@@ -66,11 +69,51 @@ func Start(s Spec) (int, error) {
 	cmd.Env = []string{"GOMAXPROCS=1", "GOGC=20", "GOMEMLIMIT=24MiB", "GODEBUG=containermaxprocs=0"}
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if err := cmd.Start(); err != nil {
+	answer, ready, err := os.Pipe()
+	if err != nil {
+		return 0, fmt.Errorf("start the guard: %w", err)
+	}
+	defer answer.Close()
+	cmd.ExtraFiles = []*os.File{ready} // readyFD
+	err = cmd.Start()
+	ready.Close()
+	if err != nil {
 		return 0, fmt.Errorf("start the guard: %w", err)
 	}
 	pid := cmd.Process.Pid
-	return pid, cmd.Process.Release()
+	return pid, errors.Join(watching(answer), cmd.Process.Release())
+}
+
+// readyFD is the descriptor on which a guard answers its starter, and readyPatience how long that waits.
+const (
+	readyFD       = 3
+	readyPatience = 10 * time.Second
+)
+
+// watching waits until the guard has opened all that it needs by path: the caller is about to move /run to
+// another root, where the guard can't follow.
+func watching(answer *os.File) error {
+	if err := answer.SetReadDeadline(time.Now().Add(readyPatience)); err != nil {
+		return fmt.Errorf("start the guard: %w", err)
+	}
+	switch n, err := answer.Read(make([]byte, 1)); {
+	case n == 1:
+		return nil
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return fmt.Errorf("the guard isn't ready after %s", readyPatience)
+	default:
+		return fmt.Errorf("the guard ended before it was ready: %w", err)
+	}
+}
+
+// Starter is the pipe on which a process that Start started says that it is ready; nil in any other.
+func Starter() *os.File {
+	var stat unix.Stat_t
+	if err := unix.Fstat(readyFD, &stat); err != nil || stat.Mode&unix.S_IFMT != unix.S_IFIFO {
+		return nil
+	}
+	unix.CloseOnExec(readyFD)
+	return os.NewFile(readyFD, "starter")
 }
 
 // Config is what a guard runs with.
@@ -83,6 +126,8 @@ type Config struct {
 	Reboot func() error
 	// Log takes a line before the machine restarts, such as the kernel's log; nil for nobody.
 	Log io.Writer
+	// Ready is told, and closed, once nothing is looked for by its path any more; nil for nobody.
+	Ready io.WriteCloser
 }
 
 // Run waits until somebody says a word, and returns nil, or until the time is over, and restarts the
@@ -97,6 +142,11 @@ func Run(ctx context.Context, c Config) error {
 		return fmt.Errorf("guard: %w", err)
 	}
 	defer dir.Close()
+	if c.Ready != nil {
+		// Nobody may wait any more.
+		_, _ = c.Ready.Write([]byte{'\n'})
+		_ = c.Ready.Close()
+	}
 	over := time.NewTimer(c.After)
 	defer over.Stop()
 	tick := time.NewTicker(c.Every)

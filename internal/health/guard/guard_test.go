@@ -13,9 +13,24 @@ import (
 	"time"
 )
 
-// TestMain is the agent for TestStart: it says how it was started.
+// TestMain is the agent for the tests of Start: it says how it was started, or watches, late.
 func TestMain(m *testing.M) {
 	if strings.HasPrefix(os.Args[0], "@") {
+		if strings.HasSuffix(os.Args[3], "-slow") {
+			time.Sleep(300 * time.Millisecond)
+			path := os.Args[3]
+			err := Run(context.Background(), Config{RunDir: path, After: time.Minute, Every: time.Millisecond, Ready: Starter()})
+			if err == nil {
+				err = os.WriteFile(path+"-moved/heard", nil, 0o600)
+			}
+			if err != nil {
+				os.Exit(1)
+			}
+			os.Exit(0)
+		}
+		if strings.HasSuffix(os.Args[3], "-gone") {
+			os.Exit(1)
+		}
 		wd, _ := os.Getwd()
 		path := filepath.Join(os.Args[3], "started")
 		if err := os.WriteFile(path+".new", fmt.Appendf(nil, "%q in %s", os.Args, wd), 0o600); err == nil {
@@ -24,6 +39,7 @@ func TestMain(m *testing.M) {
 				os.Exit(1)
 			}
 		}
+		_, _ = Starter().Write([]byte{'\n'})
 		os.Exit(0)
 	}
 	os.Exit(m.Run())
@@ -128,5 +144,49 @@ func TestStart(t *testing.T) {
 		if time.Now().After(deadline) {
 			t.Fatal("it never started")
 		}
+	}
+}
+
+// TestStartWaits until the guard has what it needs: a hand-over moves /run right after.
+func TestStartWaits(t *testing.T) {
+	agent, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(t.TempDir(), "run-slow")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Start(Spec{Agent: agent, RunDir: dir, After: time.Hour}); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(dir, dir+"-moved"); err != nil {
+		t.Fatal(err)
+	}
+	if err := Say(dir+"-moved", Good, ""); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		if _, err := os.Stat(dir + "-moved/heard"); err == nil {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the guard doesn't watch what was moved")
+		}
+	}
+}
+
+// TestStartOfNone: a guard that ends is no guard.
+func TestStartOfNone(t *testing.T) {
+	agent, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(t.TempDir(), "run-gone")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if pid, err := Start(Spec{Agent: agent, RunDir: dir, After: time.Hour}); err == nil || pid <= 0 {
+		t.Errorf("process %d, %v", pid, err)
 	}
 }
