@@ -21,6 +21,7 @@ import (
 // What a cut takes is what the guest had in memory. What it had written, flushed or not, the disk keeps.
 func TestPowerCuts(t *testing.T) {
 	whole(t)
+	t.Parallel()
 	s := newSiege(t)
 	kills := number(t, "POWERNODE_VM_KILLS", 8)
 	productsDoNotListen(t)
@@ -190,6 +191,7 @@ func (v *victim) rollback() {
 // says so, and tries it again after some rounds.
 func TestPowerCutsUseUpTheFirst(t *testing.T) {
 	whole(t)
+	t.Parallel()
 	s := newSiege(t)
 	s.took = 15 * time.Second
 	v := s.victim(false)

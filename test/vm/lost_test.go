@@ -15,8 +15,9 @@ import (
 // POWERNODE_VM_KILLS is how many states, POWERNODE_VM_SEED which ones.
 func TestLostWrites(t *testing.T) {
 	whole(t)
+	t.Parallel()
 	s := newSiege(t)
-	states := number(t, "POWERNODE_VM_KILLS", 4)
+	states := number(t, "POWERNODE_VM_KILLS", 2)
 	v := s.victim(false)
 	for _, kind := range []string{"first boot", "boot with something new"} {
 		before, marks := qemu.CopyDisk(t, v.n.disk), maps.Clone(v.marks)
