@@ -45,6 +45,7 @@ func guardCommand(*cli.App) *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&config.RunDir, "run", boot.RunDir, "the directory of the running boot")
+	cmd.Flags().Uint64Var(&config.Generation, "generation", 0, "the generation that the boot is of")
 	cmd.Flags().DurationVar(&config.After, "after", 0*time.Second, "how long the boot has")
 	return cmd
 }

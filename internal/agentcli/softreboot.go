@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"strings"
 	"time"
@@ -14,6 +15,8 @@ import (
 	"github.com/powernode/powernode-agent/internal/health"
 	"github.com/powernode/powernode-agent/internal/health/guard"
 	"github.com/powernode/powernode-agent/internal/health/restart"
+	"github.com/powernode/powernode-agent/internal/mount"
+	"github.com/powernode/powernode-agent/internal/reconcile"
 	"github.com/powernode/powernode-agent/internal/rootfs"
 	"github.com/powernode/powernode-agent/internal/store"
 	"github.com/powernode/powernode-agent/internal/trial"
@@ -22,6 +25,10 @@ import (
 // softReboot makes the root of a staged generation beside the one that runs, counts the attempt, has a
 // guard watch it, and tells systemd to go on in it.
 func (f *updateFlags) softReboot(ctx context.Context, generation uint64) error {
+	trust, err := boot.LoadTrust(f.trust)
+	if err != nil {
+		return err
+	}
 	st, unlock, err := f.open()
 	if err != nil {
 		return err
@@ -31,11 +38,7 @@ func (f *updateFlags) softReboot(ctx context.Context, generation uint64) error {
 	if err != nil {
 		return err
 	}
-	g, err := st.Generation(generation)
-	if err != nil {
-		return err
-	}
-	candidate, err := candidateOf(st, generation)
+	g, candidate, err := provenCandidate(ctx, st, trust, facts.Level, generation)
 	if err != nil {
 		return err
 	}
@@ -66,20 +69,47 @@ func (f *updateFlags) softReboot(ctx context.Context, generation uint64) error {
 		root.Unmake()
 		return errors.Join(err, rootfs.DropNext(boot.RunDir))
 	}
-	return goOn(ctx, facts.Health.Timeout())
+	return goOn(ctx, facts, generation)
+}
+
+// provenCandidate returns a staged generation and the attempt that the next start is at it, once its
+// modules are proven and it is known that they make the root that its record names: the record itself
+// isn't signed, and a boot proves all of it too.
+func provenCandidate(ctx context.Context, st *store.Store, trust boot.Trust, level mount.Level, generation uint64) (store.Generation, trial.Candidate, error) {
+	g, err := st.Generation(generation)
+	if err != nil {
+		return g, trial.Candidate{}, err
+	}
+	candidate, err := candidateOf(st, generation)
+	if err != nil {
+		return g, candidate, err
+	}
+	r, err := newReconciler(st, trust, level, reconcile.Config{})
+	if err != nil {
+		return g, candidate, err
+	}
+	defer r.Close()
+	_, err = r.Heal(ctx, g)
+	return g, candidate, err
 }
 
 // goOn has systemd go on in the next root. Where it doesn't, everything is as before, but that the
-// attempt was counted.
-func goOn(ctx context.Context, timeout time.Duration) error {
+// attempt was counted, and that nobody but the gate watches what runs.
+func goOn(ctx context.Context, facts boot.Facts, generation uint64) error {
 	// What the gate said of the root that runs is no word on the next one.
 	_ = os.Remove(boot.RunDir + "/" + health.ReportName)
-	_, err := guard.Start(guard.Spec{Agent: boot.AgentPath, RunDir: boot.RunDir, After: timeout + guard.Margin})
+	_, err := guard.Start(guard.Spec{
+		Agent: boot.AgentPath, RunDir: boot.RunDir, Generation: generation, After: facts.Health.Timeout() + guard.Margin,
+	})
+	if err == nil {
+		// The guard of a root that goes while it is on trial would restart the next one.
+		err = guard.Say(boot.RunDir, facts.Generation, guard.Stays, fmt.Sprintf("a soft-reboot leads to generation %d", generation))
+	}
 	if err == nil {
 		err = restart.Machine{}.Now(ctx, restart.Soft)
 	}
 	if err != nil {
-		_ = guard.Say(boot.RunDir, guard.Stays, "the soft-reboot didn't begin")
+		_ = guard.Say(boot.RunDir, generation, guard.Stays, "the soft-reboot didn't begin")
 		err = errors.Join(err, rootfs.DropNext(boot.RunDir))
 	}
 	return err

@@ -35,7 +35,7 @@ func (b *boot) handOver() error {
 	freed, err := root.Switch()
 	if err != nil {
 		if refused(err) {
-			_ = guard.Say(RunDir, guard.Stays, "the boot goes on without this root")
+			_ = guard.Say(RunDir, b.running.Generation, guard.Stays, "the boot goes on without this root")
 		}
 		return err
 	}
@@ -79,7 +79,7 @@ func (b *boot) startGuard() {
 	if !b.running.IsTrial {
 		return
 	}
-	_, err := guard.Start(guard.Spec{Agent: AgentPath, RunDir: RunDir, After: b.settings.HealthTimeout + guard.Margin})
+	_, err := guard.Start(guard.Spec{Agent: AgentPath, RunDir: RunDir, Generation: b.running.Generation, After: b.settings.HealthTimeout + guard.Margin})
 	if err != nil {
 		b.remark(err.Error(), "if the new root hangs, restart the machine by hand")
 	}

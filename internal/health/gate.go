@@ -227,7 +227,7 @@ func (g *Gate) record(do func(*store.Store) error) error {
 }
 
 func (g *Gate) say(word, text string) {
-	if err := guard.Say(g.c.RunDir, word, text); err != nil {
+	if err := guard.Say(g.c.RunDir, g.c.Generation, word, text); err != nil {
 		g.complain("the guard can't be told", err)
 	}
 }

@@ -105,7 +105,7 @@ func (n *node) run(d time.Duration) {
 
 func (n *node) said() (words []string) {
 	for _, word := range []string{guard.Good, guard.Stays} {
-		if _, err := os.Stat(filepath.Join(n.config.RunDir, word)); err == nil {
+		if _, err := os.Stat(filepath.Join(n.config.RunDir, guard.File(word, n.config.Generation))); err == nil {
 			words = append(words, word)
 		}
 	}

@@ -23,7 +23,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The words that end a guard, each a file in the directory of the running boot.
+// The words that end a guard, each with the generation's number a file in the directory of the running boot (see File):
+// during a soft-reboot the gate of the root that goes must not speak for the one that comes.
 const (
 	// Good says that the generation was found good.
 	Good = "good"
@@ -39,9 +40,14 @@ const Name = "@powernode-guard"
 // Margin is what a guard gives on top of the time that the health gate has, for a restart that it ordered.
 const Margin = time.Minute
 
-// Say ends the guard of this boot, with one of the words above; text is for people who look.
-func Say(runDir, word, text string) error {
-	return os.WriteFile(filepath.Join(runDir, word), []byte(text+"\n"), 0o644)
+// File returns the name of the file that says one of the words above of a generation.
+func File(word string, generation uint64) string {
+	return word + "-" + strconv.FormatUint(generation, 10)
+}
+
+// Say ends the guard of a generation in this boot, with one of the words above; text is for people who look.
+func Say(runDir string, generation uint64, word, text string) error {
+	return os.WriteFile(filepath.Join(runDir, File(word, generation)), []byte(text+"\n"), 0o644)
 }
 
 // Spec says how to start a guard.
@@ -50,21 +56,23 @@ type Spec struct {
 	Agent string
 	// RunDir is the directory of the running boot, on a file system in memory.
 	RunDir string
+	// Generation is what the new root is of.
+	Generation uint64
 	// After is how long the new root has, from now on.
 	After time.Duration
 }
 
 // Start starts a guard, waits until it watches, and returns its process ID; that is there also with an
-// error, where the process was started and nothing was heard of it. What an earlier boot said, before a soft-reboot, is taken
-// back first. It isn't for a boot in namespaces: the guard restarts the machine.
+// error, where the process was started and nothing was heard of it. What was said of the same generation before, as before a
+// soft-reboot, is taken back first. It isn't for a boot in namespaces: the guard restarts the machine.
 func Start(s Spec) (int, error) {
 	for _, word := range []string{Good, Stays} {
-		if err := os.Remove(filepath.Join(s.RunDir, word)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := os.Remove(filepath.Join(s.RunDir, File(word, s.Generation))); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return 0, fmt.Errorf("start the guard: %w", err)
 		}
 	}
 	cmd := exec.Command(s.Agent)
-	cmd.Args = []string{Name, "guard", "--run", s.RunDir, "--after", s.After.String()}
+	cmd.Args = []string{Name, "guard", "--run", s.RunDir, "--generation", strconv.FormatUint(s.Generation, 10), "--after", s.After.String()}
 	// A small heap on one thread: this process waits.
 	cmd.Env = []string{"GOMAXPROCS=1", "GOGC=20", "GOMEMLIMIT=24MiB", "GODEBUG=containermaxprocs=0"}
 	cmd.Dir = "/"
@@ -118,8 +126,9 @@ func Starter() *os.File {
 
 // Config is what a guard runs with.
 type Config struct {
-	RunDir string
-	After  time.Duration
+	RunDir     string
+	Generation uint64
+	After      time.Duration
 	// Every is how often it looks; 0 is 2 seconds.
 	Every time.Duration
 	// Reboot restarts the machine.
@@ -152,7 +161,7 @@ func Run(ctx context.Context, c Config) error {
 	tick := time.NewTicker(c.Every)
 	defer tick.Stop()
 	for {
-		if said(dir) {
+		if said(dir, c.Generation) {
 			return nil
 		}
 		select {
@@ -160,7 +169,7 @@ func Run(ctx context.Context, c Config) error {
 			return ctx.Err()
 		case <-tick.C:
 		case <-over.C:
-			if said(dir) {
+			if said(dir, c.Generation) {
 				return nil
 			}
 			if c.Log != nil {
@@ -171,9 +180,9 @@ func Run(ctx context.Context, c Config) error {
 	}
 }
 
-func said(dir *os.Root) bool {
+func said(dir *os.Root, generation uint64) bool {
 	for _, word := range []string{Good, Stays} {
-		if _, err := dir.Lstat(word); err == nil {
+		if _, err := dir.Lstat(File(word, generation)); err == nil {
 			return true
 		}
 	}

@@ -48,21 +48,23 @@ func TestMain(m *testing.M) {
 func TestRun(t *testing.T) {
 	for _, c := range []struct {
 		name, word string
+		generation uint64
 		reboots    int
 	}{
-		{"good", Good, 0},
-		{"stays up", Stays, 0},
-		{"nobody says anything", "", 1},
-		{"another file", "health.json", 1},
+		{"good", Good, 3, 0},
+		{"stays up", Stays, 3, 0},
+		{"nobody says anything", "", 3, 1},
+		{"another file", "health.json", 3, 1},
+		{"of another generation", Good, 2, 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := t.TempDir()
 			reboots := 0
 			var log bytes.Buffer
-			config := Config{RunDir: dir, After: 20 * time.Millisecond, Every: time.Millisecond, Log: &log, Reboot: func() error { reboots++; return nil }}
+			config := Config{RunDir: dir, Generation: 3, After: 20 * time.Millisecond, Every: time.Millisecond, Log: &log, Reboot: func() error { reboots++; return nil }}
 			if c.word != "" {
 				// The time is never over before the word is said, and the word is said before it looks.
-				if err := Say(dir, c.word, "because"); err != nil {
+				if err := Say(dir, c.generation, c.word, "because"); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -90,7 +92,7 @@ func TestWordWhileItWaits(t *testing.T) {
 	if err := os.Rename(dir, dir+"-moved"); err != nil {
 		t.Fatal(err)
 	}
-	if err := Say(dir+"-moved", Good, ""); err != nil {
+	if err := Say(dir+"-moved", 0, Good, ""); err != nil {
 		t.Fatal(err)
 	}
 	select {
@@ -118,21 +120,21 @@ func TestRunEnds(t *testing.T) {
 
 func TestStart(t *testing.T) {
 	dir := t.TempDir()
-	if err := Say(dir, Good, "an earlier boot's"); err != nil {
+	if err := Say(dir, 7, Good, "an earlier boot's"); err != nil {
 		t.Fatal(err)
 	}
 	agent, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	pid, err := Start(Spec{Agent: agent, RunDir: dir, After: time.Hour})
+	pid, err := Start(Spec{Agent: agent, RunDir: dir, Generation: 7, After: time.Hour})
 	if err != nil || pid <= 0 {
 		t.Fatal(err)
 	}
-	if _, err := os.Stat(filepath.Join(dir, Good)); !errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Stat(filepath.Join(dir, File(Good, 7))); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the word of an earlier boot still counts: %v", err)
 	}
-	want := fmt.Sprintf("%q in /", []string{Name, "guard", "--run", dir, "--after", "1h0m0s"})
+	want := fmt.Sprintf("%q in /", []string{Name, "guard", "--run", dir, "--generation", "7", "--after", "1h0m0s"})
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 		got, err := os.ReadFile(filepath.Join(dir, "started"))
 		if err == nil {
@@ -163,7 +165,7 @@ func TestStartWaits(t *testing.T) {
 	if err := os.Rename(dir, dir+"-moved"); err != nil {
 		t.Fatal(err)
 	}
-	if err := Say(dir+"-moved", Good, ""); err != nil {
+	if err := Say(dir+"-moved", 0, Good, ""); err != nil {
 		t.Fatal(err)
 	}
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
