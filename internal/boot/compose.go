@@ -10,7 +10,7 @@ import (
 // objects. A plan that can't be proven gives way to a generation that ran before, proven likewise.
 func (b *boot) verify(ctx context.Context) (string, error) {
 	begun := time.Now()
-	err := b.prove(ctx)
+	err := b.bounded(ctx, 0, b.prove)
 	if err != nil {
 		err = b.insteadOf(ctx, err, b.prove)
 	}
@@ -40,7 +40,7 @@ func (b *boot) tellMended(told int) {
 // compose makes the root image. Modules that don't go together give way to those of a generation
 // that ran before.
 func (b *boot) compose(ctx context.Context) (string, error) {
-	err := b.composePlan(ctx)
+	err := b.bounded(ctx, 0, b.composePlan)
 	if err != nil {
 		err = b.insteadOf(ctx, err, b.prove, b.composePlan)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"time"
 
 	"github.com/powernode/powernode-agent/internal/assemble"
 	"github.com/powernode/powernode-agent/internal/fault"
@@ -17,7 +18,7 @@ import (
 // a module that can't be had, a node that has run before goes on with what ran.
 func (b *boot) fetch(ctx context.Context) (string, error) {
 	if b.plan.back.Generation == 0 {
-		err := b.choose(ctx)
+		err := b.bounded(ctx, chooseMost, b.choose)
 		if err != nil && ctx.Err() == nil {
 			err = b.fallBack(err)
 		}
@@ -35,6 +36,10 @@ func (b *boot) fetch(ctx context.Context) (string, error) {
 	p := b.facts.Pulled
 	return fmt.Sprintf("%d modules, %d of them pulled: %d layers, %d bytes, %d new objects", len(b.plan.wanted), p.Modules, p.Layers, p.Bytes, p.NewObjects), nil
 }
+
+// chooseMost bounds what a node spends on the platform's list that has something else to run: what was fetched by then
+// is there for the next boot.
+const chooseMost = 10 * time.Minute
 
 // choose makes the generation that the operator asks for the plan, or else the platform's list once
 // all of it is in the store.

@@ -98,7 +98,7 @@ func (b *boot) enroll(ctx context.Context) (string, error) {
 	if b.persist.ReadOnly {
 		return b.enrolledBefore()
 	}
-	credentials, situation, err := enroll.Ensure(ctx, enroll.Options{
+	options := enroll.Options{
 		Dir: PKIDir(b.store.Path()),
 		Discover: func(ctx context.Context) (enroll.Bootstrap, error) {
 			i := b.discovered
@@ -112,6 +112,12 @@ func (b *boot) enroll(ctx context.Context) (string, error) {
 		HTTP:         nodehttp.Options{Now: b.config.Now},
 		Backoff:      b.enrollPatience(),
 		Notify:       b.notify,
+	}
+	var credentials *enroll.Credentials
+	var situation enroll.Situation
+	err := b.bounded(ctx, enrollMost, func(ctx context.Context) (err error) {
+		credentials, situation, err = enroll.Ensure(ctx, options)
+		return err
 	})
 	if err != nil && ctx.Err() == nil {
 		if err = b.fallBack(err); err == nil {
@@ -135,6 +141,9 @@ func (b *boot) enrolledBefore() (string, error) {
 	}
 	return "nothing; the disk can only be read", nil
 }
+
+// enrollMost bounds, whatever the platform does, what a node spends on credentials that has something to run without.
+const enrollMost = 2 * time.Minute
 
 // enrollPatience returns how long to ask for credentials: briefly where there is something to run
 // without them.

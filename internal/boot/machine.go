@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"runtime/debug"
 	"strings"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -37,8 +38,32 @@ type machine struct {
 // are used up get new ones if there is nothing else to boot.
 const anotherRound = 7
 
+// handOverMost is more than a hand-over takes, syncPatience how long the end of the machine waits for a disk that may
+// never answer again.
+const (
+	handOverMost = 5 * time.Minute
+	syncPatience = 20 * time.Second
+)
+
 func newMachine(b *boot) *machine {
-	return &machine{boot: b, switchTo: b.handOver, down: takeDown, console: openTerminal, steady: steadyKernel}
+	m := &machine{boot: b, switchTo: b.handOver, down: takeDown, console: openTerminal, steady: steadyKernel}
+	m.course.stuck = m.giveUp
+	return m
+}
+
+// giveUp restarts a machine on which something hangs that no context ends, such as a disk that never answers.
+func (m *machine) giveUp(what string) {
+	m.voice.say("%s hangs; the machine is restarted", what)
+	noted := make(chan struct{})
+	go func() {
+		m.failed(&StageError{what, fault.New(fault.Retry, fault.General, "look at the disk and its cables", "it hung")}, Ended)
+		close(noted)
+	}()
+	select {
+	case <-noted:
+	case <-time.After(syncPatience): // it is the disk that hangs
+	}
+	m.down(rebootNow)
 }
 
 // run boots, and stays in the recovery environment between attempts. It returns only in tests, whose
@@ -81,7 +106,8 @@ func (m *machine) attempt(ctx context.Context, from int) (err error) {
 		if m.terminal != nil {
 			m.terminal.end()
 		}
-		return "", m.switchTo()
+		m.course.watched("the hand-over", handOverMost, func() { err = m.switchTo() })
+		return "", err
 	})
 	if !errors.Is(err, errBreak) {
 		m.undo()
@@ -199,7 +225,12 @@ func steadyKernel() {
 
 // takeDown ends the machine. What is on its disks is written first.
 func takeDown(act action) {
-	unix.Sync()
+	done := make(chan struct{})
+	go func() { unix.Sync(); close(done) }()
+	select {
+	case <-done:
+	case <-time.After(syncPatience):
+	}
 	how := unix.LINUX_REBOOT_CMD_RESTART
 	if act == powerOff {
 		how = unix.LINUX_REBOOT_CMD_POWER_OFF

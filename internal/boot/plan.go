@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/powernode/powernode-agent/internal/assemble"
 	"github.com/powernode/powernode-agent/internal/fault"
@@ -155,6 +156,26 @@ func (b *boot) reject(n uint64, reason error) {
 	b.plan.unfit[n] = oneLine(reason)
 }
 
+// bounded runs a step under a deadline of its own where there is another generation to fall back to, so that there is
+// time left for that: most, or with 0 half of what ctx has left. Passing it is a retry.
+func (b *boot) bounded(ctx context.Context, most time.Duration, step func(context.Context) error) error {
+	end, limited := ctx.Deadline()
+	another := slices.ContainsFunc(b.candidates(), func(c trial.Candidate) bool { return c.Generation != b.plan.back.Generation })
+	if !another || most == 0 && !limited {
+		return step(ctx)
+	}
+	if half := time.Until(end) / 2; limited && (most == 0 || half < most) {
+		most = half
+	}
+	within, cancel := context.WithTimeout(ctx, most)
+	defer cancel()
+	err := step(within)
+	if err != nil && within.Err() != nil && ctx.Err() == nil {
+		return fault.New(fault.Retry, fault.AreaOf(err), fault.HintOf(err), "not done within %s: %w", most.Round(time.Second), err)
+	}
+	return err
+}
+
 // insteadOf falls back because of reason until every step succeeds for the plan, and otherwise
 // returns why the last one didn't.
 func (b *boot) insteadOf(ctx context.Context, reason error, steps ...func(context.Context) error) error {
@@ -164,7 +185,7 @@ func (b *boot) insteadOf(ctx context.Context, reason error, steps ...func(contex
 		}
 		reason = nil
 		for _, step := range steps {
-			if reason = step(ctx); reason != nil {
+			if reason = b.bounded(ctx, 0, step); reason != nil {
 				break
 			}
 		}

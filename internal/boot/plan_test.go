@@ -12,11 +12,14 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/powernode/powernode-agent/internal/assemble"
 	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/fsverity"
+	"github.com/powernode/powernode-agent/internal/nodeapi"
+	"github.com/powernode/powernode-agent/internal/reconcile"
 	"github.com/powernode/powernode-agent/internal/store"
 	"github.com/powernode/powernode-agent/internal/trial"
 )
@@ -227,4 +230,66 @@ func TestARemarkIsOneLine(t *testing.T) {
 	if strings.Count(console.String(), "\n") != 1 || strings.Contains(console.String(), "\x1b") {
 		t.Errorf("console %q", console.String())
 	}
+}
+
+// slowPlatform answers when nobody waits any more.
+type slowPlatform struct{}
+
+func (slowPlatform) Modules(ctx context.Context) (*nodeapi.ModuleList, error) {
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+// TestAnEndlessFetch leaves a node that has run before in time for what ran; a new one waits for as long as the stage has.
+func TestAnEndlessFetch(t *testing.T) {
+	for _, before := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			h := newHistory(t)
+			if before {
+				h.ran("base 1")
+			}
+			b := h.boot(&bytes.Buffer{})
+			var err error
+			if b.reconciler, err = reconcile.New(reconcile.Config{Store: h.store, Platform: slowPlatform{}}); err != nil {
+				t.Fatal(err)
+			}
+			begun := time.Now()
+			_, err = runStage(t.Context(), Stage{"fetch", 2 * time.Hour, b.fetch})
+			switch took := time.Since(begun); {
+			case before && (err != nil || took != chooseMost || b.plan.back.Generation != 1):
+				t.Errorf("generation %d after %s: %v", b.plan.back.Generation, took, err)
+			case !before && (fault.KindOf(err) != fault.Retry || took != 2*time.Hour):
+				t.Errorf("after %s: %v", took, err)
+			}
+			b.reconciler.Close()
+		})
+	}
+}
+
+// TestBoundedSteps: each step of falling back leaves half of the time for the next generation.
+func TestBoundedSteps(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHistory(t)
+		h.ran("base 1", "app 1")
+		h.ran("base 1", "app 2")
+		b := h.boot(&bytes.Buffer{})
+		var used []uint64
+		slow := func(ctx context.Context) error {
+			used = append(used, b.plan.back.Generation)
+			if b.plan.back.Generation == 1 {
+				return nil
+			}
+			<-ctx.Done()
+			return ctx.Err()
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		err := b.bounded(ctx, 0, slow)
+		if fault.KindOf(err) != fault.Retry || !strings.Contains(err.Error(), "not done within 30m0s") {
+			t.Errorf("%v", err)
+		}
+		if err := b.insteadOf(ctx, err, slow); err != nil || fmt.Sprint(used) != "[0 2 1]" {
+			t.Errorf("generations %v, %v", used, err)
+		}
+	})
 }

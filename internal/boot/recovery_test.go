@@ -325,3 +325,28 @@ func TestABreakKeepsWhatWasDone(t *testing.T) {
 		}
 	})
 }
+
+// TestAStageThatHangs: what the kernel doesn't come back from restarts the machine.
+func TestAStageThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		released := make(chan struct{})
+		var console consoleBuffer
+		m, _ := fakeMachine(&console, Stage{"mount", time.Minute, func(context.Context) (string, error) { <-released; return "", nil }})
+		begun := time.Now()
+		ctx, cancel := context.WithCancel(t.Context())
+		var downs []action
+		m.down = func(act action) {
+			if downs = append(downs, act); len(downs) == 1 {
+				cancel()
+				close(released)
+			}
+		}
+		_ = m.run(ctx)
+		if len(downs) == 0 || downs[0] != rebootNow || time.Since(begun) != time.Minute+stuckAfter {
+			t.Errorf("%v after %s", downs, time.Since(begun))
+		}
+		if !strings.Contains(console.String(), "mount hangs; the machine is restarted") {
+			t.Error(console.String())
+		}
+	})
+}

@@ -55,6 +55,20 @@ type course struct {
 	voice  *voice
 	// breakAt is the stage to stop before, once; "" for none.
 	breakAt string
+	// stuck is told of a stage that didn't end at its deadline either, because the kernel doesn't come back to it;
+	// nil for nobody.
+	stuck func(stage string)
+}
+
+// stuckAfter is how long after its deadline a stage counts as stuck.
+const stuckAfter = 2 * time.Minute
+
+// watched runs do and tells stuck of it unless it ends in time.
+func (c *course) watched(name string, deadline time.Duration, do func()) {
+	if c.stuck != nil {
+		defer time.AfterFunc(deadline+stuckAfter, func() { c.stuck(name) }).Stop()
+	}
+	do()
 }
 
 // index returns the place of a stage in the course; the first one's for a name that isn't there.
@@ -77,7 +91,9 @@ func (c *course) run(ctx context.Context, from int) error {
 		j := c.voice.journal
 		record := StageRecord{Name: stage.Name, Begun: j.clock().Milliseconds()}
 		start := time.Now()
-		result, err := runStage(ctx, stage)
+		var result string
+		var err error
+		c.watched(stage.Name, stage.Deadline, func() { result, err = runStage(ctx, stage) })
 		record.Millis = time.Since(start).Milliseconds()
 		record.Result = fault.OneLine(result)
 		say := record.Result
