@@ -90,6 +90,9 @@ func (s Spec) collect() (*archive, Report, error) {
 	}
 	// The kernel opens it for /init before /init can mount anything.
 	image.add("dev/console", entry{mode: modeCharDevice | 0o600, major: 5, minor: 1})
+	// Where no console can be used, the kernel starts /init without open files, and the first thing
+	// that a Go program does is to open this in their place: without it, it ends, and the kernel panics.
+	image.add("dev/null", entry{mode: modeCharDevice | 0o666, major: 1, minor: 3})
 	info, err := os.Stat(s.Init)
 	if err != nil {
 		return nil, report, fmt.Errorf("the program for /init: %w", err)

@@ -126,6 +126,9 @@ func TestWriteTakesWhatIsNeededAndNothingElse(t *testing.T) {
 	if f := files["dev/console"]; f.mode != modeCharDevice|0o600 || f.major != 5 || f.minor != 1 {
 		t.Errorf("console: %+v", f)
 	}
+	if f := files["dev/null"]; f.mode != modeCharDevice|0o666 || f.major != 1 || f.minor != 3 {
+		t.Errorf("null: %+v", f)
+	}
 	if got := files[m+"modules.alias"].text; got != "alias virtio:d00000001v* virtio_net\nalias fs-overlay overlay\n" {
 		t.Errorf("modules.alias: %q", got)
 	}

@@ -6,6 +6,7 @@ package main
 
 import (
 	"bufio"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -63,7 +64,8 @@ func write(out string, s initramfs.Spec) (initramfs.Report, int64, error) {
 	if err != nil {
 		return report, 0, err
 	}
-	if err := f.Close(); err != nil {
+	// Its place may be /boot: a power cut must not leave the name with half a file.
+	if err := errors.Join(f.Sync(), f.Close()); err != nil {
 		return report, 0, err
 	}
 	return report, info.Size(), os.Rename(part, out)
