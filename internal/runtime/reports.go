@@ -2,8 +2,12 @@ package runtime
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
+	"net/http"
 	"time"
 
 	"github.com/powernode/powernode-agent/internal/fault"
@@ -42,7 +46,7 @@ type BootReports struct {
 }
 
 // The rhythm of boot reports: how long one may take, how often it is looked for something new, at first
-// and once a boot has had the time for its verdict, and when a platform is asked again that doesn't take them.
+// and once a boot has had the time for its verdict, and when a platform is asked again that doesn't take them, or not this one.
 const (
 	reportTimeout  = 30 * time.Second
 	reportSoon     = 5 * time.Second
@@ -56,9 +60,9 @@ func (b BootReports) Run(ctx context.Context, alive func(time.Duration)) {
 	if b.Rand == nil {
 		b.Rand = rand.Float64
 	}
-	failures, complaint, begun := 0, "", time.Now()
+	failures, complaint, begun, refused := 0, "", time.Now(), make(map[string]time.Time)
 	for ctx.Err() == nil {
-		err := b.send(ctx, alive)
+		err := b.send(ctx, alive, refused)
 		wait := reportLook
 		if time.Since(begun) < reportSettling {
 			wait = reportSoon
@@ -71,7 +75,7 @@ func (b BootReports) Run(ctx context.Context, alive func(time.Duration)) {
 		default:
 			failures++
 			wait = NextInterval(Outcome{Failures: failures, RetryAfter: nodehttp.RetryAfter(err)}, b.Rand())
-			if fault.KindOf(err) == fault.Refuse {
+			if fault.KindOf(err) == fault.Refuse && !aboutTheReport(err) {
 				wait = reportRefused
 			}
 			if text := err.Error(); text != complaint {
@@ -87,21 +91,41 @@ func (b BootReports) Run(ctx context.Context, alive func(time.Duration)) {
 	}
 }
 
-// send sends everything that is pending, and stops at the first that isn't acknowledged.
-func (b BootReports) send(ctx context.Context, alive func(time.Duration)) error {
-	reports, sourceErr := b.Source.Pending()
+// send sends everything that is pending. It goes on after one that the platform refuses, so that this
+// one doesn't keep the others, and stops where the platform isn't there, or takes none of them. refused
+// is when the platform refused the report of a boot: it isn't sent again before reportRefused is over.
+func (b BootReports) send(ctx context.Context, alive func(time.Duration), refused map[string]time.Time) error {
+	reports, err := b.Source.Pending()
+	maps.DeleteFunc(refused, func(_ string, at time.Time) bool { return time.Since(at) >= reportRefused })
 	for _, r := range reports {
+		if _, ok := refused[r.BootID]; ok {
+			continue
+		}
 		alive(reportTimeout)
 		call, cancel := context.WithTimeout(ctx, reportTimeout)
-		err := b.Platform.BootReport(call, r)
+		refusal := b.Platform.BootReport(call, r)
 		cancel()
-		if err == nil {
+		switch {
+		case refusal == nil:
 			b.Log.Info("the platform knows of a boot", "boot_id", r.BootID, "outcome", r.Outcome)
-			err = b.Source.Acknowledged(r)
-		}
-		if err != nil {
-			return err
+			if err := b.Source.Acknowledged(r); err != nil {
+				return err
+			}
+		case aboutTheReport(refusal):
+			refused[r.BootID] = time.Now()
+			err = errors.Join(err, fmt.Errorf("boot %.40s: %w", r.BootID, refusal))
+		default:
+			return refusal
 		}
 	}
-	return sourceErr
+	return err
+}
+
+// aboutTheReport tells a refusal of one report from one of the node or of every report.
+func aboutTheReport(err error) bool {
+	switch nodehttp.StatusOf(err) {
+	case http.StatusBadRequest, http.StatusConflict, http.StatusRequestEntityTooLarge, http.StatusUnprocessableEntity:
+		return true
+	}
+	return false
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/http"
 	"strings"
 	"sync"
 	"testing"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/nodeapi"
+	"github.com/powernode/powernode-agent/internal/nodehttp"
 )
 
 // bootLog is a node's boots, and the platform that is told of them.
@@ -20,6 +22,7 @@ type bootLog struct {
 	pending []nodeapi.BootReport
 	err     error // of Pending
 	down    error // of BootReport
+	refused string
 	told    []string
 	asked   int
 }
@@ -53,6 +56,9 @@ func (b *bootLog) BootReport(_ context.Context, r nodeapi.BootReport) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.asked++
+	if r.BootID == b.refused {
+		return fault.New(fault.Refuse, fault.Platform, "", "send a boot report: %w", &nodehttp.StatusError{Status: http.StatusUnprocessableEntity})
+	}
 	if b.down == nil {
 		b.told = append(b.told, r.BootID)
 	}
@@ -122,6 +128,35 @@ func TestBootReportsOfAnOldPlatform(t *testing.T) {
 		})
 		cancel()
 		synctest.Wait()
+	})
+}
+
+// TestBootReportThatIsRefused: it keeps no other boot from being told at once, and is seldom told itself.
+func TestBootReportThatIsRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &bootLog{pending: []nodeapi.BootReport{{BootID: "1"}, {BootID: "2"}}, refused: "1"}
+		ctx, cancel := context.WithCancel(t.Context())
+		var log strings.Builder
+		go b.loop(&log).Run(ctx, func(time.Duration) {})
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		b.with(func() { b.pending = append(b.pending, nodeapi.BootReport{BootID: "3"}) })
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		b.with(func() {
+			if strings.Join(b.told, " ") != "2 3" || len(b.pending) != 1 {
+				t.Errorf("told %v, pending %v", b.told, b.pending)
+			}
+		})
+		time.Sleep(24 * time.Hour)
+		cancel()
+		synctest.Wait()
+		if again := b.asked - len(b.told); again < 20 || again > 26 {
+			t.Errorf("sent %d times in a day", again)
+		}
+		if !strings.Contains(log.String(), "boot 1: ") {
+			t.Errorf("log: %s", log.String())
+		}
 	})
 }
 

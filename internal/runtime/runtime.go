@@ -122,8 +122,8 @@ func New(c Config) *Service {
 }
 
 // Run serves until ctx ends, lets what is under way finish within the drain time, and returns nil; an
-// error means that something under way couldn't be stopped. It reports itself ready at once: a platform that can't be reached is no reason for systemd to
-// give up on the agent.
+// error means that something under way couldn't be stopped. It reports itself ready at once: a platform
+// that can't be reached is no reason for systemd to give up on the agent.
 func (s *Service) Run(ctx context.Context) error {
 	s.c.Log.Info("the agent serves", "version", s.c.AgentVersion, "architecture", s.c.Architecture)
 	s.notify("READY=1\nSTATUS=Before the first heartbeat")
@@ -160,7 +160,7 @@ func (s *Service) Run(ctx context.Context) error {
 		select {
 		case <-ended:
 		case <-time.After(time.Second):
-			return fault.New(fault.Broken, fault.General, "report this defect", "end the service: a heartbeat doesn't stop")
+			return fault.New(fault.Broken, fault.General, "report this defect", "end the service: one of its loops doesn't stop")
 		}
 	}
 	s.c.Log.Info("the agent ends")
