@@ -105,26 +105,3 @@ func TestAFailedBootIsInItsJournal(t *testing.T) {
 		t.Errorf("%+v, %v", list, err)
 	}
 }
-
-func TestFloorOfTheClock(t *testing.T) {
-	h := newHistory(t)
-	b := newBoot(Config{Sysroot: "/sysroot", Now: time.Now, Console: io.Discard})
-	b.store = h.store
-	b.voice.journal.doc.BootID = "this"
-	h.ran("base 1") // of 1970
-	if got := b.floor(); got.Before(time.Unix(1, 0)) {
-		t.Errorf("with a generation of 1970 it is %s", got)
-	}
-	ahead := time.Date(2090, 1, 2, 3, 4, 5, 0, time.UTC)
-	for id, begun := range map[string]time.Time{"before": ahead, "this": ahead.AddDate(1, 0, 0), "when the clock was wrong": ahead.AddDate(30, 0, 0)} {
-		j := newJournal()
-		j.doc.BootID, j.doc.Begun = id, begun
-		if err := j.open(h.store.Path()); err != nil {
-			t.Fatal(err)
-		}
-		j.close()
-	}
-	if got := b.floor(); !got.Equal(ahead) {
-		t.Errorf("the floor is %s, want the last boot's %s", got, ahead)
-	}
-}
