@@ -1,6 +1,8 @@
 package vm
 
 import (
+	"bytes"
+	"debug/elf"
 	"os"
 	"path/filepath"
 	"strings"
@@ -196,6 +198,42 @@ func TestDamagedStore(t *testing.T) {
 		s.runs(1, "1")
 		s.PowerOff()
 	})
+}
+
+// TestDamagedInit: a bit that is wrong in what the system needs to start, on a machine with nothing to go
+// back to. Whether the boot finds it or the system dies of it, the machine mends itself.
+func TestDamagedInit(t *testing.T) {
+	whole(t)
+	p := newPlatform(t)
+	p.Publish(base(t, "1"))
+	p.Publish(app("1"))
+	n := p.node("init", "base", "app")
+	s := n.boot()
+	s.good()
+	s.PowerOff()
+	init := lab.Read(t, lab.Program("init"))
+	program, err := elf.NewFile(bytes.NewReader(init))
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := program.Section(".text")
+	for name, offset := range map[string]int64{
+		"its header":      100,
+		"its first words": int64(program.Entry - text.Addr + text.Offset),
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := n.on(t)
+			qemu.FlipByte(t, n.disk, contentObject(string(init)), offset)
+			s := n.boot()
+			s.says("base 1", "fetched again")
+			if doc := s.runs(1, "1"); !doc.InStep {
+				t.Errorf("out of step: %q", doc.Reasons)
+			}
+			s.agent("status", "--check").OK(t)
+			s.service("it is known to be good", func() bool { return s.ReadError("/run/powernode/good-1") == "" })
+			s.PowerOff()
+		})
+	}
 }
 
 // on returns the node as another test's, for its messages.

@@ -62,7 +62,7 @@ func (p *platform) node(name string, modules ...string) *node {
 	return n
 }
 
-// assign makes these modules the node's whole list.
+// assign adds these modules to the node's list.
 func (p *platform) assign(name string, modules ...string) {
 	p.T.Helper()
 	p.Operator(append([]string{"assign", name}, modules...)...).OK(p.T)
@@ -184,6 +184,10 @@ type statusDoc struct {
 	Modules    []struct {
 		Name, Version string
 	} `json:"modules"`
+	LastFailed struct {
+		Generation uint64 `json:"generation"`
+		Reason     string `json:"reason"`
+	} `json:"last_failed"`
 }
 
 // status asks the agent inside for what is mounted, in step or not.
