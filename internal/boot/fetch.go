@@ -83,7 +83,7 @@ func (b *boot) fetchAssigned(ctx context.Context) error {
 		return fault.New(fault.Refuse, fault.Service, "assign other modules, or boot it once more with powernode.generation="+fmt.Sprint(n),
 			"the platform assigns the modules of generation %d, which isn't tried any more: %s", n, why)
 	}
-	return nil
+	return b.passedOver(plan.Wanted)
 }
 
 // asModules returns what trial compares of modules.
@@ -135,9 +135,12 @@ func (b *boot) patience() reconcile.Patience {
 }
 
 // doubted reports whether a boot before this one began and didn't come good, or its system was never heard
-// of: what is damaged may be where nothing looks that only asks the kernel.
+// of, or something of it can't be read: what is damaged may be where nothing looks that only asks the kernel.
 func (b *boot) doubted() bool {
-	if b.config.Health == ByService && diedEarly(b.store.Path(), b.voice.journal.doc.BootID) {
+	if b.deep {
+		return true
+	}
+	if b.silence.times > 0 {
 		b.voice.say("          the system of the last boot wasn't heard of: every byte is read")
 		return true
 	}

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/powernode/powernode-agent/internal/bootconfig"
 	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/health"
@@ -36,6 +38,9 @@ func (b *boot) rootDir() string {
 // nothing mounted.
 func (b *boot) mount(ctx context.Context) (string, error) {
 	err := b.mountPlan(ctx)
+	if errors.Is(err, unix.EIO) && ctx.Err() == nil {
+		err = b.mountWhole(ctx, err)
+	}
 	if err != nil {
 		err = b.insteadOf(ctx, err, b.prove, b.composePlan, b.mountPlan)
 	}
@@ -48,6 +53,20 @@ func (b *boot) mount(ctx context.Context) (string, error) {
 		said += ", " + b.running.Why
 	}
 	return said, nil
+}
+
+// mountWhole is mountPlan after the kernel refused to read something of the root: every byte is read, and
+// what is damaged is mended.
+func (b *boot) mountWhole(ctx context.Context, reason error) error {
+	b.voice.say("          %v: every byte is read", reason)
+	b.deep = true
+	b.dropPlatform() // what proves without reading
+	for _, step := range []func(context.Context) error{b.prove, b.composePlan, b.mountPlan} {
+		if err := step(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // mountPlan makes the root of the plan, in the order that keeps a way back: the record, the attempt,

@@ -50,7 +50,9 @@ type boot struct {
 	// root is the root that was made.
 	root *rootfs.Root
 
-	plan        plan
+	plan plan
+	// deep says that proving reads every byte, whatever the kernel would check by itself.
+	deep        bool
 	client      *platform
 	reconciler  *reconcile.Reconciler
 	proven      []*assemble.Proven
@@ -58,6 +60,9 @@ type boot struct {
 	generation  store.Generation
 	// running is the candidate that is mounted.
 	running trial.Candidate
+	// silence is what listen found; it listens once.
+	silence  silence
+	listened bool
 	// patient says that the machine waited in the recovery environment long enough to try once more what
 	// used up its attempts without being found bad.
 	patient bool
