@@ -101,7 +101,7 @@ func goOn(ctx context.Context, facts boot.Facts, generation uint64) error {
 	_, err := guard.Start(guard.Spec{
 		Agent: boot.AgentPath, RunDir: boot.RunDir, Generation: generation, After: facts.Health.Timeout() + guard.Margin,
 	})
-	if err == nil {
+	if err == nil && facts.Generation != generation {
 		// The guard of a root that goes while it is on trial would restart the next one.
 		err = guard.Say(boot.RunDir, facts.Generation, guard.Stays, fmt.Sprintf("a soft-reboot leads to generation %d", generation))
 	}

@@ -90,7 +90,7 @@ func (g *Gate) Run(ctx context.Context, reached func() bool, alive func(time.Dur
 	g.c.Log.Info("this generation is on trial", "generation", g.c.Generation, "attempt", g.c.Attempt, "of", g.c.Attempts, "time", g.c.Timeout())
 	tick := time.NewTicker(g.c.Every)
 	defer tick.Stop()
-	prepared := false
+	prepared, spoken := false, false
 	for {
 		// A look asks systemd once and may write a few records.
 		alive(seldom + time.Minute)
@@ -99,15 +99,19 @@ func (g *Gate) Run(ctx context.Context, reached func() bool, alive func(time.Dur
 		}
 		var v Verdict
 		judge, v = judge.Look(g.c.Now(), g.policy, g.look(ctx, reached))
-		if ctx.Err() != nil || g.act(ctx, v) {
+		if ctx.Err() == nil && g.act(ctx, v) {
 			return
 		}
 		if v.Outcome != Wait {
+			spoken = true
 			tick.Reset(seldom)
 		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
+			if !spoken && !judge.Wrong() {
+				g.forgive(context.WithoutCancel(ctx))
+			}
 			return
 		}
 	}
@@ -197,12 +201,17 @@ func (g *Gate) good(v Verdict) (done bool) {
 }
 
 func (g *Gate) bad(ctx context.Context, v Verdict) (done bool) {
-	g.tell(slog.LevelError, "this generation is bad; restarting into the last good one", v)
 	err := g.record(func(st *store.Store) error {
 		t, err := st.Trial(g.c.Generation)
 		if err != nil {
 			return err // it can't be read, and counts as exhausted
 		}
+		if v.Early && t.Attempts < t.Limit {
+			g.tell(slog.LevelError, "this generation isn't good in this boot; restarting into another attempt", v)
+			t.Ended = v.Reason()
+			return st.PutTrial(t)
+		}
+		g.tell(slog.LevelError, "this generation is bad; restarting into the last good one", v)
 		t.Failed, t.FailedAt = v.Reason(), g.c.Now().UTC()
 		return st.PutTrial(t)
 	})

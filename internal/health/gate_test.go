@@ -133,6 +133,23 @@ func (n *node) want(current uint64, words string, restarts int) {
 	}
 }
 
+// again is what the next boot does: it counts the next attempt.
+func (n *node) again() {
+	n.t.Helper()
+	n.store(func(s *store.Store) error {
+		in, err := trial.Read(s)
+		if err != nil {
+			return err
+		}
+		c := trial.Order(in)[0]
+		if !c.IsTrial || c.Generation != n.config.Generation {
+			n.t.Errorf("the next boot is %+v", c)
+		}
+		n.config.Attempt = c.Attempt
+		return s.PutTrial(c.Begin(time.Now(), "another"))
+	})
+}
+
 func (n *node) trial() (t store.Trial) {
 	n.store(func(s *store.Store) (err error) { t, err = s.Trial(n.config.Generation); return err })
 	return t
@@ -155,9 +172,41 @@ func TestGate(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			n := newNode(t, 2, 1)
 			n.see(bad)
+			for range 2 {
+				n.run(10 * time.Minute)
+				if r := n.trial(); r.Exhausted() || !strings.Contains(r.Ended, "nginx.service") || r.Failed != "" {
+					t.Errorf("a unit that failed in one boot: %+v", r)
+				}
+				n.again()
+			}
+			n.run(10 * time.Minute)
+			n.want(1, "", 3)
+			if r := n.trial(); !strings.Contains(r.Failed, "nginx.service") || r.FailedAt.IsZero() || r.Attempts != 3 || !r.Exhausted() {
+				t.Errorf("%+v", r)
+			}
+		})
+	})
+	t.Run("bad when its time is over", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			n := newNode(t, 2, 1)
+			n.see(withoutPlatform(running()))
 			n.run(10 * time.Minute)
 			n.want(1, "", 1)
-			if r := n.trial(); !strings.Contains(r.Failed, "nginx.service") || r.FailedAt.IsZero() || !r.Exhausted() {
+			if r := n.trial(); r.Attempts != 1 || !r.Exhausted() {
+				t.Errorf("%+v", r)
+			}
+		})
+	})
+	t.Run("bad once, then good", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			n := newNode(t, 2, 1)
+			n.see(bad)
+			n.run(10 * time.Minute)
+			n.again()
+			n.see(running())
+			n.run(10 * time.Minute)
+			n.want(2, "good", 1)
+			if r := n.trial(); r.Ended != "" || r.Failed != "" {
 				t.Errorf("%+v", r)
 			}
 		})
@@ -267,6 +316,45 @@ func TestGate(t *testing.T) {
 			n.want(1, "", 3)
 		})
 	})
+}
+
+// TestShutDownBeforeAVerdict: an operator who restarts a machine isn't a reason against what it runs, for so many
+// times; a service that is restarted, and a shutdown while something is wrong, change nothing.
+func TestShutDownBeforeAVerdict(t *testing.T) {
+	for _, c := range []struct {
+		name       string
+		seen, then Seen
+		times      int
+		forgiven   int
+		exhausted  bool
+	}{
+		{"restarted by somebody", inState("starting", running()), inState("stopping", running()), 3, 3, false},
+		{"restarted for ever", inState("starting", running()), inState("stopping", running()), 6, 3, true},
+		{"the service alone", inState("starting", running()), inState("starting", running()), 3, 0, true},
+		{"systemd is gone", inState("starting", running()), Seen{Silent: "gone"}, 3, 0, true},
+		{"while something is wrong", inState("starting", running(failedUnit("a.service"))), inState("stopping", running(failedUnit("a.service"))), 3, 0, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := newNode(t, 2, 1)
+				for i := range c.times {
+					if i > 0 {
+						n.again()
+					}
+					n.see(c.seen)
+					go func() {
+						time.Sleep(5 * time.Second)
+						n.see(c.then)
+					}()
+					n.run(5*time.Second + time.Millisecond)
+				}
+				r := n.trial()
+				if r.Forgiven != c.forgiven || r.Exhausted() != c.exhausted || r.Attempts != c.times || n.restarts != 0 {
+					t.Errorf("%+v, %d restarts\n%s", r, n.restarts, n.log.String())
+				}
+			})
+		})
+	}
 }
 
 func TestReport(t *testing.T) {

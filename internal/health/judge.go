@@ -79,6 +79,8 @@ type Verdict struct {
 	Outcome Outcome `json:"verdict"`
 	// Reasons say what is missing, or what is wrong. Beside OK they are remarks.
 	Reasons []string `json:"reasons,omitempty"`
+	// Early says of Bad that the generation's time wasn't over: what was wrong may have come from this boot alone.
+	Early bool `json:"-"`
 	// FailedUnits are the units that had failed at that time.
 	FailedUnits []string `json:"failed_units,omitempty"`
 }
@@ -109,6 +111,12 @@ type complaints struct {
 func (j Judge) Look(now time.Time, p Policy, s Seen) (Judge, Verdict) {
 	c := complain(p, s)
 	v := Verdict{Outcome: Wait, FailedUnits: c.units}
+	if c.leaving {
+		// What is found wrong from here on is of the shutdown.
+		j.fineSince = time.Time{}
+		v.Reasons = []string{"the machine is being shut down"}
+		return j, v
+	}
 	since := func(t time.Time, is bool) time.Time {
 		switch {
 		case !is:
@@ -130,12 +138,10 @@ func (j Judge) Look(now time.Time, p Policy, s Seen) (Judge, Verdict) {
 	j.wrongSince = since(j.wrongSince, len(c.wrong) > 0)
 	lasts := func(t time.Time) bool { return !t.IsZero() && now.Sub(t) >= settle }
 	switch {
-	case c.leaving:
-		v.Reasons = []string{"the machine is being shut down"}
 	case lasts(j.fineSince):
 		v.Outcome, v.Reasons = OK, c.remarks
 	case lasts(j.wrongSince):
-		v.Outcome, v.Reasons = Bad, c.wrong
+		v.Outcome, v.Reasons, v.Early = Bad, c.wrong, !over
 	case over && j.fineSince.IsZero():
 		v.Outcome = Bad
 		v.Reasons = append([]string{fmt.Sprintf("not good within %s", p.Timeout())}, append(c.wrong, c.missing...)...)
@@ -144,6 +150,9 @@ func (j Judge) Look(now time.Time, p Policy, s Seen) (Judge, Verdict) {
 	}
 	return j, v
 }
+
+// Wrong reports whether something was wrong at the last look that won't get better by itself.
+func (j Judge) Wrong() bool { return !j.wrongSince.IsZero() }
 
 func complain(p Policy, s Seen) complaints {
 	var c complaints

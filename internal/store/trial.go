@@ -25,6 +25,10 @@ type Trial struct {
 	BootID string    `json:"boot_id,omitempty"`
 	// Asked says that the operator named this generation for the last attempts.
 	Asked bool `json:"asked,omitempty"`
+	// Ended is why the gate ended the last attempt, where others are left. Forgiven is how many boots of the
+	// attempts didn't count because somebody restarted the machine in order: Limit is higher by as many.
+	Ended    string `json:"ended,omitempty"`
+	Forgiven int    `json:"forgiven,omitempty"`
 	// Failed is the reason why it isn't tried any more, "" while it may be; FailedAt is when.
 	Failed   string    `json:"failed,omitempty"`
 	FailedAt time.Time `json:"failed_at,omitzero"`
@@ -45,7 +49,7 @@ func (t Trial) check(n uint64) error {
 	switch {
 	case t.Generation != n:
 		return fmt.Errorf("it is the trial of generation %d", t.Generation)
-	case t.Attempts < 0 || t.Limit < 0:
+	case t.Attempts < 0 || t.Limit < 0 || t.Forgiven < 0:
 		return fmt.Errorf("it counts %d of %d attempts", t.Attempts, t.Limit)
 	}
 	return nil
@@ -195,5 +199,6 @@ func (s *Store) Pass(n uint64, now time.Time, failedUnits []string) error {
 		return nil // as it stands: that needs no room on a disk that may be full
 	}
 	t.Good, t.FailedUnits, t.Failed, t.FailedAt, t.Limit = now.UTC(), failedUnits, "", time.Time{}, 0
+	t.Ended, t.Forgiven = "", 0
 	return s.PutTrial(t)
 }

@@ -117,7 +117,11 @@ func Reason(t store.Trial) string {
 	if t.Failed != "" {
 		return t.Failed
 	}
-	return fmt.Sprintf("%d boots began with it, and none was found good", t.Attempts)
+	reason := fmt.Sprintf("%d boots began with it, and none was found good", t.Attempts)
+	if t.Ended != "" {
+		reason += "; one ended because of this: " + t.Ended
+	}
+	return reason
 }
 
 // ranking is an Order under way.
@@ -212,7 +216,7 @@ func (r *ranking) try(n uint64, why string, asked bool) {
 	t.Generation = n
 	if t.Limit == 0 || asked && !t.Asked {
 		t.Limit, t.Asked = t.Attempts+r.in.Limit, asked
-		t.Failed, t.FailedAt = "", time.Time{}
+		t.Failed, t.FailedAt, t.Ended, t.Forgiven = "", time.Time{}, "", 0
 	}
 	t.Attempts++
 	c := Candidate{Generation: n, IsTrial: true, next: t, Attempts: r.in.Limit}
