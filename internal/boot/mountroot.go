@@ -37,7 +37,7 @@ func (b *boot) rootDir() string {
 // root that can't be had, or can't run, gives way to a generation that ran before. An error leaves
 // nothing mounted.
 func (b *boot) mount(ctx context.Context) (string, error) {
-	err := b.mountPlan(ctx)
+	err := b.bounded(ctx, 0, b.mountPlan)
 	if errors.Is(err, unix.EIO) && ctx.Err() == nil {
 		err = b.mountWhole(ctx, err)
 	}
