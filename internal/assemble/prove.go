@@ -115,12 +115,18 @@ func (p *Prover) Prove(ctx context.Context, want Wanted) (*Proven, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := p.proveObjects(ctx, want, root); err != nil {
+	bare, err := p.proveObjects(ctx, want, root)
+	if err != nil {
 		return nil, err
 	}
 	all := objects(root, nil)
 	if p.Enforce {
-		if err := p.Store.EnableVerity(ctx, append(all, sealed.Seal)); err != nil {
+		for _, d := range all {
+			if _, fresh := p.Fresh[d]; fresh {
+				bare = append(bare, d)
+			}
+		}
+		if err := p.Store.EnableVerity(ctx, append(bare, sealed.Seal)); err != nil {
 			return nil, fmt.Errorf("module %s: %w", want, err)
 		}
 	}
@@ -166,14 +172,15 @@ func (p *Prover) readSealed(want Wanted, seal fsverity.Digest) ([]byte, error) {
 	return image, nil
 }
 
-// proveObjects checks the bytes of every object of the tree that isn't fresh.
-func (p *Prover) proveObjects(ctx context.Context, want Wanted, root *tree.Node) error {
+// proveObjects checks the bytes of every object of the tree that isn't fresh, and returns those
+// that are in order but not under fs-verity.
+func (p *Prover) proveObjects(ctx context.Context, want Wanted, root *tree.Node) (bare []fsverity.Digest, err error) {
 	if err := checkContents(want, root); err != nil {
-		return err
+		return nil, err
 	}
-	bad, err := p.Store.Damaged(ctx, objects(root, p.Fresh), p.Deep)
+	bad, bare, err := p.Store.Inspect(ctx, objects(root, p.Fresh), p.Deep)
 	if err != nil || len(bad) == 0 {
-		return err
+		return bare, err
 	}
 	// Say which file of the module one of them is.
 	for path, n := range root.Walk() {
@@ -184,9 +191,9 @@ func (p *Prover) proveObjects(ctx context.Context, want Wanted, root *tree.Node)
 		if more := len(bad) - 1; more > 0 {
 			err = fmt.Errorf("%w (and %d more of its objects)", err, more)
 		}
-		return &DamageError{Wanted: want, Objects: slices.Collect(maps.Keys(bad)), Err: err}
+		return nil, &DamageError{Wanted: want, Objects: slices.Collect(maps.Keys(bad)), Err: err}
 	}
-	return fault.New(fault.Broken, fault.General, "report this defect", "module %s: objects that no file has", want)
+	return nil, fault.New(fault.Broken, fault.General, "report this defect", "module %s: objects that no file has", want)
 }
 
 // checkContents refuses a tree with a file whose content lies anywhere but in the object of its

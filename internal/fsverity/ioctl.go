@@ -1,6 +1,7 @@
 package fsverity
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -52,16 +53,34 @@ func Enable(f *os.File) error {
 // Measure returns the digest that the kernel enforces on f. It takes a digest of another
 // algorithm for an error.
 func Measure(f *os.File) (Digest, error) {
+	conn, err := f.SyscallConn()
+	if err != nil {
+		return Digest{}, err
+	}
+	var d Digest
+	ctlErr := conn.Control(func(fd uintptr) { d, err = MeasureFD(int(fd)) })
+	if err = cmp.Or(ctlErr, err); err == nil {
+		return d, nil
+	}
+	if _, ok := errors.AsType[unix.Errno](err); ok {
+		return Digest{}, explain("measure fs-verity of", f, err)
+	}
+	return Digest{}, fmt.Errorf("measure fs-verity of %s: %w", f.Name(), err)
+}
+
+// MeasureFD is Measure for a descriptor. The error is the kernel's bare errno, which Measure would
+// explain.
+func MeasureFD(fd int) (Digest, error) {
 	var arg struct {
 		unix.FsverityDigest
 		digest [64]byte
 	}
 	arg.Size = uint16(len(arg.digest))
-	if err := ioctl(f, unix.FS_IOC_MEASURE_VERITY, unsafe.Pointer(&arg)); err != nil {
-		return Digest{}, explain("measure fs-verity of", f, err)
+	if errno := ioctlFD(fd, unix.FS_IOC_MEASURE_VERITY, unsafe.Pointer(&arg)); errno != 0 {
+		return Digest{}, errno
 	}
 	if arg.Algorithm != unix.FS_VERITY_HASH_ALG_SHA256 || int(arg.Size) != len(Digest{}) {
-		return Digest{}, fmt.Errorf("measure fs-verity of %s: algorithm %d with %d bytes instead of SHA-256", f.Name(), arg.Algorithm, arg.Size)
+		return Digest{}, fmt.Errorf("algorithm %d with %d bytes instead of SHA-256", arg.Algorithm, arg.Size)
 	}
 	return Digest(arg.digest[:len(Digest{})]), nil
 }
@@ -72,15 +91,7 @@ func ioctl(f *os.File, request uintptr, arg unsafe.Pointer) error {
 		return err
 	}
 	var errno unix.Errno
-	err = conn.Control(func(fd uintptr) {
-		for {
-			_, _, errno = unix.Syscall(unix.SYS_IOCTL, fd, request, uintptr(arg))
-			if errno != unix.EINTR {
-				return
-			}
-		}
-	})
-	runtime.KeepAlive(arg)
+	err = conn.Control(func(fd uintptr) { errno = ioctlFD(int(fd), request, arg) })
 	switch {
 	case err != nil:
 		return err
@@ -88,6 +99,16 @@ func ioctl(f *os.File, request uintptr, arg unsafe.Pointer) error {
 		return errno
 	}
 	return nil
+}
+
+func ioctlFD(fd int, request uintptr, arg unsafe.Pointer) unix.Errno {
+	for {
+		_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), request, uintptr(arg))
+		runtime.KeepAlive(arg)
+		if errno != unix.EINTR {
+			return errno
+		}
+	}
 }
 
 func explain(doing string, f *os.File, err error) error {

@@ -121,21 +121,36 @@ func (s *Store) swapIn(from int, d fsverity.Digest) error {
 // With deep, every byte is read also where fs-verity is enabled, as the kernel checks a block only
 // when it is read. The error is ctx's.
 func (s *Store) Damaged(ctx context.Context, digests []fsverity.Digest, deep bool) (map[fsverity.Digest]error, error) {
+	bad, _, err := s.Inspect(ctx, digests, deep)
+	return bad, err
+}
+
+// Inspect is Damaged, and also returns the objects that are in order without the kernel's
+// enforcing it (see EnableVerity).
+func (s *Store) Inspect(ctx context.Context, digests []fsverity.Digest, deep bool) (damaged map[fsverity.Digest]error, bare []fsverity.Digest, err error) {
+	if !deep {
+		if digests, err = s.others(ctx, digests); err != nil {
+			return nil, nil, err
+		}
+	}
 	var mu sync.Mutex
-	damaged := make(map[fsverity.Digest]error)
-	err := s.forEach(ctx, runtime.GOMAXPROCS(0), digests, func(d fsverity.Digest) error {
+	damaged = make(map[fsverity.Digest]error)
+	err = s.forEach(ctx, runtime.GOMAXPROCS(0), digests, func(_ int, d fsverity.Digest) error {
 		hashed, err := s.verifyObject(d)
 		if err == nil && deep && hashed < 0 {
 			err = s.readObject(d)
 		}
-		if err != nil {
-			mu.Lock()
+		mu.Lock()
+		defer mu.Unlock()
+		switch {
+		case err != nil:
 			damaged[d] = err
-			mu.Unlock()
+		case hashed >= 0:
+			bare = append(bare, d)
 		}
 		return nil
 	})
-	return damaged, err
+	return damaged, bare, err
 }
 
 // readObject reads an object whole and hashes it, whatever the kernel says of it.

@@ -78,7 +78,7 @@ func (s *Store) recheck(ctx context.Context) error {
 		}
 	}
 	damaged := make(chan fsverity.Digest, len(suspects))
-	err := s.forEach(ctx, runtime.GOMAXPROCS(0), suspects, func(d fsverity.Digest) error {
+	err := s.forEach(ctx, runtime.GOMAXPROCS(0), suspects, func(_ int, d fsverity.Digest) error {
 		if s.VerifyObject(d) != nil {
 			damaged <- d
 		}
