@@ -143,6 +143,74 @@ func TestDamagedKeptFile(t *testing.T) {
 	r.shutDown()
 }
 
+// TestKeptFileThatCantBeRead is not one that is gone: the node gets an ID for this boot, and its own again
+// once the disk gives it.
+func TestKeptFileThatCantBeRead(t *testing.T) {
+	n := newNode(t)
+	image := n.image(map[string]string{"etc/": ""})
+	r := n.boot(image, nil)
+	id := r.read("etc/machine-id")
+	r.shutDown()
+	file := filepath.Join(n.store.Path(), keptName, machineIDName)
+	must(t, os.Symlink("/etc/passwd", filepath.Join(n.store.Path(), keptName, hostNameName)))
+	// A regular file whose first bytes nobody can read.
+	must(t, unix.Mount("/proc/self/mem", file, "", unix.MS_BIND, ""))
+	mounted := true
+	unmount := func() {
+		if mounted {
+			must(t, unix.Unmount(file, unix.MNT_DETACH))
+		}
+		mounted = false
+	}
+	defer unmount()
+	r = n.boot(image, func(s *Spec) {
+		s.Hook = func(op string) error {
+			if strings.Contains(op, "kept-machine-id") {
+				t.Errorf("%s: the kept ID is replaced", op)
+			}
+			return nil
+		}
+	})
+	n.wantRemarks("the kept files can't all be read", "another one at the next boot")
+	if got := r.read("etc/machine-id"); got == id || checkMachineID([]byte(got)) != nil {
+		t.Errorf("machine ID %q", got)
+	}
+	if saved, err := r.save(); err != nil || len(saved) != 0 {
+		t.Errorf("saved %v, %v", saved, err)
+	}
+	unmount()
+	if saved, err := r.save(); err != nil || len(saved) != 0 {
+		t.Errorf("saved %v, %v, once it can be read", saved, err)
+	}
+	r.shutDown()
+	r = n.boot(image, nil)
+	n.wantRemarks("the kept files can't all be read")
+	if got := r.read("etc/machine-id"); got != id {
+		t.Errorf("machine ID %q, was %q", got, id)
+	}
+	r.shutDown()
+}
+
+// TestKeptFilesAfterAPowerCut: a local change that is no whole file isn't newer than the kept one.
+func TestKeptFilesAfterAPowerCut(t *testing.T) {
+	n := newNode(t)
+	image := n.image(map[string]string{"etc/ssh/sshd_config": "x"})
+	r := n.boot(image, persistent)
+	r.write("etc/ssh/ssh_host_ed25519_key", privateKey)
+	r.write("etc/ssh/ssh_host_ed25519_key.pub", publicKey)
+	_, err := r.save()
+	must(t, err)
+	r.write("etc/ssh/ssh_host_ed25519_key", "")
+	r.write("etc/ssh/ssh_host_ed25519_key.pub", publicKey[:20])
+	r.shutDown()
+	r = n.boot(image, persistent)
+	n.wantRemarks()
+	if a, b := r.read("etc/ssh/ssh_host_ed25519_key"), r.read("etc/ssh/ssh_host_ed25519_key.pub"); a != privateKey || b != publicKey {
+		t.Errorf("%q, %q", a, b)
+	}
+	r.shutDown()
+}
+
 // TestSaveLeavesAlone keeps nothing that isn't a whole file of its own.
 func TestSaveLeavesAlone(t *testing.T) {
 	outside := t.TempDir()

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -39,21 +40,26 @@ func (r *Root) putKept(changes string) {
 		return err == nil && info.Mode().IsRegular()
 	}
 	r.noteShipped(etc, local)
-	kept, err := r.readKept()
+	kept, unread, err := r.readKept()
 	if err != nil {
 		remark("the kept files can't all be read", err)
 	}
 	if _, ok := kept[machineIDName]; !ok {
-		id, err := r.machineID(etc, local(machineIDFile))
+		id, err := r.machineID(etc, local(machineIDFile), unread)
 		if err != nil {
 			remark("the machine ID will be another one at the next boot", err)
+		}
+		if unread {
+			// What it stands in for may be read again later: Save must not put this one in its place.
+			r.facts.Shipped[machineIDName] = sum(id)
 		}
 		kept[machineIDName] = id
 	}
 	for name, data := range kept {
 		f, _ := keptFileOf(name)
-		// A node must have an ID, even where someone emptied it.
-		if local(f) && (name != machineIDName || checkAt(etc, f) == nil) {
+		// A power cut leaves an empty file of what was put back or made just before, and someone may
+		// have emptied the machine ID, which a node must have.
+		if local(f) && checkAt(etc, f) == nil {
 			continue
 		}
 		if err := putBack(etc, f, data); err != nil {
@@ -121,26 +127,27 @@ func keptFilesAt(etc *os.Root) []keptFile {
 	return files
 }
 
-// readKept returns the kept files that are whole, by name. The error is about those that aren't.
-func (r *Root) readKept() (map[string][]byte, error) {
-	kept := make(map[string][]byte)
+// readKept returns the kept files that are whole, by name. The error is about those that aren't; unread
+// says that a machine ID may be kept that the disk just doesn't give.
+func (r *Root) readKept() (kept map[string][]byte, unread bool, err error) {
+	kept = make(map[string][]byte)
 	dir, err := os.OpenRoot(filepath.Join(r.spec.stateDir(), keptName))
 	if errors.Is(err, fs.ErrNotExist) {
-		return kept, nil
+		return kept, false, nil
 	}
 	if err != nil {
-		return kept, err
+		return kept, true, err
 	}
 	defer dir.Close()
 	list, err := dir.Open(".")
 	if err != nil {
-		return kept, err
+		return kept, true, err
 	}
 	defer list.Close()
+	var errs []error
 	names, err := list.Readdirnames(4096)
-	errs := []error{err}
-	if len(names) == 0 {
-		errs = nil // io.EOF
+	if err != nil && !errors.Is(err, io.EOF) {
+		unread, errs = true, append(errs, err)
 	}
 	for _, name := range names {
 		f, ok := keptFileOf(name)
@@ -148,6 +155,7 @@ func (r *Root) readKept() (map[string][]byte, error) {
 			continue // a temporary file that a kill left
 		}
 		data, err := durable.ReadFile(dir, name, f.limit)
+		unread = unread || name == machineIDName && unreadable(err)
 		if err == nil {
 			err = f.check(data)
 		}
@@ -157,12 +165,20 @@ func (r *Root) readKept() (map[string][]byte, error) {
 		}
 		kept[name] = data
 	}
-	return kept, errors.Join(errs...)
+	return kept, unread, errors.Join(errs...)
+}
+
+// unreadable reports whether err, of reading a kept file, leaves open what it holds: the disk or the
+// kernel failed. A file that isn't there, or isn't what it should be, is known to hold nothing.
+func unreadable(err error) bool {
+	errno, ok := errors.AsType[unix.Errno](err)
+	return ok && errno != unix.ENOENT && errno != unix.ELOOP
 }
 
 // machineID returns the ID of a node that keeps none yet: the one that /etc has by a local change,
-// else a new one. It is kept before it is used; an error says that it couldn't be.
-func (r *Root) machineID(etc *os.Root, local bool) ([]byte, error) {
+// else a new one. It is kept before it is used; an error says that it couldn't be, or that it wasn't
+// because one that is kept already might only be unreadable.
+func (r *Root) machineID(etc *os.Root, local, unread bool) ([]byte, error) {
 	var id []byte
 	if local {
 		id, _ = machineIDFile.read(etc)
@@ -172,6 +188,9 @@ func (r *Root) machineID(etc *os.Root, local bool) ([]byte, error) {
 	}
 	if r.spec.PersistReadOnly {
 		return id, errors.New("the disk can't be written")
+	}
+	if unread {
+		return id, errors.New("the one that is kept can't be read")
 	}
 	dir, err := durable.MakeDir(filepath.Join(r.spec.stateDir(), keptName), 0o700, r.spec.Hook)
 	if err != nil {

@@ -46,6 +46,11 @@ func saveAll(etc *os.Root, dir *durable.Dir, shipped map[string]string) ([]strin
 		if err == nil && bytes.Equal(there, data) {
 			continue
 		}
+		if unreadable(err) {
+			// It may be read again later, and then it is what the node is known by.
+			errs = append(errs, fmt.Errorf("keep /etc/%s: %w", f.path(), err))
+			continue
+		}
 		if err := dir.WriteFile(f.name, data, 0o600, "kept-"+f.name); err != nil {
 			errs = append(errs, fmt.Errorf("keep /etc/%s: %w", f.path(), err))
 			continue
