@@ -167,7 +167,7 @@ func (b *boot) stages() []Stage {
 		{"fetch", 2 * time.Hour, b.fetch},
 		{"verify", time.Hour, b.verify},
 		{"compose", 10 * time.Minute, b.compose},
-		{"mount", 5 * time.Minute, b.mount},
+		{"mount", 30 * time.Minute, b.mount},
 	}
 	if b.mode == Namespace {
 		return all[4:]

@@ -49,6 +49,7 @@ func (b *boot) identify(ctx context.Context) (string, error) {
 	if err := b.survey(); err != nil {
 		b.remark(err.Error(), fault.HintOf(err))
 	}
+	b.listen()
 	b.credentials, b.discovered, b.unidentified = nil, identity.Identity{}, nil
 	state, err := enroll.Inspect(PKIDir(b.store.Path()), enroll.Wish{}, b.config.Now())
 	if err != nil {

@@ -39,7 +39,8 @@ func (b *boot) rootDir() string {
 func (b *boot) mount(ctx context.Context) (string, error) {
 	err := b.bounded(ctx, 0, b.mountPlan)
 	if errors.Is(err, unix.EIO) && ctx.Err() == nil {
-		err = b.mountWhole(ctx, err)
+		reason := err
+		err = b.bounded(ctx, 0, func(ctx context.Context) error { return b.mountWhole(ctx, reason) })
 	}
 	if err != nil {
 		err = b.insteadOf(ctx, err, b.prove, b.composePlan, b.mountPlan)
