@@ -160,8 +160,8 @@ func (i Inspector) describe(all map[fsverity.Digest]*content, bad map[fsverity.D
 	return damage
 }
 
-// paths finds the files that have damaged objects as content. A module whose image is damaged itself
-// names none.
+// paths finds the files that have damaged objects as content. A module whose image is damaged itself, or
+// very large, names none.
 func (i Inspector) paths(all map[fsverity.Digest]*content, bad map[fsverity.Digest]error) map[fsverity.Digest][]string {
 	paths := make(map[fsverity.Digest][]string)
 	in := make(map[int]bool)
@@ -187,6 +187,10 @@ func (i Inspector) paths(all map[fsverity.Digest]*content, bad map[fsverity.Dige
 	return paths
 }
 
+// imageMax is the largest image in bytes that is read for a message: of some 300000 files. The
+// service that does it takes memory from what runs, and what is damaged is told without paths too.
+const imageMax = 64 << 20
+
 // tree reads a module's image without proving it: its word is for a message.
 func (i Inspector) tree(seal fsverity.Digest) (*tree.Node, error) {
 	f, err := i.Store.OpenModuleImage(seal)
@@ -194,9 +198,12 @@ func (i Inspector) tree(seal fsverity.Digest) (*tree.Node, error) {
 		return nil, err
 	}
 	defer f.Close()
-	image, err := io.ReadAll(io.LimitReader(f, 1<<30))
+	image, err := io.ReadAll(io.LimitReader(f, imageMax+1))
 	if err != nil {
 		return nil, err
+	}
+	if len(image) > imageMax {
+		return nil, fmt.Errorf("the image is larger than %d bytes", imageMax)
 	}
 	if fsverity.SumBytes(image) != seal {
 		return nil, errors.New("the image is damaged")

@@ -82,7 +82,8 @@ func (k *Keeper) Run(ctx context.Context, alive func(time.Duration)) {
 		}
 		switch record, err := l.next(wait); {
 		case err == nil:
-			if c, ok := ParseCorruption(record); ok && len(told) < foundMax {
+			// Every read of a damaged block is told of again: what couldn't be mended waits for its time.
+			if c, ok := ParseCorruption(record); ok && !told[c] && len(told) < foundMax {
 				told[c] = true
 				due = time.Now().Add(k.Settle)
 			}

@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -186,6 +187,44 @@ func TestKeeper(t *testing.T) {
 	defer st.Close()
 	if damage, err := (Inspector{st, g}).All(t.Context(), true); err != nil || len(damage) != 0 {
 		t.Errorf("%+v, %v", damage, err)
+	}
+}
+
+// TestKeeperIsPatient: the kernel repeats itself at every read of what is damaged; that is no reason to try
+// again before the time.
+func TestKeeperIsPatient(t *testing.T) {
+	w := newWorld(t)
+	w.module("base", "1", map[string]string{"usr/a": long("a"), "usr/b": long("b")})
+	g := w.boot()
+	if err := w.store.Close(); err != nil {
+		t.Fatal(err)
+	}
+	path, tell := kernelLogOf(t)
+	var attempts atomic.Int32
+	k := &Keeper{
+		StateDir: w.store.Path(), Generation: g.Number, KernelLog: path, Settle: time.Millisecond, Again: time.Hour, Log: slog.New(slog.DiscardHandler),
+		New: func(*store.Store) (*Reconciler, error) {
+			attempts.Add(1)
+			return nil, errors.New("no registry")
+		},
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() { k.Run(ctx, func(time.Duration) {}); close(ended) }()
+	defer func() { cancel(); <-ended }()
+
+	w.damage(w.object(long("a")))
+	tell(inode(t, w.object(long("a"))))
+	wait(t, "first attempt", func() bool { return attempts.Load() == 1 && len(k.Remarks()) > 0 })
+	for range 3 {
+		tell(inode(t, w.object(long("a"))))
+		time.Sleep(30 * time.Millisecond) // a keeper without patience would use it
+	}
+	// Something new is looked at soon.
+	tell(inode(t, w.object(long("b"))))
+	wait(t, "second attempt", func() bool { return attempts.Load() > 1 })
+	if n := attempts.Load(); n != 2 {
+		t.Errorf("%d attempts", n)
 	}
 }
 

@@ -2,7 +2,6 @@ package reconcile
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 
@@ -86,7 +85,7 @@ func (r *Reconciler) Update(ctx context.Context, o UpdateOptions) (*Update, erro
 		return nil, err
 	}
 	if len(parts) == 0 {
-		return nil, fault.New(fault.Refuse, fault.Verify, "see the reasons", "none of the %d assigned modules can be used: %s", len(list.Modules), u.Failed[0].Reason)
+		return nil, noneUsable(len(list.Modules), u)
 	}
 	u.compare(current, parts)
 	if done, err := r.asItIs(known, current, parts, o, u); done || err != nil {
@@ -100,6 +99,14 @@ func (r *Reconciler) Update(ctx context.Context, o UpdateOptions) (*Update, erro
 		return u, nil
 	}
 	return u, r.stage(ctx, known, current, parts, o, u)
+}
+
+// noneUsable says that each of so many modules was refused.
+func noneUsable(assigned int, u *Update) error {
+	if assigned == 1 {
+		return fault.New(fault.Refuse, fault.Verify, "see the reason", "the assigned module can't be used: %s", u.Failed[0].Reason)
+	}
+	return fault.New(fault.Refuse, fault.Verify, "see the reasons", "none of the %d assigned modules can be used: %s", assigned, u.Failed[0].Reason)
 }
 
 // healCurrent mends what runs where nothing else is wanted.
@@ -224,7 +231,7 @@ func (r *Reconciler) stage(ctx context.Context, known trial.Input, current store
 	if len(kept) < len(parts) || len(proven) == 0 || !slices.EqualFunc(parts, kept, func(a, b part) bool { return a.record() == b.record() }) {
 		u.compare(current, kept)
 		if len(proven) == 0 {
-			return errors.New("none of the assigned modules can be used: " + u.Failed[0].Reason)
+			return noneUsable(len(parts), u)
 		}
 		if done, err := r.asItIs(known, current, kept, o, u); done || err != nil {
 			return err

@@ -195,8 +195,17 @@ func TestUpdateStagesNothing(t *testing.T) {
 	// Only bad modules, and nothing that runs.
 	empty := newWorld(t)
 	empty.assign(empty.publish("base", "1", nil, nil))
-	if _, err := empty.reconciler().Update(t.Context(), UpdateOptions{}); fault.KindOf(err) != fault.Refuse || !strings.Contains(err.Error(), "none of the 1 assigned modules") {
+	_, err := empty.reconciler().Update(t.Context(), UpdateOptions{})
+	if fault.KindOf(err) != fault.Refuse || fault.AreaOf(err) != fault.Verify || !strings.Contains(err.Error(), "the assigned module can't be used") {
 		t.Errorf("nothing good: %v", err)
+	}
+	spoilt := newWorld(t)
+	for _, name := range []string{"base", "app"} {
+		spoilt.spoilLayer(spoilt.module(name, "1", map[string]string{"usr/a": long(name)}).Digest)
+	}
+	_, err = spoilt.reconciler().Update(t.Context(), UpdateOptions{})
+	if fault.KindOf(err) != fault.Refuse || fault.AreaOf(err) != fault.Verify || !strings.Contains(err.Error(), "none of the 2 assigned modules") {
+		t.Errorf("nothing that was signed: %v", err)
 	}
 }
 
