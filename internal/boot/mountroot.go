@@ -120,7 +120,17 @@ func (b *boot) rootSpec() rootfs.Spec {
 // begin makes sure of the generation and of its turn, and writes down that it is being tried.
 func (b *boot) begin() error {
 	c := b.plan.back
-	if c.Generation == 0 {
+	fresh := c.Generation == 0
+	if recorded := b.generationOf(c.Generation).RootDigest; !fresh && recorded != b.composition.RootDigest {
+		// That the generation was good says nothing about another root.
+		text := fmt.Sprintf("generation %d has the root %s, and its modules make %s", c.Generation, recorded, b.composition.RootDigest)
+		if b.persist.ReadOnly {
+			return fault.New(fault.Refuse, fault.Mount, "boot with the agent's release that made it", "%s", text)
+		}
+		b.remark(text+", which is tried as a generation of its own", "")
+		fresh = true
+	}
+	if fresh {
 		g, err := b.reconciler.Keep(b.composition, "boot")
 		if err != nil {
 			return err

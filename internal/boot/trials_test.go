@@ -8,7 +8,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/powernode/powernode-agent/internal/assemble"
 	"github.com/powernode/powernode-agent/internal/bootconfig"
+	"github.com/powernode/powernode-agent/internal/fault"
+	"github.com/powernode/powernode-agent/internal/fsverity"
+	"github.com/powernode/powernode-agent/internal/reconcile"
 	"github.com/powernode/powernode-agent/internal/store"
 )
 
@@ -50,6 +54,12 @@ func (h *history) trial(n uint64) store.Trial {
 	return t
 }
 
+// begin begins with what b fell back to, whose modules make what is recorded.
+func begin(b *boot) error {
+	b.composition = &assemble.Composition{RootDigest: b.generationOf(b.plan.back.Generation).RootDigest}
+	return b.begin()
+}
+
 // TestAttemptsAreCountedFirst: three boots that all die leave a machine that boots what was good.
 func TestAttemptsAreCountedFirst(t *testing.T) {
 	h := newHistory(t)
@@ -61,7 +71,7 @@ func TestAttemptsAreCountedFirst(t *testing.T) {
 		if err := b.fallBack(outage); err != nil || b.plan.back.Generation != g.Number {
 			t.Fatalf("attempt %d: generation %d, %v", attempt, b.plan.back.Generation, err)
 		}
-		if err := b.begin(); err != nil {
+		if err := begin(b); err != nil {
 			t.Fatal(err)
 		}
 		if got := h.trial(g.Number); got.Attempts != attempt || b.running.Attempt != attempt || !b.running.IsTrial || b.generation.Number != g.Number {
@@ -72,7 +82,7 @@ func TestAttemptsAreCountedFirst(t *testing.T) {
 	if err := b.fallBack(outage); err != nil || b.plan.back.Generation != good.Number || b.plan.back.IsTrial {
 		t.Errorf("generation %d, %v", b.plan.back.Generation, err)
 	}
-	if err := b.begin(); err != nil || b.running.IsTrial || h.trial(good.Number).Attempts != 0 {
+	if err := begin(b); err != nil || b.running.IsTrial || h.trial(good.Number).Attempts != 0 {
 		t.Errorf("what is good is tried: %+v, %v", b.running, err)
 	}
 }
@@ -83,7 +93,7 @@ func TestAnUnfitGenerationIsTriedOnce(t *testing.T) {
 	good := h.ran("base 1")
 	g := h.staged("base 2")
 	b := h.machineBoot()
-	if err := errors.Join(b.fallBack(errors.New("no answer")), b.begin()); err != nil {
+	if err := errors.Join(b.fallBack(errors.New("no answer")), begin(b)); err != nil {
 		t.Fatal(err)
 	}
 	unfit := errors.New("no init")
@@ -229,5 +239,41 @@ func TestAskingAnew(t *testing.T) {
 	}
 	if c, ok := b.asked(); !ok || !c.IsTrial || c.Attempt != 1 {
 		t.Errorf("asked again: %+v, %t", c, ok)
+	}
+}
+
+// TestAnotherRootIsOnTrial: what the modules of a good generation make with another release of the agent isn't known
+// to be good.
+func TestAnotherRootIsOnTrial(t *testing.T) {
+	for _, readOnly := range []bool{false, true} {
+		h := newHistory(t)
+		good := h.ran("base 1")
+		b := h.machineBoot()
+		if err := b.fallBack(errors.New("no answer")); err != nil || b.plan.back.Generation != good.Number {
+			t.Fatalf("generation %d, %v", b.plan.back.Generation, err)
+		}
+		b.composition = &assemble.Composition{RootDigest: fsverity.SumBytes(nil)}
+		for _, w := range b.plan.wanted {
+			b.composition.Modules = append(b.composition.Modules, &assemble.Proven{Wanted: w, Module: store.Module{Seal: good.Modules[0].Seal}})
+		}
+		b.persist.ReadOnly = readOnly
+		var err error
+		if b.reconciler, err = reconcile.New(reconcile.Config{Store: h.store, Platform: slowPlatform{}}); err != nil {
+			t.Fatal(err)
+		}
+		defer b.reconciler.Close()
+		err = b.begin()
+		if readOnly {
+			if fault.KindOf(err) != fault.Refuse {
+				t.Errorf("on a disk that can only be read: %v", err)
+			}
+			continue
+		}
+		if err != nil || !b.running.IsTrial || b.generation.Number == good.Number || b.generation.RootDigest != b.composition.RootDigest {
+			t.Errorf("%v: %+v runs as %+v", err, b.generation, b.running)
+		}
+		if n, err := h.store.Pointer(store.Current); n != good.Number || err != nil || h.trial(b.generation.Number).Attempts != 1 {
+			t.Errorf("current is %d, %v; trial %+v", n, err, h.trial(b.generation.Number))
+		}
 	}
 }

@@ -95,13 +95,10 @@ func Unasked(in Input) []store.Trial {
 	return changed
 }
 
-// Again returns the records to put when a node that has nothing left to boot has waited for a while, for
+// Again returns the records to put when a node that has nothing left that boots has waited for a while, for
 // a person or another assignment, and nobody came: what was never found bad, and only used up its attempts, as by
 // power cuts, gets another round.
 func Again(in Input) []store.Trial {
-	if len(Order(in)) > 0 {
-		return nil
-	}
 	var again []store.Trial
 	for _, t := range in.Trials {
 		if t.Failed == "" && t.Exhausted() {
