@@ -17,8 +17,8 @@ import (
 	"github.com/powernode/powernode-agent/internal/persist"
 )
 
-// machine is a boot as the machine's first process: it doesn't end, and it is the one that restarts
-// the machine.
+// machine is a boot as the machine's first process, or on behalf of it in another's initramfs: it doesn't
+// end before there is a root, and it is the one that restarts the machine.
 type machine struct {
 	*boot
 	terminal *terminal // nil where there is no console to read from
@@ -26,7 +26,7 @@ type machine struct {
 	rounds int
 	last   string
 
-	// switchTo hands over; it returns only with an error. down restarts the machine or switches it off.
+	// switchTo hands over. As the first process it returns only with an error. down restarts the machine or switches it off.
 	switchTo func() error
 	down     func(act action)
 	// console opens the console to read from, and steady settles what the kernel does by itself.
@@ -48,6 +48,10 @@ const (
 func newMachine(b *boot) *machine {
 	m := &machine{boot: b, switchTo: b.handOver, down: takeDown, console: openTerminal, steady: steadyKernel}
 	m.course.stuck = m.giveUp
+	if b.mode == Sysroot {
+		// The kernel's settings and the key to restart are of the first process there.
+		m.switchTo, m.steady = b.leaveRoot, func() {}
+	}
 	return m
 }
 
@@ -66,20 +70,30 @@ func (m *machine) giveUp(what string) {
 	m.down(rebootNow)
 }
 
-// run boots, and stays in the recovery environment between attempts. It returns only in tests, whose
-// machines go on after down.
+// run boots, and stays in the recovery environment between attempts. As the first process it returns only in
+// tests, whose machines go on after down; else once there is a root, or where it was told to end.
 func (m *machine) run(ctx context.Context) error {
 	m.steady()
 	from := 0
 	for {
 		err := m.attempt(ctx, from)
+		if err == nil {
+			return nil
+		}
 		if ctx.Err() != nil {
 			m.failed(err, Ended)
+			if m.mode == Sysroot {
+				return err // whoever told it to end says what follows
+			}
 			m.voice.say("interrupted; the machine is restarted")
 			m.down(rebootNow)
 			return err
 		}
 		act := m.recover(ctx, err)
+		if ctx.Err() != nil && m.mode == Sysroot {
+			m.failed(err, Ended)
+			return errors.Join(ctx.Err(), err)
+		}
 		switch act {
 		case continueBoot:
 			from = m.course.index(stageOf(err))
@@ -94,7 +108,7 @@ func (m *machine) run(ctx context.Context) error {
 	}
 }
 
-// attempt runs the stages from one on and hands over. It returns why that didn't work.
+// attempt runs the stages from one on and hands over. It returns why that didn't work, nil where it did.
 func (m *machine) attempt(ctx context.Context, from int) (err error) {
 	_, err = guarded(func() (string, error) {
 		if err := m.course.run(ctx, from); err != nil {
@@ -109,7 +123,7 @@ func (m *machine) attempt(ctx context.Context, from int) (err error) {
 		m.course.watched("the hand-over", handOverMost, func() { err = m.switchTo() })
 		return "", err
 	})
-	if !errors.Is(err, errBreak) {
+	if err != nil && !errors.Is(err, errBreak) {
 		m.undo()
 	}
 	return err

@@ -293,6 +293,59 @@ func TestAMachineIsTakenDown(t *testing.T) {
 	})
 }
 
+// TestABootForAnothersInitramfs recovers as a machine does, ends once there is a root, which stays, and leaves it
+// to whoever interrupts it what follows.
+func TestABootForAnothersInitramfs(t *testing.T) {
+	foreign := func(w io.Writer, stage func(context.Context) (string, error)) (*machine, *[]action) {
+		m, downs := fakeMachine(w, Stage{"identify", time.Minute, stage})
+		m.mode = Sysroot
+		return m, downs
+	}
+	synctest.Test(t, func(t *testing.T) {
+		var console consoleBuffer
+		fails := 2
+		m, downs := foreign(&console, func(context.Context) (string, error) {
+			if fails--; fails >= 0 {
+				return "", unsigned.Err
+			}
+			return "", nil
+		})
+		m.switchTo = func() error { m.plan.unfit = map[uint64]string{1: "kept"}; return nil }
+		begun := time.Now()
+		if err := m.run(t.Context()); err != nil || len(*downs) != 0 || m.plan.unfit[1] != "kept" {
+			t.Errorf("%v, %v, %v", err, *downs, m.plan.unfit)
+		}
+		if took := time.Since(begun); took < pause(0) || !strings.Contains(console.String(), "This machine can't boot: boot stage identify") {
+			t.Errorf("after %s: %s", took, console.String())
+		}
+	})
+	for name, during := range map[string]time.Duration{"in recovery": time.Second, "in a stage": 0} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithCancel(t.Context())
+				m, downs := foreign(io.Discard, func(ctx context.Context) (string, error) {
+					go func() { time.Sleep(during); cancel() }()
+					if during == 0 {
+						<-ctx.Done()
+						return "", ctx.Err()
+					}
+					return "", unsigned.Err
+				})
+				if err := m.run(ctx); !errors.Is(err, context.Canceled) || stageOf(err) != "identify" || len(*downs) != 0 {
+					t.Errorf("%v, %v", err, *downs)
+				}
+			})
+		})
+	}
+	b := newBoot(Config{Sysroot: "/sysroot", Console: io.Discard, Now: time.Now})
+	if m := newMachine(b); m.mode != Sysroot || m.course.stuck == nil {
+		t.Errorf("%s", m.mode)
+	}
+	if inInitramfs("/proc") || inInitramfs("/nonexistent") {
+		t.Error("a system that runs isn't an initramfs")
+	}
+}
+
 // TestABreakKeepsWhatWasDone: going on from it runs the stage that it stopped before, and none again.
 func TestABreakKeepsWhatWasDone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -14,7 +14,8 @@ import (
 
 // Run boots. As the machine's first process it never returns, whatever happens: what can't be booted
 // ends in the recovery environment. In namespaces it returns only with an error, or once the new
-// root's init couldn't be started; for another's initramfs, once the root is ready. When it returns a
+// root's init couldn't be started; for another's initramfs, once the root is ready or it was told to end, and
+// until then it recovers as the first process does. When it returns a
 // *StageError nothing was switched to, and what was mounted is gone again.
 func Run(ctx context.Context, config Config) error {
 	if err := config.fill(); err != nil {
@@ -34,6 +35,10 @@ func Run(ctx context.Context, config Config) error {
 		if err := mountAPI(true); err != nil {
 			return err
 		}
+	case Sysroot:
+		if inInitramfs("/") {
+			return newMachine(b).run(ctx)
+		}
 	}
 	err := b.course.run(ctx, 0)
 	if err == nil {
@@ -51,6 +56,16 @@ func Run(ctx context.Context, config Config) error {
 		return err
 	}
 	return b.handOver()
+}
+
+// inInitramfs reports whether the root directory is in memory, as every initramfs is: only there may a boot that fails
+// restart the machine, which is somebody's system otherwise.
+func inInitramfs(root string) bool {
+	var stat unix.Statfs_t
+	if err := unix.Statfs(root, &stat); err != nil {
+		return false
+	}
+	return stat.Type == unix.RAMFS_MAGIC || stat.Type == unix.TMPFS_MAGIC
 }
 
 // theFirst reports whether err is about a machine whose first process this is: the errors that say it
