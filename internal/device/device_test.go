@@ -206,7 +206,7 @@ func TestFind(t *testing.T) {
 const zeroUUID = "00000000-0000-0000-0000-000000000000"
 
 func extWith(label string) Superblock {
-	return Superblock{Type: "ext4", Label: label, UUID: "30313233-3435-3637-3839-616263646566", Size: diskSize, Verity: true}
+	return Superblock{Type: "ext4", Label: label, UUID: "30313233-3435-3637-3839-616263646566", Size: diskSize, BlockSize: 4096, Verity: true}
 }
 
 func TestParseSpec(t *testing.T) {
@@ -223,12 +223,12 @@ func TestParseSpec(t *testing.T) {
 }
 
 func TestIsEmpty(t *testing.T) {
-	for _, at := range []int{-1, 0, emptyHead - 1, emptyHead, diskSize - emptyTail - 1, diskSize - emptyTail, diskSize - 1} {
+	for _, at := range []int{-1, 0, EmptyHead - 1, EmptyHead, diskSize - EmptyTail - 1, diskSize - EmptyTail, diskSize - 1} {
 		d := blank()
 		if at >= 0 {
 			d[at] = 1
 		}
-		want := at < 0 || at == emptyHead || at == diskSize-emptyTail-1
+		want := at < 0 || at == EmptyHead || at == diskSize-EmptyTail-1
 		if got, err := IsEmpty(bytes.NewReader(d), diskSize); got != want || err != nil {
 			t.Errorf("a byte at %d: %v, %v", at, got, err)
 		}

@@ -9,18 +9,19 @@ import (
 // The parts of a device that must hold zeros for it to count as empty. Every partition table, file
 // system, RAID, LVM, LUKS or swap that Linux knows has a signature in one of them.
 const (
-	emptyHead = 1 << 20
-	emptyTail = 64 << 10
-	chunk     = 64 << 10
+	EmptyHead = 1 << 20  // its first bytes
+	EmptyTail = 64 << 10 // and its last
 )
+
+const chunk = 64 << 10
 
 // IsEmpty reports whether the first MiB and the last 64 KiB of a device of that size hold zeros
 // only. A device that has less than both is never empty.
 func IsEmpty(r io.ReaderAt, size int64) (bool, error) {
-	if size < emptyHead+emptyTail {
+	if size < EmptyHead+EmptyTail {
 		return false, nil
 	}
-	for _, part := range [...]struct{ from, to int64 }{{0, emptyHead}, {size - emptyTail, size}} {
+	for _, part := range [...]struct{ from, to int64 }{{0, EmptyHead}, {size - EmptyTail, size}} {
 		if ok, err := zeros(r, part.from, part.to); !ok || err != nil {
 			return false, err
 		}

@@ -16,6 +16,8 @@ type Superblock struct {
 	Label string
 	UUID  string // in lower case
 	Size  int64  // in bytes
+	// BlockSize is ext4's, in bytes; 0 for the others.
+	BlockSize int64
 	// Verity reports that files may carry fs-verity (ext4's feature of that name; btrfs always).
 	Verity bool
 	// Damaged reports that the file system noticed errors in itself (ext4's error flag).
@@ -93,7 +95,7 @@ func parseExt(b []byte) (Superblock, bool) {
 	}
 	return Superblock{
 		Type: "ext4", Label: text(b[extLabel : extLabel+16]), UUID: uuid(b[extUUID:]),
-		Size:   bytesOf(blocks, 1<<(10+shift)),
+		Size: bytesOf(blocks, 1<<(10+shift)), BlockSize: 1 << (10 + shift),
 		Verity: le32(b[extROCompat:])&extROCompatVerity != 0, Damaged: le16(b[extState:])&extStateError != 0,
 	}, true
 }

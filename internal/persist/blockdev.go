@@ -48,7 +48,7 @@ func (b blockDevice) Zero(offset, length int64) error {
 }
 
 // prepareDevice looks again, on the descriptor that it writes to, whether there is nothing on the
-// device, and writes the seed.
+// device, or nothing but what an earlier preparation wrote, and writes the seed.
 func prepareDevice(ctx context.Context, path string, size int64, hook durable.Hook) error {
 	b, err := openExclusive(path)
 	if err != nil {
@@ -59,18 +59,18 @@ func prepareDevice(ctx context.Context, path string, size int64, hook durable.Ho
 	if err != nil {
 		return err
 	}
-	if was != unfinished {
-		empty, err := device.IsEmpty(b, size)
-		if err != nil {
-			return err
-		}
-		if !empty {
-			return errFilled
-		}
-	}
 	s, err := readSeed(packedSeed)
 	if err != nil {
 		return err
+	}
+	fits, otherwise := device.IsEmpty, errFilled
+	if was == unfinished {
+		fits, otherwise = s.only, errForeign
+	}
+	if ok, err := fits(b, size); err != nil {
+		return err
+	} else if !ok {
+		return otherwise
 	}
 	if err := s.identify(); err != nil {
 		return err

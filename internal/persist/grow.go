@@ -15,7 +15,7 @@ import (
 )
 
 // resizeFS is EXT4_IOC_RESIZE_FS, _IOW('f', 16, __u64), which x/sys lacks: the file system grows to
-// that number of blocks while it is mounted (fs/ext4/resize.c). It needs CAP_SYS_RESOURCE.
+// that number of its own blocks while it is mounted (fs/ext4/resize.c). It needs CAP_SYS_RESOURCE.
 const resizeFS = 0x40086610
 
 const (
@@ -32,7 +32,7 @@ var errGrowLate = errors.New("there was no time for more")
 // growDisk lets the file system grow to the device's size; what goes wrong is a remark.
 func (o Options) growDisk(ctx context.Context, d device.Device, p *Persist) {
 	s, err := probe(d.Path)
-	if err != nil || d.Size-s.Size < growSlack {
+	if err != nil || s.BlockSize == 0 || d.Size-s.Size < growSlack {
 		return
 	}
 	if err := o.hook("grow"); err != nil {
@@ -44,7 +44,7 @@ func (o Options) growDisk(ctx context.Context, d device.Device, p *Persist) {
 		limit = defaultGrow
 	}
 	o.say("growing the file system on %s from %s to %s", d.Path, size(s.Size), size(d.Size))
-	at, err := grow(ctx, o.At, s.Size, d.Size, time.Now().Add(limit))
+	at, err := grow(ctx, o.At, s, d.Size, time.Now().Add(limit))
 	switch {
 	case errors.Is(err, errGrowLate):
 		p.remark("the next boot goes on with it", "the file system on %s has grown to %s of %s so far", d.Path, size(at), size(d.Size))
@@ -53,9 +53,10 @@ func (o Options) growDisk(ctx context.Context, d device.Device, p *Persist) {
 	}
 }
 
-// grow lets the ext4 at path grow from one size to another in steps, until the deadline, and returns
-// the size that it reached.
-func grow(ctx context.Context, path string, from, to int64, deadline time.Time) (int64, error) {
+// grow lets the ext4 at path grow from what it is to another size in steps, until the deadline, and
+// returns the size that it reached.
+func grow(ctx context.Context, path string, is device.Superblock, to int64, deadline time.Time) (int64, error) {
+	from := is.Size
 	root, err := os.Open(path)
 	if err != nil {
 		return from, err
@@ -72,7 +73,7 @@ func grow(ctx context.Context, path string, from, to int64, deadline time.Time) 
 		if to-next < growSlack {
 			next = to
 		}
-		blocks := uint64(next) / 4096
+		blocks := uint64(next / is.BlockSize)
 		_, _, errno := unix.Syscall(unix.SYS_IOCTL, root.Fd(), resizeFS, uintptr(unsafe.Pointer(&blocks)))
 		runtime.KeepAlive(root)
 		if errno != 0 {

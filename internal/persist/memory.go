@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/powernode/powernode-agent/internal/device"
 	"github.com/powernode/powernode-agent/internal/mount"
 )
 
@@ -85,7 +86,8 @@ func (o Options) memoryExt4(ctx context.Context, bytes int64) error {
 		return err
 	}
 	defer m.Close()
-	if _, err := grow(ctx, "/proc/self/fd/"+strconv.Itoa(int(m.File().Fd())), MinSize, bytes, time.Now().Add(defaultGrow)); err != nil {
+	is := device.Superblock{Size: MinSize, BlockSize: seedBlock}
+	if _, err := grow(ctx, "/proc/self/fd/"+strconv.Itoa(int(m.File().Fd())), is, bytes, time.Now().Add(defaultGrow)); err != nil {
 		return fmt.Errorf("grow it: %w", err)
 	}
 	return m.Attach(o.At)

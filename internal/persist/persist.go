@@ -1,10 +1,12 @@
 package persist
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/powernode/powernode-agent/internal/device"
@@ -124,6 +126,11 @@ func mounted(at string, e mount.Entry) (Persist, error) {
 	if e.FSType == "tmpfs" || e.FSType == "ramfs" || inMemory(e.Source) {
 		p.Kind, p.Device = Memory, ""
 	}
+	if p.Kind == Disk && filepath.IsAbs(e.Source) { // a network's or container's source is no device
+		if s, err := probe(e.Source); err == nil {
+			p.UUID, p.Size, p.Verity = s.UUID, s.Size, s.Verity
+		}
+	}
 	ro, err := IsReadOnly(at)
 	if err != nil {
 		return Persist{}, err
@@ -157,7 +164,7 @@ func (o Options) fromDisk(ctx context.Context, p *Persist) bool {
 	if plan.prepare {
 		o.say("preparing %s (%s, %s): it is empty", d.Path, d.Spec, size(d.Size))
 		if err := prepareDevice(ctx, d.Path, d.Size, o.Hook); err != nil {
-			p.remark("look at the kernel's log; the next boot tries it again", "prepare %s: %v", d.Path, err)
+			p.remark(cmp.Or(fault.HintOf(err), "look at the kernel's log; the next boot tries it again"), "prepare %s: %v", d.Path, err)
 			return false
 		}
 		p.Prepared = true

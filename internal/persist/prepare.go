@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/powernode/powernode-agent/internal/device"
 	"github.com/powernode/powernode-agent/internal/durable"
+	"github.com/powernode/powernode-agent/internal/fault"
 )
 
 // markText begins the first sector of a device whose preparation isn't finished; the rest of the
@@ -125,3 +127,47 @@ func (s *seed) writeRest(ctx context.Context, d disk, write func([]byte, int64) 
 
 // errFilled says that a device has something on it now.
 var errFilled = errors.New("it isn't empty any more")
+
+// errForeign says that a device was made use of after its preparation was cut off. RAID, LVM and caches
+// leave the first sector alone, and with it the mark.
+var errForeign = fault.New(fault.Refuse, fault.Destructive, "wipe it if nothing on it is needed, or name another device",
+	"its preparation was cut off, and there is something else on it now")
+
+// only reports whether a device of that size, whose preparation was cut off, holds nothing but zeros and
+// what s would write, sector by sector, where device.IsEmpty looks for something.
+func (s *seed) only(r io.ReaderAt, size int64) (bool, error) {
+	if size < MinSize {
+		return false, nil
+	}
+	const chunk = 64 << 10
+	there, ours := make([]byte, chunk), make([]byte, chunk)
+	for at := int64(0); at < size; at += chunk {
+		if at == device.EmptyHead {
+			at = size - device.EmptyTail
+		}
+		if n, err := r.ReadAt(there, at); n < chunk {
+			return false, fmt.Errorf("read %d bytes at %d: %w", chunk, at, err)
+		}
+		s.copyTo(ours, at)
+		if at == 0 {
+			copy(there, make([]byte, len(mark))) // which is known to be there
+			// Each preparation has an identity of its own.
+			forget(there[superOffset:][:superSize])
+			forget(ours[superOffset:][:superSize])
+		}
+		for i := 0; i < chunk; i += len(mark) {
+			got := there[i : i+len(mark)]
+			if !bytes.Equal(got, ours[i:i+len(mark)]) && !bytes.Equal(got, make([]byte, len(mark))) {
+				return false, nil
+			}
+		}
+	}
+	return true, nil
+}
+
+// forget takes the identity out of a superblock.
+func forget(sb []byte) {
+	clear(sb[sbUUID:][:16])
+	clear(sb[sbHashSeed:][:16])
+	clear(sb[sbChecksum:])
+}

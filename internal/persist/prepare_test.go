@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/powernode/powernode-agent/internal/device"
@@ -97,6 +99,9 @@ func check(t *testing.T, d *cutDisk, s *seed, op string) {
 		}
 	}
 	if was == unfinished {
+		if ours, err := newSeed(t).only(d, 2*MinSize); err != nil || !ours {
+			t.Fatalf("cut before %s: what is there isn't known as ours (%v)", op, err)
+		}
 		return
 	}
 	complete(t, d, s, op)
@@ -193,6 +198,34 @@ func TestPrepareStops(t *testing.T) {
 	}
 	if was, err := readState(d); was != unfinished || err != nil {
 		t.Errorf("%v, %v", was, err)
+	}
+}
+
+// TestForeignAfterACut: what keeps its own superblock elsewhere leaves the mark, and isn't overwritten.
+func TestForeignAfterACut(t *testing.T) {
+	const size = MinSize + 1<<20
+	for name, at := range map[string]int64{"nothing": -1, "mdadm 1.2, bcache": 4096, "LVM": 512, "ZFS": 16 << 10, "btrfs": 64 << 10, "mdadm 1.0": size - 8192} {
+		path := filepath.Join(t.TempDir(), "disk")
+		f, err := os.Create(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.Write(mark); err != nil {
+			t.Fatal(err)
+		}
+		if at >= 0 {
+			if _, err := f.WriteAt([]byte("a superblock"), at); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := errors.Join(f.Truncate(size), f.Close()); err != nil {
+			t.Fatal(err)
+		}
+		stop := errors.New("it would be written to")
+		err = prepareDevice(t.Context(), path, size, func(string) error { return stop })
+		if want := map[bool]error{true: errForeign, false: stop}[at >= 0]; !errors.Is(err, want) {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 

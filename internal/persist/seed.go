@@ -22,6 +22,9 @@ const Label = "powernode"
 // MinSize is the smallest device that can be prepared, in bytes: the seed's size.
 const MinSize = 256 << 20
 
+// seedBlock is the size of its blocks in bytes.
+const seedBlock = 4096
+
 // seedMax bounds the seed when it is unpacked.
 const seedMax = 16 << 20
 
@@ -55,7 +58,7 @@ func readSeed(packed []byte) (*seed, error) {
 	}
 	le := binary.LittleEndian.Uint32
 	size, blocks, count := int64(le(b[8:])), int64(le(b[12:])), int64(le(b[16:]))
-	if size != 4096 || size*blocks != MinSize || count > int64(len(b))/entry || header+count*entry > int64(len(b)) {
+	if size != seedBlock || size*blocks != MinSize || count > int64(len(b))/entry || header+count*entry > int64(len(b)) {
 		return nil, errors.New("unpack the seed: its size is wrong")
 	}
 	s, data := &seed{blockSize: size}, b[header+count*entry:]
@@ -89,6 +92,17 @@ const (
 	compatHasJournal = 0x4
 	groupSize        = 128 << 20 // a block of bitmap has 8 * 4096 bits, for blocks of 4096 bytes
 )
+
+// copyTo fills b with what the seed has from offset on; zeros where it has nothing.
+func (s *seed) copyTo(b []byte, offset int64) {
+	clear(b)
+	for _, x := range s.extents {
+		from, to := max(x.offset, offset), min(x.offset+int64(len(x.data)), offset+int64(len(b)))
+		if from < to {
+			copy(b[from-offset:], x.data[from-x.offset:to-x.offset])
+		}
+	}
+}
 
 // identify gives all copies of the superblock an identity of their own: a UUID, and the secret that
 // the hashes of directories are made with. The checksums of all other blocks depend on a seed that
