@@ -1,6 +1,7 @@
 package boot
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -32,6 +33,9 @@ type machine struct {
 	// console opens the console to read from, and steady settles what the kernel does by itself.
 	console func() *terminal
 	steady  func()
+
+	// typed is when a person last typed something.
+	typed time.Time
 }
 
 // anotherRound is the number of automatic retries, a quarter of an hour, after which generations whose attempts
@@ -120,7 +124,7 @@ func (m *machine) attempt(ctx context.Context, from int) (err error) {
 		if m.terminal != nil {
 			m.terminal.end()
 		}
-		m.course.watched("the hand-over", handOverMost, func() { err = m.switchTo() })
+		m.course.watched(handOverName, handOverMost, func() { err = m.switchTo() })
 		return "", err
 	})
 	if err != nil && !errors.Is(err, errBreak) {
@@ -142,8 +146,9 @@ func (m *machine) resumeAt(err error) int {
 // recover waits in the recovery environment until there is a reason to go on.
 func (m *machine) recover(ctx context.Context, cause error) action {
 	m.failed(cause, InRecovery)
-	if reason := oneLine(cause); reason != m.last {
-		m.rounds, m.last = 0, reason
+	// The reason may have another time or address in it at each attempt: what counts is how far it came.
+	if at := stageOf(cause); m.last == "" || m.place(at) > m.place(m.last) {
+		m.rounds, m.last = 0, cmp.Or(at, handOverName)
 	}
 	if m.terminal == nil {
 		m.terminal = m.console()
@@ -152,6 +157,7 @@ func (m *machine) recover(ctx context.Context, cause error) action {
 		voice: m.voice, cause: cause, rounds: m.rounds, probe: m.prober(),
 		facts: map[string]func(io.Writer){"node": m.printNode, "network": m.printNetwork, "journal": m.printJournal},
 	}
+	r.last = m.typed
 	if m.terminal != nil {
 		m.terminal.begin()
 		r.lines = m.terminal.lines
@@ -160,12 +166,24 @@ func (m *machine) recover(ctx context.Context, cause error) action {
 		}
 	}
 	act := r.run(ctx)
+	m.typed = r.last
 	m.rounds++
 	m.patient = m.rounds >= anotherRound
 	if act == retryBoot || act == continueBoot {
 		m.voice.journal.change(func(d *Journal) { d.Outcome = UnderWay })
 	}
 	return act
+}
+
+// handOverName stands for what comes after the stages.
+const handOverName = "the hand-over"
+
+// place returns how far a boot came that failed at a stage, or after all of them.
+func (m *machine) place(stage string) int {
+	if stage == "" || stage == handOverName {
+		return len(m.course.stages)
+	}
+	return m.course.index(stage)
 }
 
 // openTerminal opens the console for a person; nil where there is none. Its own descriptor is one

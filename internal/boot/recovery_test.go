@@ -403,3 +403,69 @@ func TestAStageThatHangs(t *testing.T) {
 		}
 	})
 }
+
+// TestARecoveryComesToAnEnd: the same failure in other words, or of an earlier stage, isn't a new one. One of a later
+// stage is.
+func TestARecoveryComesToAnEnd(t *testing.T) {
+	for _, further := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			runs := 0
+			fail := func(name string, when func() bool) Stage {
+				return Stage{name, time.Minute, func(context.Context) (string, error) {
+					if when() {
+						return "", fmt.Errorf("the clock says %s", time.Now())
+					}
+					return "", nil
+				}}
+			}
+			m, downs := fakeMachine(io.Discard,
+				fail("identify", func() bool { runs++; return runs%2 == 0 || further && runs < 10 }),
+				fail("fetch", func() bool { return true }))
+			_ = m.run(t.Context())
+			want := lastResort + 1
+			if further {
+				want += 10 // the eleventh is the first that gets further
+			}
+			if len(*downs) != 1 || runs != want {
+				t.Errorf("taken down %v after %d runs, want %d", *downs, runs, want)
+			}
+		})
+	}
+}
+
+// unwaitable is a console that the test types for.
+type unwaitable struct{ io.Reader }
+
+func (unwaitable) SetReadDeadline(time.Time) error { return os.ErrNoDeadline }
+
+// TestAPersonHoldsTheLastResort, also one who typed before the last retry.
+func TestAPersonHoldsTheLastResort(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		runs := 0
+		m, _ := fakeMachine(io.Discard, Stage{"persist", time.Minute, func(context.Context) (string, error) { runs++; return "", errors.New("no disk") }})
+		lines := make(chan string)
+		m.console = func() *terminal { return &terminal{in: unwaitable{}, lines: lines} }
+		ctx, cancel := context.WithTimeout(t.Context(), 24*time.Hour)
+		defer cancel()
+		go func() {
+			every := time.NewTicker(10 * time.Minute)
+			defer every.Stop()
+			for {
+				select {
+				case <-every.C:
+				case <-ctx.Done():
+					return
+				}
+				select {
+				case lines <- "status":
+				case <-ctx.Done():
+					return
+				}
+			}
+		}()
+		_ = m.run(ctx)
+		if runs < 200 {
+			t.Errorf("it was restarted after %d runs", runs)
+		}
+	})
+}
