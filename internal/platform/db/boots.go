@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/powernode/powernode-agent/internal/nodeapi"
@@ -22,26 +23,30 @@ type Boot struct {
 
 // BootReport keeps what a boot says of itself, in place of what the same boot said before, and the
 // last KeptBoots of the node. A boot that went wrong, and one that came to a generation because another
-// failed, are events, once.
+// failed, are events: once for each stage and generation, however the reason is put, as it may name a time.
 func (d *DB) BootReport(ctx context.Context, nodeID string, report nodeapi.BootReport) error {
 	text, err := json.Marshal(report)
 	if err != nil {
 		return err
 	}
 	return d.update(ctx, func(tx *sql.Tx) error {
-		var before string
-		err := tx.QueryRowContext(ctx, "SELECT report FROM boots WHERE node_id = ? AND boot_id = ?", nodeID, report.BootID).Scan(&before)
+		var old string
+		err := tx.QueryRowContext(ctx, "SELECT report FROM boots WHERE node_id = ? AND boot_id = ?", nodeID, report.BootID).Scan(&old)
 		if err != nil && !errors.Is(err, sql.ErrNoRows) {
 			return err
 		}
 		var was nodeapi.BootReport
-		if before != "" {
-			if err := json.Unmarshal([]byte(before), &was); err != nil {
+		if old != "" {
+			if err := json.Unmarshal([]byte(old), &was); err != nil {
 				return fmt.Errorf("the report of boot %s of node %s: %w", report.BootID, nodeID, err)
 			}
 		}
-		if news := bootNews(report); news != "" && news != bootNews(was) {
+		before, _ := bootNews(was)
+		if now, news := bootNews(report); news != "" && now != before {
 			if err := d.event(ctx, tx, EventBootTrouble, nodeID, news); err != nil {
+				return err
+			}
+			if err := keepTroubles(ctx, tx, nodeID); err != nil {
 				return err
 			}
 		}
@@ -56,17 +61,39 @@ func (d *DB) BootReport(ctx context.Context, nodeID string, report nodeapi.BootR
 	})
 }
 
+// keptTroubles is how many EventBootTrouble of one node are kept: a node that is in trouble at every boot
+// must not push out what is known of the others.
+const keptTroubles = 100
+
+func keepTroubles(ctx context.Context, tx *sql.Tx, nodeID string) error {
+	_, err := tx.ExecContext(ctx, `DELETE FROM events WHERE node_id = ?1 AND kind = ?2 AND id <=
+		(SELECT id FROM events WHERE node_id = ?1 AND kind = ?2 ORDER BY id DESC LIMIT 1 OFFSET ?3)`, nodeID, EventBootTrouble, keptTroubles)
+	return err
+}
+
+// trouble is what tells the troubles of one boot apart.
+type trouble struct {
+	outcome    nodeapi.BootOutcome
+	stage      string
+	generation uint64
+}
+
 // bootNews says in a sentence what an operator should know of a boot, or "" where all went well.
-func bootNews(r nodeapi.BootReport) string {
+func bootNews(r nodeapi.BootReport) (trouble, string) {
 	switch {
 	case r.Outcome == nodeapi.BootInRecovery || r.Outcome == nodeapi.BootEnded:
-		return fmt.Sprintf("boot %s at stage %s: %s", r.Outcome, r.Stage, r.Failure)
+		at := ""
+		if r.Stage != "" {
+			at = " at stage " + r.Stage
+		}
+		return trouble{r.Outcome, r.Stage, 0}, strings.TrimSuffix(fmt.Sprintf("boot %s%s: %s", r.Outcome, at, r.Failure), ": ")
 	case r.Trial != nil && r.Trial.Verdict == nodeapi.TrialFailed:
-		return fmt.Sprintf("generation %d failed its trial: %s", r.Trial.Generation, r.Trial.Reason)
+		return trouble{generation: r.Trial.Generation}, fmt.Sprintf("generation %d failed its trial: %s", r.Trial.Generation, r.Trial.Reason)
 	case r.Fallback != nil:
-		return fmt.Sprintf("booted generation %d: generation %d failed its trial: %s", r.Generation, r.Fallback.Generation, r.Fallback.Reason)
+		return trouble{r.Outcome, "", r.Fallback.Generation},
+			fmt.Sprintf("booted generation %d: generation %d failed its trial: %s", r.Generation, r.Fallback.Generation, r.Fallback.Reason)
 	}
-	return ""
+	return trouble{}, ""
 }
 
 // Boots returns the last boots of a node, newest first.

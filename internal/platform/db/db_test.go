@@ -265,13 +265,50 @@ func TestEnrollRace(t *testing.T) {
 func TestEventsAreBounded(t *testing.T) {
 	d, _ := newDB(t)
 	ctx := t.Context()
-	if _, err := d.write.Exec("INSERT INTO events (id, at, kind, text) VALUES (1, 0, 'old', ''), (?, 0, 'late', '')", keepEvents+1); err != nil {
+	if _, err := d.write.Exec(`WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)
+		INSERT INTO events (id, at, kind, text) SELECT 2 * i, 0, 'old', '' FROM n`, keepEvents); err != nil {
 		t.Fatal(err)
 	}
 	check(t, d.RecordEvent(ctx, "k", "", "text"))
-	list := first(d.Events(ctx, "", 10))
-	if len(list) != 2 || list[0].Text != "text" || list[1].Kind != "late" {
-		t.Errorf("%+v", list)
+	list := first(d.Events(ctx, "", 2*keepEvents))
+	if len(list) != keepEvents || list[0].Text != "text" || list[len(list)-1].ID != 4 {
+		t.Errorf("%d events", len(list))
+	}
+}
+
+// TestSickNode: what a boot says over and over in other words is one event, and a node that is in trouble
+// at every boot doesn't push out the others' events.
+func TestSickNode(t *testing.T) {
+	d, _ := newDB(t)
+	ctx := t.Context()
+	well, sick := first(d.CreateNode(ctx, "well", "amd64")), first(d.CreateNode(ctx, "sick", "amd64"))
+	check(t, d.RecordEvent(ctx, EventBooted, well.ID, "text"))
+	report := nodeapi.BootReport{BootID: "a", AgentVersion: "v1", Outcome: nodeapi.BootInRecovery}
+	texts := func() (list []string) {
+		for _, e := range first(d.Events(ctx, sick.ID, 2*keepEvents)) {
+			if e.Kind == EventBootTrouble {
+				list = append(list, e.Text)
+			}
+		}
+		return list
+	}
+	for _, c := range [][2]string{{"", ""}, {"fetch", "no answer since 04:00"}, {"fetch", "no answer since 04:01"}, {"mount", "no space"}} {
+		report.Stage, report.Failure = c[0], c[1]
+		check(t, d.BootReport(ctx, sick.ID, report))
+	}
+	want := []string{"boot in recovery at stage mount: no space", "boot in recovery at stage fetch: no answer since 04:00", "boot in recovery"}
+	if diff := cmp.Diff(want, texts()); diff != "" {
+		t.Error(diff)
+	}
+	for i := range keptTroubles + 10 {
+		report.BootID = fmt.Sprint(i)
+		check(t, d.BootReport(ctx, sick.ID, report))
+	}
+	if n := len(texts()); n != keptTroubles {
+		t.Errorf("%d events of the sick node", n)
+	}
+	if list := first(d.Events(ctx, well.ID, 10)); len(list) != 1 {
+		t.Error("nothing is known of the other node")
 	}
 }
 

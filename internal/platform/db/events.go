@@ -40,15 +40,12 @@ func (d *DB) RecordEvent(ctx context.Context, kind, nodeID, text string) error {
 
 // event keeps an event within a transaction and drops those that are too old.
 func (d *DB) event(ctx context.Context, tx *sql.Tx, kind, nodeID, text string) error {
-	result, err := tx.ExecContext(ctx, "INSERT INTO events (at, kind, node_id, text) VALUES (?, ?, ?, ?)", millis(d.now()), kind, nodeID, text)
+	_, err := tx.ExecContext(ctx, "INSERT INTO events (at, kind, node_id, text) VALUES (?, ?, ?, ?)", millis(d.now()), kind, nodeID, text)
 	if err != nil {
 		return err
 	}
-	id, err := result.LastInsertId()
-	if err != nil {
-		return err
-	}
-	_, err = tx.ExecContext(ctx, "DELETE FROM events WHERE id <= ?", id-keepEvents)
+	// By their number, not by the latest ID: there are gaps where a node's were dropped.
+	_, err = tx.ExecContext(ctx, "DELETE FROM events WHERE id <= (SELECT id FROM events ORDER BY id DESC LIMIT 1 OFFSET ?)", keepEvents)
 	return err
 }
 
