@@ -1,6 +1,7 @@
 package boot
 
 import (
+	"errors"
 	"fmt"
 	"path/filepath"
 
@@ -26,18 +27,21 @@ func (b *boot) handOver() error {
 	}
 	defer root.Close()
 	b.closeNetwork() // its addresses stay
+	b.stopDrivers()
 	if b.mode == Machine {
 		// Its /run goes along, and the guard has to run from there.
 		b.putDown(luggage)
 		b.bringUnits()
 		b.startGuard()
+		luggage.facts.Remarks = b.facts.Remarks // written with what was freed
 	}
 	freed, err := root.Switch()
 	if err != nil {
 		if refused(err) {
 			_ = guard.Say(RunDir, b.running.Generation, guard.Stays, "the boot goes on without this root")
+			return err
 		}
-		return err
+		return fmt.Errorf("%w: %w", errSwitched, err)
 	}
 	if freed.Left != nil {
 		b.voice.say("remark: part of the initramfs stays in memory: %v", freed.Left)
@@ -55,8 +59,11 @@ func (b *boot) handOver() error {
 		_ = unix.Reboot(unix.LINUX_REBOOT_CMD_CAD_ON) // as the kernel had it, until init says
 	}
 	err = unix.Exec(b.config.Init[0], b.config.Init, initEnvironment)
-	return fault.New(fault.Broken, fault.Mount, "check the module that ships it", "start %s in the new root: %w", b.config.Init[0], err)
+	return fmt.Errorf("%w: %w", errSwitched, fault.New(fault.Broken, fault.Mount, "check the module that ships it", "start %s in the new root: %w", b.config.Init[0], err))
 }
+
+// errSwitched says that an error came when there was no way back: the old root is gone, or half of it.
+var errSwitched = errors.New("the hand-over stopped halfway")
 
 // putDown leaves the luggage in /run. A root that was proven is worth more without its facts than a
 // machine that stopped.
@@ -96,8 +103,14 @@ func (b *boot) leaveRoot() error {
 	if err := luggage.unpack(RunDir); err != nil {
 		return fmt.Errorf("leave the facts of this boot in %s: %w", RunDir, err)
 	}
+	remarks := len(b.facts.Remarks)
 	b.bringUnits()
 	b.startGuard()
+	if luggage.facts.Remarks = b.facts.Remarks; len(b.facts.Remarks) > remarks {
+		if err := luggage.unpackFacts(RunDir); err != nil {
+			b.voice.say("remark: the last remarks can't be written down: %v", err)
+		}
+	}
 	b.voice.say("the root is ready at %s", b.config.Sysroot)
 	return nil
 }

@@ -15,7 +15,6 @@ import (
 
 	"github.com/powernode/powernode-agent/internal/bootconfig"
 	"github.com/powernode/powernode-agent/internal/fault"
-	"github.com/powernode/powernode-agent/internal/kmod"
 )
 
 // The kernel's files that a boot begins with.
@@ -156,46 +155,6 @@ func quiet(line []bootconfig.Parameter) {
 	}
 	// SYSLOG_ACTION_CONSOLE_LEVEL of syslog(2).
 	_, _, _ = unix.Syscall(unix.SYS_SYSLOG, 8, 0, consoleLevel)
-}
-
-// needed are the kernel modules that the boot itself uses, whatever the hardware. Those that are
-// built in are known to be.
-var needed = []string{"overlay", "erofs", "loop", "ext4", "qemu_fw_cfg", "af_packet"}
-
-// wished are those that the booted system misses before it has modules of its own: systemd wants autofs4
-// for its automounts when it starts, and goes without otherwise.
-var wished = []string{"autofs4"}
-
-// modules loads what the boot and the hardware need. A kernel with everything built in has none to
-// load, and another's initramfs has loaded its own.
-func (b *boot) modules(ctx context.Context) (string, error) {
-	dir, err := kmod.Dir("/")
-	if err != nil {
-		return "", err
-	}
-	loader := &kmod.Loader{Dir: dir, Blocked: blocked(b.cmdline)}
-	defer loader.Close()
-	done, err := loader.Load(ctx, needed...)
-	if err != nil {
-		// A kernel may have built in what its index doesn't know. Where something is really missing,
-		// the stage that needs it says so.
-		b.remark(err.Error(), "")
-	}
-	if done.Nothing != "" {
-		return done.Nothing, nil
-	}
-	if more, err := loader.Load(ctx, wished...); err == nil {
-		done.Modules = append(done.Modules, more.Modules...)
-	}
-	found, err := loader.Coldplug(ctx, "/sys")
-	if err != nil {
-		b.remark(err.Error(), "")
-	}
-	said := fmt.Sprintf("%d loaded, %d of them for the hardware", len(done.Modules)+len(found.Modules), len(found.Modules))
-	if n := len(found.Missing); n > 0 {
-		said += fmt.Sprintf("; not in this initramfs: %s", strings.Join(found.Missing[:min(n, 8)], " "))
-	}
-	return said, ctx.Err()
 }
 
 // blocked returns the modules that the command line forbids, as modprobe reads it.

@@ -34,6 +34,8 @@ type boot struct {
 	persist    Persist
 	persistDir string
 	uplink     uplink
+	// following ends the loading of drivers of devices that appear; nil where that doesn't go on.
+	following func()
 
 	store *store.Store
 	lock  *durable.Lock
@@ -108,6 +110,7 @@ func (b *boot) close() {
 	b.voice.journal.close()
 	b.closeStore()
 	b.closeNetwork()
+	b.stopDrivers()
 }
 
 func (b *boot) closeStore() {

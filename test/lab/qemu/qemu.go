@@ -73,6 +73,34 @@ type Disk struct {
 	Serial string
 	// ReadOnly makes the guest unable to write to it.
 	ReadOnly bool
+	// Bus is what it is attached to, one of the constants below.
+	Bus Bus
+}
+
+// Bus is how a disk is attached.
+type Bus string
+
+// The buses. A disk on another than Virtio is /dev/sda and so on.
+const (
+	Virtio Bus = ""
+	SCSI   Bus = "scsi" // a controller of virtio's
+	SATA   Bus = "sata" // the AHCI controller of the machine
+	USB    Bus = "usb"  // a stick
+)
+
+// device returns what QEMU attaches the i-th disk by, up to its drive.
+func (b Bus) device(i int) []string {
+	n := strconv.Itoa(i)
+	switch b {
+	case SCSI:
+		return []string{"-device", "virtio-scsi-pci,id=hba" + n, "-device", "scsi-hd,bus=hba" + n + ".0"}
+	case SATA:
+		return []string{"-device", "ide-hd,bus=ide." + n}
+	case USB:
+		return []string{"-device", "qemu-xhci,id=hba" + n, "-device", "usb-storage,removable=on,bus=hba" + n + ".0"}
+	default:
+		return []string{"-device", "virtio-blk-pci"}
+	}
 }
 
 // Need ends the test where there is no QEMU or no guest kernel, as oracle.Missing does.
@@ -164,14 +192,16 @@ func (m Machine) arguments(t testing.TB, control string) []string {
 	}
 	for i, d := range m.Disks {
 		id := "disk" + strconv.Itoa(i)
-		drive, device := "file="+d.Path+",format=raw,if=none,id="+id, "virtio-blk-pci,drive="+id
+		drive, device := "file="+d.Path+",format=raw,if=none,id="+id, d.Bus.device(i)
 		if d.ReadOnly {
 			drive += ",readonly=on"
 		}
+		last := &device[len(device)-1]
+		*last += ",drive=" + id
 		if d.Serial != "" {
-			device += ",serial=" + d.Serial
+			*last += ",serial=" + d.Serial
 		}
-		a = append(a, "-drive", drive, "-device", device)
+		a = append(append(a, "-drive", drive), device...)
 	}
 	dir := filepath.Dir(control)
 	for i, name := range slices.Sorted(maps.Keys(m.FirmwareConfig)) {
