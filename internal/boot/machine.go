@@ -47,6 +47,8 @@ const anotherRound = 7
 const (
 	handOverMost = 5 * time.Minute
 	syncPatience = 20 * time.Second
+	// halfwayPause is for a person to read why.
+	halfwayPause = 10 * time.Second
 )
 
 func newMachine(b *boot) *machine {
@@ -83,6 +85,14 @@ func (m *machine) run(ctx context.Context) error {
 		err := m.attempt(ctx, from)
 		if err == nil {
 			return nil
+		}
+		if errors.Is(err, errSwitched) {
+			// There is no initramfs any more to recover in. The next boot counts this as a system that wasn't heard of.
+			m.failed(err, HandedOver)
+			m.voice.say("%v; the machine is restarted in %s", err, halfwayPause)
+			time.Sleep(halfwayPause)
+			m.down(rebootNow)
+			return err
 		}
 		if ctx.Err() != nil {
 			m.failed(err, Ended)
@@ -127,7 +137,7 @@ func (m *machine) attempt(ctx context.Context, from int) (err error) {
 		m.course.watched(handOverName, handOverMost, func() { err = m.switchTo() })
 		return "", err
 	})
-	if err != nil && !errors.Is(err, errBreak) {
+	if err != nil && !errors.Is(err, errBreak) && !errors.Is(err, errSwitched) {
 		m.undo()
 	}
 	return err

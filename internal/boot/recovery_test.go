@@ -469,3 +469,24 @@ func TestAPersonHoldsTheLastResort(t *testing.T) {
 		}
 	})
 }
+
+// TestAHandOverThatStopsHalfway leaves nothing to recover in: the machine is restarted.
+func TestAHandOverThatStopsHalfway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var console consoleBuffer
+		m, downs := fakeMachine(&console, Stage{"mount", time.Minute, func(context.Context) (string, error) { return "", nil }})
+		m.switchTo = func() error {
+			return errors.Join(errSwitched, errors.New("start /sbin/init in the new root: input/output error"))
+		}
+		err := m.run(t.Context())
+		if len(*downs) != 1 || (*downs)[0] != rebootNow || !errors.Is(err, errSwitched) {
+			t.Errorf("taken down %v: %v", *downs, err)
+		}
+		if said := console.String(); strings.Contains(said, "recovery") || !strings.Contains(said, "input/output error") {
+			t.Error(said)
+		}
+		if j := m.voice.journal.snapshot(); j.Outcome != HandedOver || !strings.Contains(j.Failure, "input/output error") {
+			t.Errorf("journal %+v", j)
+		}
+	})
+}

@@ -118,7 +118,7 @@ func (g *Gate) Run(ctx context.Context, reached func() bool, alive func(time.Dur
 }
 
 // settled is the whole work where the generation is known to be good. A current pointer that is damaged is
-// set right, now that it is known what it should say.
+// set right, now that it is known what it should say, and so is a trial whose end a crash kept from being recorded.
 func (g *Gate) settled() {
 	g.report(Verdict{Outcome: OK})
 	g.say(guard.Good, "known to be good")
@@ -127,8 +127,14 @@ func (g *Gate) settled() {
 		g.complain("the current pointer can't be looked after", err)
 		return
 	}
-	_, damage := st.Pointer(store.Current)
+	current, damage := st.Pointer(store.Current)
+	t, trialErr := st.Trial(g.c.Generation)
 	st.Close()
+	if open := t.Attempts > 0 && t.Good.IsZero() && t.Failed == ""; trialErr == nil && damage == nil && current == g.c.Generation && open {
+		if err := g.record(func(st *store.Store) error { return st.Pass(t.Generation, g.c.Now(), t.FailedUnits) }); err != nil {
+			g.complain("that the trial is over can't be recorded", err)
+		}
+	}
 	if damage == nil || g.c.Generation == 0 {
 		return
 	}

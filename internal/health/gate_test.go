@@ -375,3 +375,19 @@ func TestReport(t *testing.T) {
 		t.Error("a report that is cut short")
 	}
 }
+
+// TestTheEndOfATrialIsMadeUpFor where a crash came between the pointer and the trial's own record.
+func TestTheEndOfATrialIsMadeUpFor(t *testing.T) {
+	n := newNode(t, 2, 1)
+	n.store(func(s *store.Store) error { return s.Promote(2) })
+	n.config.Settings = Settings{}
+	n.run(time.Second)
+	n.want(2, guard.Good, 0)
+	n.store(func(s *store.Store) error {
+		got, err := s.Trial(2)
+		if got.Good.IsZero() || got.Limit != 0 || got.Attempts != 1 {
+			t.Errorf("%+v", got)
+		}
+		return err
+	})
+}
