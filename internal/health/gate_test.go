@@ -217,7 +217,7 @@ func TestGate(t *testing.T) {
 			n.see(running(failedUnit("nginx.service")))
 			system := n.config.System
 			n.config.System = func(ctx context.Context) (systemd.System, error) {
-				if err := os.WriteFile(filepath.Join(n.config.StateDir, "store.json"), nil, 0o600); err != nil {
+				if err := os.WriteFile(filepath.Join(n.config.StateDir, "store.json"), []byte(`{"format": 99}`), 0o600); err != nil {
 					t.Error(err)
 				}
 				return system(ctx)
@@ -232,7 +232,7 @@ func TestGate(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			n := newNode(t, 2, 1)
 			n.see(bad)
-			if err := os.WriteFile(filepath.Join(n.config.StateDir, "store.json"), nil, 0o600); err != nil {
+			if err := os.WriteFile(filepath.Join(n.config.StateDir, "store.json"), []byte(`{"format": 99}`), 0o600); err != nil {
 				t.Fatal(err)
 			}
 			n.run(10 * time.Minute)
@@ -387,6 +387,27 @@ func TestTheEndOfATrialIsMadeUpFor(t *testing.T) {
 		got, err := s.Trial(2)
 		if got.Good.IsZero() || got.Limit != 0 || got.Attempts != 1 {
 			t.Errorf("%+v", got)
+		}
+		return err
+	})
+}
+
+// TestFallbackIsThere: a generation whose modules are gone is nothing to go back to.
+func TestFallbackIsThere(t *testing.T) {
+	n := newNode(t, 3, 2)
+	image := []byte("module")
+	n.store(func(s *store.Store) error {
+		in, err := trial.Read(s)
+		if got := fallback(s, in, 3); got != 2 {
+			t.Errorf("with all of it: %d", got)
+		}
+		in.Generations[1].Modules = []store.GenerationModule{{Name: "base", ManifestDigest: "sha256:" + strings.Repeat("0", 64), Seal: fsverity.SumBytes(image)}}
+		if got := fallback(s, in, 3); got != 1 {
+			t.Errorf("without the second's module: %d", got)
+		}
+		in.Generations[0].Modules = in.Generations[1].Modules
+		if got := fallback(s, in, 3); got != 0 {
+			t.Errorf("without any: %d", got)
 		}
 		return err
 	})
