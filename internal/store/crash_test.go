@@ -343,12 +343,72 @@ func TestReadOnlyStore(t *testing.T) {
 func TestFormatOfAnother(t *testing.T) {
 	dir := t.TempDir()
 	openStore(t, dir)
-	for text, kind := range map[string]fault.Kind{`{"format": 2}`: fault.Refuse, `{"format": 1`: fault.Broken, ``: fault.Broken} {
-		if err := os.WriteFile(filepath.Join(dir, formatFile), []byte(text), 0o600); err != nil {
+	for _, text := range []string{`{"format": 2}`, `{"format": 2, "more": {}}`} {
+		write(t, filepath.Join(dir, formatFile), text)
+		for _, readOnly := range []bool{false, true} {
+			if _, err := Open(dir, Options{ReadOnly: readOnly}); fault.KindOf(err) != fault.Refuse || !strings.Contains(err.Error(), dir) {
+				t.Errorf("%q: %v", text, err)
+			}
+		}
+	}
+}
+
+func write(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestFormatThatCannotBeRead: the mark of a store is worth less than the store.
+func TestFormatThatCannotBeRead(t *testing.T) {
+	for _, text := range []string{"", `{"format": 1`, "{}", "null", strings.Repeat(" ", 2000)} {
+		dir := t.TempDir()
+		crashSetup(t, dir)
+		write(t, filepath.Join(dir, formatFile), text)
+		for i, c := range []struct{ readOnly, told bool }{{true, true}, {false, true}, {false, false}} {
+			s, err := Open(dir, Options{ReadOnly: c.readOnly})
+			if err != nil {
+				t.Fatalf("%q: %v", text, err)
+			}
+			if got := s.Recovered().Format; (got != "") != c.told {
+				t.Errorf("%q, %d: %q", text, i, got)
+			}
+			checkWhole(t, s)
+			s.Close()
+		}
+	}
+}
+
+// TestLostDirectories: what only writing needs doesn't keep a store from being read, and a directory of records
+// that is gone is no reason to refuse.
+func TestLostDirectories(t *testing.T) {
+	for _, name := range []string{"unsynced", "partial"} {
+		dir := t.TempDir()
+		crashSetup(t, dir)
+		if err := os.RemoveAll(filepath.Join(dir, name)); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := Open(dir, Options{}); fault.KindOf(err) != kind || !strings.Contains(err.Error(), dir) {
-			t.Errorf("%q: %v", text, err)
+		write(t, filepath.Join(dir, name), "")
+		if _, err := Open(dir, Options{}); err == nil {
+			t.Errorf("%s is a file, and nothing is wrong", name)
+		}
+		s, err := Open(dir, Options{ReadOnly: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		checkWhole(t, s)
+		s.Close()
+	}
+	for _, name := range []string{"generations", "modules", "objects", "unsynced"} {
+		dir := t.TempDir()
+		crashSetup(t, dir)
+		if err := os.RemoveAll(filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+		s := openStore(t, dir)
+		if err := crashNginx.put(s); err != nil {
+			t.Errorf("without %s: %v", name, err)
 		}
 	}
 }

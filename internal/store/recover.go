@@ -15,6 +15,8 @@ import (
 type Recovery struct {
 	Checked int // objects that no record lists, whose bytes were checked
 	Removed int // those of them that were damaged, and removed
+	// Format says why the store's format couldn't be read; it was written anew, unless the store is only read.
+	Format string
 }
 
 // Recovered returns what Open had to repair; nothing after an orderly end.
@@ -88,7 +90,7 @@ func (s *Store) recheck(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.recovery = Recovery{Checked: len(suspects), Removed: len(damaged)}
+	s.recovery.Checked, s.recovery.Removed = len(suspects), len(damaged)
 	for d := range damaged {
 		if err := s.RemoveObject(d); err != nil {
 			return err

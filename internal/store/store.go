@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -82,16 +83,20 @@ func (s *Store) open(dir string, opts Options) (err error) {
 	for _, sub := range []struct {
 		name string
 		dir  **durable.Dir
+		work bool // for writing only
 	}{
-		{"objects", &s.objects},
-		{"modules", &s.modules},
-		{"generations", &s.generations},
-		{"partial", &s.partial},
-		{"unsynced", &s.unsynced},
+		{"objects", &s.objects, false},
+		{"modules", &s.modules, false},
+		{"generations", &s.generations, false},
+		{"partial", &s.partial, true},
+		{"unsynced", &s.unsynced, true},
 	} {
-		if opts.ReadOnly {
+		switch {
+		case opts.ReadOnly && sub.work:
+			continue
+		case opts.ReadOnly:
 			*sub.dir, err = s.dir.Sub(sub.name)
-		} else {
+		default:
 			*sub.dir, err = s.dir.MakeSub(sub.name, dirPerm, "store")
 		}
 		if err != nil {
@@ -106,25 +111,33 @@ func (s *Store) open(dir string, opts Options) (err error) {
 	return s.recover(context.Background())
 }
 
-// checkFormat refuses a store of another version, and marks a new one with ours.
+// checkFormat refuses a store of another version, and marks a new one with ours; also one whose mark can't be
+// read, which is worth less than what it marks.
 func (s *Store) checkFormat() error {
 	var format struct {
-		Format int `json:"format"`
+		Format *int `json:"format"`
 	}
-	err := s.dir.ReadJSON(formatFile, 1<<10, &format)
+	data, err := s.dir.ReadFile(formatFile, 1<<10)
+	fresh := errors.Is(err, fs.ErrNotExist)
+	if err == nil {
+		// Leniently: a later version may say more.
+		if err = json.Unmarshal(data, &format); err == nil && format.Format == nil {
+			err = errors.New("it names none")
+		}
+	}
 	switch {
-	case errors.Is(err, fs.ErrNotExist) && !s.readOnly:
-		format.Format = formatVersion
-		return s.dir.WriteJSON(formatFile, format, recordPerm, "store")
-	case err != nil && !errors.Is(err, fs.ErrNotExist):
-		return fault.New(fault.Broken, fault.Mount, "remove that file; it is written anew", "find out the store's format: %w", err)
-	case err != nil:
-		return err
-	case format.Format != formatVersion:
+	case err == nil && *format.Format != formatVersion:
 		return fault.New(fault.Refuse, fault.General, "use the agent that wrote it, or a newer one",
-			"%s has store format %d, this agent knows %d", s.dir.Path(), format.Format, formatVersion)
+			"%s has store format %d, this agent knows %d", s.dir.Path(), *format.Format, formatVersion)
+	case err == nil:
+		return nil
+	case !fresh:
+		s.recovery.Format = fmt.Sprintf("the store's format couldn't be read from %s/%s: %v", s.dir.Path(), formatFile, err)
 	}
-	return nil
+	if s.readOnly {
+		return nil // where there is no store, there are no objects either
+	}
+	return s.dir.WriteJSON(formatFile, map[string]int{"format": formatVersion}, recordPerm, "store")
 }
 
 // Close gives up the handle. Objects that no record lists stay until Collect removes them.
