@@ -25,6 +25,9 @@ func (m *manager) take(r report) {
 // replace puts r's lease in the place of *old, and returns the problem that is left.
 func (m *manager) replace(h *held, old **lease, r report) string {
 	was := *old
+	if r.err != nil && r.lease != nil && r.lease == was {
+		return r.err.Error() // what is set up stays
+	}
 	*old = r.lease
 	if was != nil && was.address.IsValid() && (r.lease == nil || was.address != r.lease.address) {
 		if was.source == SourceDHCP {

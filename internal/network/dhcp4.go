@@ -58,9 +58,9 @@ func (d dhcp4) obtain(ctx context.Context, before *lease) (*lease, error) {
 	if before != nil && before.address.IsValid() {
 		discover.UpdateOption(dhcpv4.OptRequestedIPAddress(before.address.Addr().AsSlice()))
 	}
-	c, err := nclient4.New(d.name, nclient4.WithTimeout(firstWait), nclient4.WithRetry(discoverTries))
+	c, err := d.client(nil, discoverTries)
 	if err != nil {
-		return nil, fmt.Errorf("ask by DHCP on %s: %w", d.name, err)
+		return nil, err
 	}
 	defer c.Close()
 	var refused error
@@ -78,7 +78,7 @@ func (d dhcp4) obtain(ctx context.Context, before *lease) (*lease, error) {
 	request.TransactionID = offer.TransactionID
 	request.UpdateOption(dhcpv4.OptRequestedIPAddress(offer.YourIPAddr))
 	request.UpdateOption(dhcpv4.OptServerIdentifier(offer.ServerIdentifier()))
-	return d.confirm(ctx, c.RemoteAddr(), request, offer.ServerIdentifier())
+	return d.confirm(ctx, c.RemoteAddr(), request, offer.ServerIdentifier(), nil)
 }
 
 // renew asks the lease's own server, from the leased address; or anybody, as one who has none.
@@ -86,18 +86,39 @@ func (d dhcp4) renew(ctx context.Context, l *lease, rebind bool) (*lease, error)
 	request := d.message(dhcpv4.MessageTypeRequest)
 	request.ClientIPAddr = l.address.Addr().AsSlice()
 	if rebind {
-		return d.confirm(ctx, &net.UDPAddr{IP: net.IPv4bcast, Port: dhcpv4.ServerPort}, request, nil)
+		return d.confirm(ctx, &net.UDPAddr{IP: net.IPv4bcast, Port: dhcpv4.ServerPort}, request, nil, nil)
 	}
 	server := net.IP(l.server.AsSlice())
 	return d.confirm(ctx, &net.UDPAddr{IP: server, Port: dhcpv4.ServerPort}, request, server,
-		nclient4.WithUnicast(&net.UDPAddr{IP: l.address.Addr().AsSlice(), Port: dhcpv4.ClientPort}))
+		&net.UDPAddr{IP: l.address.Addr().AsSlice(), Port: dhcpv4.ClientPort})
 }
 
-// confirm sends a request and waits for the server's yes or no; from nil is any server.
-func (d dhcp4) confirm(ctx context.Context, to *net.UDPAddr, request *dhcpv4.DHCPv4, from net.IP, opts ...nclient4.ClientOpt) (*lease, error) {
-	c, err := nclient4.New(d.name, append(opts, nclient4.WithTimeout(firstWait), nclient4.WithRetry(requestTries))...)
+// client returns the library's client, which sends from our address or, where that is nil, as one who has none.
+func (d dhcp4) client(ours *net.UDPAddr, tries int) (*nclient4.Client, error) {
+	var conn net.PacketConn
+	var err error
+	if ours != nil {
+		conn, err = net.ListenUDP("udp4", ours)
+	} else {
+		conn, err = nclient4.NewRawUDPConn(d.name, dhcpv4.ClientPort)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("ask by DHCP on %s: %w", d.name, err)
+	}
+	readable := readable{PacketConn: conn, parse: func(b []byte) { _, _ = dhcpv4.FromBytes(b) }}
+	c, err := nclient4.NewWithConn(readable, d.mac, nclient4.WithTimeout(firstWait), nclient4.WithRetry(tries))
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("ask by DHCP on %s: %w", d.name, err), conn.Close())
+	}
+	return c, nil
+}
+
+// confirm sends a request, from our address if there is one, and waits for the server's yes or no; from nil
+// is any server.
+func (d dhcp4) confirm(ctx context.Context, to *net.UDPAddr, request *dhcpv4.DHCPv4, from net.IP, ours *net.UDPAddr) (*lease, error) {
+	c, err := d.client(ours, requestTries)
+	if err != nil {
+		return nil, err
 	}
 	defer c.Close()
 	var refused error

@@ -83,7 +83,8 @@ func (d dhcp6) ask(ctx context.Context, kind dhcpv6.MessageType, server []byte, 
 	if err != nil {
 		return nil, fmt.Errorf("ask by DHCPv6 on %s: %w", d.name, err)
 	}
-	c, err := nclient6.NewWithConn(conn, d.mac, nclient6.WithTimeout(firstWait), nclient6.WithRetry(requestTries))
+	readable := readable{PacketConn: conn, parse: func(b []byte) { _, _ = dhcpv6.MessageFromBytes(b) }}
+	c, err := nclient6.NewWithConn(readable, d.mac, nclient6.WithTimeout(firstWait), nclient6.WithRetry(requestTries))
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("ask by DHCPv6 on %s: %w", d.name, err), conn.Close())
 	}

@@ -22,7 +22,7 @@ var errGone = errors.New("the server takes the address back")
 // report is the news of one keeper.
 type report struct {
 	keeper *keeper
-	// lease is what the link has now; nil where it has none.
+	// lease is what the link has now; nil where it has none. Beside an error it is the one that it had.
 	lease *lease
 	// err is why the last question brought nothing.
 	err error
@@ -45,9 +45,9 @@ const (
 func (k *keeper) run(ctx context.Context) {
 	pause := firstPause
 	for ctx.Err() == nil {
-		l, err := k.exchange.obtain(ctx, k.before)
+		l, err := guarded(func() (*lease, error) { return k.exchange.obtain(ctx, k.before) })
 		if err != nil {
-			if !k.tell(ctx, nil, err) || !sleep(ctx, pause) {
+			if !k.tell(ctx, k.left(), err) || !sleep(ctx, pause) {
 				return
 			}
 			pause = min(2*pause, lastPause)
@@ -112,7 +112,30 @@ func (k *keeper) hold(ctx context.Context, l **lease) error {
 func (k *keeper) renew(ctx context.Context, l *lease, p phase) (*lease, error) {
 	ctx, cancel := context.WithDeadline(ctx, l.until())
 	defer cancel()
-	return k.exchange.renew(ctx, l, p == phaseRebind)
+	return guarded(func() (*lease, error) { return k.exchange.renew(ctx, l, p == phaseRebind) })
+}
+
+// left returns the lease that the link had before, for as long as it lasts: after its cable was out for a
+// moment, a server that doesn't answer at once is no reason to give an address up.
+func (k *keeper) left() *lease {
+	if k.before == nil {
+		return nil
+	}
+	if end := k.before.until(); !end.IsZero() && !time.Now().Before(end) {
+		return nil
+	}
+	return k.before
+}
+
+// guarded makes an error of a panic: this may be a part of the process that must not end, and what it
+// reads is anybody's who is on the link.
+func guarded(ask func() (*lease, error)) (l *lease, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			l, err = nil, fmt.Errorf("a defect in reading an answer: %v", r)
+		}
+	}()
+	return ask()
 }
 
 var errEnded = errors.New("the lease has ended")

@@ -26,6 +26,9 @@ func (f *fakeServer) answer(what string) (*lease, error) {
 	if len(f.answers) > 0 {
 		err := f.answers[0]
 		f.answers = f.answers[1:]
+		if errors.Is(err, errDefect) {
+			panic(err)
+		}
 		if err != nil {
 			return nil, err
 		}

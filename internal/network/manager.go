@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"sync"
@@ -84,8 +85,35 @@ func (m *manager) haste(now time.Time) time.Duration {
 // Without events the kernel is asked this often.
 const poll = time.Second
 
+// A defect may show each time, or only with what is on the link at the moment.
+const maxDefects = 10
+
+// run looks after the network until ctx ends. A panic in one look isn't the end: the process may be one
+// that must not end, and what it reads is anybody's who is on the link.
 func (m *manager) run(ctx context.Context) {
 	defer m.close()
+	for range maxDefects {
+		defect := m.follow(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		m.console.remark("network: " + defect.Error())
+		m.failed = defect
+		if !sleep(ctx, poll) {
+			return
+		}
+	}
+	m.publish(State{Links: []Link{}}, verdict{err: fault.New(fault.Broken, fault.Platform, "report this defect", "bring the network up: %w", m.failed)})
+	<-ctx.Done()
+}
+
+// follow does what the kernel's events and the keepers' reports ask for until ctx ends or something panics.
+func (m *manager) follow(ctx context.Context) (defect error) {
+	defer func() {
+		if r := recover(); r != nil {
+			defect = fmt.Errorf("a defect: %v", r)
+		}
+	}()
 	events, stop, err := m.system.watch()
 	if err != nil {
 		m.deaf(err)
@@ -98,7 +126,7 @@ func (m *manager) run(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
-			return
+			return nil
 		case e := <-events:
 			switch {
 			case e.err != nil:

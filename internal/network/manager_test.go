@@ -21,6 +21,7 @@ type fakeSystem struct {
 	all      []link
 	did      []string
 	lists    int
+	panics   int // so many of the first lists
 	events   chan event
 	watchErr error
 	listErr  error
@@ -34,6 +35,9 @@ func (f *fakeSystem) links() ([]link, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.lists++
+	if f.lists <= f.panics {
+		panic(errDefect)
+	}
 	out := slices.Clone(f.all)
 	for i := range out {
 		out[i].addrs = slices.Clone(out[i].addrs)

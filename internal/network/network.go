@@ -5,9 +5,12 @@
 //
 // It promises that Start doesn't wait and Wait returns as soon as one link can be used; that every wait
 // ends at a deadline with an error that names what was missing; that the console says what is being
-// waited for; and that Close ends all of its goroutines and leaves addresses, routes and servers in
-// place for the system that is started next. Decisions are pure functions of what the kernel and the
+// waited for; and that Close ends all of its goroutines and leaves addresses and routes in
+// place for the system that is started next, which finds its DNS servers by itself: the resolver's
+// configuration is the initramfs's own. Decisions are pure functions of what the kernel and the
 // servers said (judge, leaseFrom4, leaseFrom6, describe); kernel and dhcp4, dhcp6 are the thin edges.
+//
+// A panic in reading what came from a link ends neither the process nor the attempts.
 //
 // It trusts the kernel and the kernel command line. It does not trust DHCP servers, routers and anybody
 // else on a link: they are unauthenticated by nature, so what they say is bounded and checked for form

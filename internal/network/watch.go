@@ -31,6 +31,11 @@ func (kernel) watch() (<-chan event, func(), error) {
 	}
 	go func() {
 		defer close(done)
+		defer func() {
+			if r := recover(); r != nil {
+				send(event{err: fmt.Errorf("read the kernel's network events: a defect: %v", r)})
+			}
+		}()
 		for {
 			msgs, from, err := sock.Receive()
 			switch {
