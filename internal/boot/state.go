@@ -39,8 +39,10 @@ type boot struct {
 
 	store *store.Store
 	lock  *durable.Lock
-	trust *Trust
-	level mount.Level
+	// onlyReads says that persist counts as read-only because the store couldn't be opened for writing.
+	onlyReads bool
+	trust     *Trust
+	level     mount.Level
 
 	credentials *enroll.Credentials
 	discovered  identity.Identity
@@ -89,6 +91,9 @@ func (b *boot) undo() {
 		b.root.Unmake()
 		b.root = nil
 	}
+	if b.onlyReads {
+		b.closeStore()
+	}
 	b.dropPlatform()
 	b.plan, b.proven, b.composition, b.generation, b.running = plan{}, nil, nil, store.Generation{}, trial.Candidate{}
 	b.facts.Mount, b.facts.Generation, b.facts.Refused = mount.ID{}, 0, ""
@@ -114,6 +119,9 @@ func (b *boot) close() {
 }
 
 func (b *boot) closeStore() {
+	if b.onlyReads { // the next attempt may be able to write
+		b.onlyReads, b.persist.ReadOnly = false, false
+	}
 	if b.lock != nil {
 		b.lock.Unlock()
 		b.lock = nil
@@ -137,13 +145,32 @@ func (b *boot) loadTrust() (*Trust, error) {
 }
 
 // openStore opens the directory of record, with a journal of this boot in it. A disk that can't be
-// written to is read.
+// written to is read; so is a store that can't be made ready for writing, as long as it holds something to boot.
 func (b *boot) openStore() error {
 	if b.store != nil {
 		return nil
 	}
-	st, err := store.Open(StateDir(b.persistDir), store.Options{ReadOnly: b.persist.ReadOnly})
-	if b.persist.ReadOnly && errors.Is(err, fs.ErrNotExist) {
+	err := b.openStoreTo(b.persist.ReadOnly)
+	_, busy := errors.AsType[*durable.LockedError](err)
+	if err == nil || b.persist.ReadOnly || busy || refused(err) {
+		return err
+	}
+	if b.openStoreTo(true) != nil {
+		return err
+	}
+	b.persist.ReadOnly, b.onlyReads = true, true
+	_ = b.survey() // identify says what is wrong
+	if len(b.candidates()) == 0 {
+		b.closeStore()
+		return err
+	}
+	b.remark(err.Error()+": nothing is written there", fault.HintOf(err))
+	return nil
+}
+
+func (b *boot) openStoreTo(readOnly bool) error {
+	st, err := store.Open(StateDir(b.persistDir), store.Options{ReadOnly: readOnly})
+	if readOnly && errors.Is(err, fs.ErrNotExist) {
 		return fault.New(fault.Refuse, fault.Mount, "make the disk writable, or name another with powernode.persist: a new node has to keep what it fetches",
 			"%s holds nothing to boot, and can only be read: %w", b.persistDir, err)
 	}
@@ -151,7 +178,10 @@ func (b *boot) openStore() error {
 		return err
 	}
 	b.store = st
-	if b.persist.ReadOnly {
+	if why := st.Recovered().Format; why != "" {
+		b.remark(why, "")
+	}
+	if readOnly {
 		return nil
 	}
 	if err := b.lockDisk(); err != nil {

@@ -309,4 +309,26 @@ func TestTruncatedPointers(t *testing.T) {
 		}
 		s.PowerOff()
 	})
+	t.Run("the store's format, without the platform", func(t *testing.T) {
+		n := n.on(t)
+		n.truncate("store.json")
+		n.machine.Network = false
+		s := n.boot()
+		s.says("store.json")
+		s.runs(2, "2")
+		s.PowerOff()
+		n.machine.Network = true
+	})
+	t.Run("all records of generations", func(t *testing.T) {
+		n := n.on(t)
+		qemu.Edit(t, n.disk, func(dir string) {
+			if err := os.RemoveAll(filepath.Join(dir, stateDir, "generations")); err != nil {
+				t.Error(err)
+			}
+		})
+		s := n.boot()
+		s.good()
+		s.runs(1, "2")
+		s.PowerOff()
+	})
 }
