@@ -44,7 +44,8 @@ var builders = []struct {
 	},
 }
 
-// TestInitramfs boots a node by the initramfs that each of a distribution's programs builds.
+// TestInitramfs boots a node by the initramfs that each of a distribution's programs builds. What is assigned
+// first has no init: the machine waits in the recovery environment there too, and needs nobody to get out of it.
 func TestInitramfs(t *testing.T) {
 	whole(t)
 	t.Parallel()
@@ -55,7 +56,8 @@ func TestInitramfs(t *testing.T) {
 		t.Run(b.name, func(t *testing.T) {
 			c := *p.Platform
 			c.T = t
-			n := (&platform{&c}).node(b.name, "base", "app")
+			p := &platform{&c}
+			n := p.node(b.name, "app")
 			n.machine.Append = b.append
 			n.machine.Initramfs = distributionInitramfs(t, p, b.files, b.build)
 			info, err := os.Stat(n.machine.Initramfs)
@@ -63,7 +65,12 @@ func TestInitramfs(t *testing.T) {
 				t.Fatal(err)
 			}
 			t.Logf("initramfs of %s: %d bytes", b.name, info.Size())
-			s := n.boot()
+			s := n.start()
+			s.WaitLine(`This machine can't boot: .*/sbin/init`)
+			s.WaitLine(`Type help for what can be done here`)
+			p.assign(b.name, "base", "app")
+			s.WaitLine(`the platform assigns something else now`)
+			s.WaitInit()
 			s.good()
 			enforced(t, s)
 			if f := s.journal(); f.InstanceID != n.token.NodeID {
