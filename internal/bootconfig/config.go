@@ -120,13 +120,13 @@ func (c *Config) readCmdline(line string) ([]Remark, error) {
 		}
 		err := errors.New("its quote isn't closed")
 		if !p.Open {
-			err = key.set(c, p.Value)
+			err = key.apply(c, p.Value)
 		}
 		if err != nil && key.guards {
 			return remarks, fmt.Errorf("%s%s: %w", Prefix, name, err)
 		}
 		if err != nil {
-			remark("correct it; "+key.form, "%s%s of the kernel command line doesn't count: %v", Prefix, name, err)
+			remark("correct it, or take it away", "%s%s of the kernel command line doesn't count: %v", Prefix, name, err)
 		}
 	}
 	if least == Enforced && c.Integrity != Enforced {

@@ -37,7 +37,7 @@ func TestLoad(t *testing.T) {
 		{"the last wins", "", "powernode.tries=1 powernode.tries=2", with(func(c *Config) { c.Tries = 2 })},
 		{"integrity is raised", "schema_version: 1\nintegrity: checked\n", "powernode.integrity=enforced", with(func(c *Config) { c.Integrity = Enforced })},
 		{"identity's are others'", "", "powernode.instance_uuid=x powernode.bootstrap_token=y powernode.ca_pem='a b' powernode.ca_file=/x powernode.platform-url=z", Default()},
-		{"an empty file", "# nothing\n", "", Default()},
+		{"a file without settings", "schema_version: 1\n", "", Default()},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var file []byte
@@ -83,7 +83,7 @@ func TestHarmless(t *testing.T) {
 		"powernode.tries=99999999999999999999": "from 1 to 100",
 	} {
 		c, remarks, err := Load(nil, line)
-		if err != nil || len(remarks) != 1 || !strings.Contains(remarks[0].Text, word) || remarks[0].Hint == "" {
+		if err != nil || len(remarks) != 1 || !strings.Contains(remarks[0].Text, word) || remarks[0].Hint == "" || strings.Contains(remarks[0].Hint, word) {
 			t.Errorf("%q: remarks %q, error %v", line, remarks, err)
 		}
 		if d := cmp.Diff(Default(), c); d != "" {
@@ -110,10 +110,12 @@ func TestIntegrityIsNotLowered(t *testing.T) {
 // TestFileIsStrict: it is built into the initramfs, where a mistake is found at the first boot.
 func TestFileIsStrict(t *testing.T) {
 	for file, word := range map[string]string{
-		"tries: 3\n":                                  "no schema_version",
-		"schema_version: 2\n":                         "reads 1",
-		"schema_version: 1\ntrys: 3\n":                "line 2: trys: this agent doesn't know it",
-		"schema_version: 1\ntries: 0\n":               "from 1 to 100",
+		"":                              "no schema_version",
+		"# nothing\n":                   "no schema_version",
+		"tries: 3\n":                    "no schema_version",
+		"schema_version: 2\n":           "reads 1",
+		"schema_version: 1\ntrys: 3\n":  "line 2: trys: this agent doesn't know it",
+		"schema_version: 1\ntries: 0\n": "from 1 to 100",
 		"schema_version: 1\ntries: 3\ntries: 4\n":     "twice",
 		"schema_version: 1\ntries: [3]\n":             "one value",
 		"schema_version: 1\ntries: &a 3\n":            "one value",

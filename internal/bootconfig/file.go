@@ -15,7 +15,8 @@ const FileMax = 64 << 10
 // SchemaVersion is the only schema_version of boot.yaml that is read.
 const SchemaVersion = "1"
 
-// readFile applies boot.yaml: one flat mapping from the names of settings to single values.
+// readFile applies boot.yaml: one flat mapping from the names of settings to single values. An empty file
+// is an error too: it may be what a full disk left of one that asks for more than the defaults.
 func (c *Config) readFile(text []byte) error {
 	if len(text) > FileMax {
 		return fmt.Errorf("it is larger than %d bytes", FileMax)
@@ -23,7 +24,7 @@ func (c *Config) readFile(text []byte) error {
 	var doc yaml.Node
 	dec := yaml.NewDecoder(bytes.NewReader(text))
 	if err := dec.Decode(&doc); errors.Is(err, io.EOF) {
-		return nil
+		return errNoSchema
 	} else if err != nil {
 		return err
 	}
@@ -45,12 +46,14 @@ func (c *Config) readFile(text []byte) error {
 		}
 	}
 	if !seen[schemaKey] {
-		return fmt.Errorf("it has no %s", schemaKey)
+		return errNoSchema
 	}
 	return nil
 }
 
 const schemaKey = "schema_version"
+
+var errNoSchema = errors.New("it has no " + schemaKey)
 
 func (c *Config) readField(name, value *yaml.Node) error {
 	if value.Kind != yaml.ScalarNode || name.Kind != yaml.ScalarNode || value.Anchor != "" || name.Anchor != "" {
@@ -66,5 +69,5 @@ func (c *Config) readField(name, value *yaml.Node) error {
 	if !ok {
 		return errors.New("this agent doesn't know it")
 	}
-	return key.set(c, value.Value)
+	return key.apply(c, value.Value)
 }
