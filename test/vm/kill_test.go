@@ -2,6 +2,7 @@ package vm
 
 import (
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -48,6 +49,42 @@ func TestPowerCuts(t *testing.T) {
 		cuts[i%len(cuts)]()
 	}
 }
+
+// TestPowerCutAtEachWrite cuts the power once at every labelled write of a first boot, of one that brings something
+// new, and of an update, until the test's time is over. It is for campaigns (POWERNODE_VM_KILLS=writes).
+func TestPowerCutAtEachWrite(t *testing.T) {
+	if os.Getenv("POWERNODE_VM_KILLS") != eachWrite {
+		t.Skip("takes an hour; POWERNODE_VM_KILLS=writes runs it")
+	}
+	s := newSiege(t)
+	v := s.victim(true)
+	labels := v.record(true)
+	all := labels.left()
+	defer func() {
+		t.Logf("%d labelled writes, %d of them left; %d power cuts in %d boots of %d machines: %v; labels that weren't reached: %q",
+			all, labels.left(), s.total(), s.boots, s.nodes, s.killed, s.missed)
+	}()
+	end, bounded := t.Deadline()
+	for labels.left() > 0 && !t.Failed() {
+		if bounded && time.Until(end) < 3*qemu.Patience {
+			return
+		}
+		switch {
+		case len(labels.first) > 0:
+			s.firstBoot(labels.some(s, &labels.first, 8))
+		case len(labels.another) > 0:
+			v.newBoot(labels.some(s, &labels.another, 8))
+		default:
+			v.update(labels.some(s, &labels.update, 1))
+		}
+	}
+}
+
+// eachWrite is the number of power cuts that stands for one at each labelled write.
+const eachWrite = "writes"
+
+// left is how many points there are.
+func (l *labelled) left() int { return len(l.first) + len(l.another) + len(l.update) }
 
 // labelled are the points of labelled writes at which the power is still to be cut.
 type labelled struct{ first, another, update []string }

@@ -64,7 +64,7 @@ func newSiege(t *testing.T) *siege {
 func number(t testing.TB, name string, usual int) int {
 	t.Helper()
 	text := os.Getenv(name)
-	if text == "" {
+	if text == "" || text == eachWrite {
 		return usual
 	}
 	n, err := strconv.Atoi(text)
