@@ -18,8 +18,6 @@ type LayersSpec struct {
 	Lowers []*os.File
 	// Upper and Work are directories in one mount. The kernel wants Work empty.
 	Upper, Work *os.File
-	// Attrs are the attributes of the overlay's mount.
-	Attrs Attr
 }
 
 // Layers returns the overlay as a detached mount. Nothing in its upper refers to a lower layer, so
@@ -50,7 +48,7 @@ func Layers(spec LayersSpec) (*Mount, error) {
 		options = append(options, String("lowerdir", strings.Join(paths, ":")))
 	}
 	options = append(options, how.layer("upperdir", spec.Upper), how.layer("workdir", spec.Work))
-	m, err := New("overlay", spec.Attrs, options...)
+	m, err := New("overlay", 0, options...)
 	runtime.KeepAlive(spec) // an option may name a directory by the number of its descriptor
 	return m, err
 }

@@ -58,17 +58,8 @@ func (c Candidate) Begin(now time.Time, bootID string) store.Trial {
 	return t
 }
 
-// Passed is a generation that would have had its turn, and why it hasn't.
-type Passed struct {
-	Generation uint64
-	Why        string
-}
-
 // Order returns what to boot, best first. An empty list means that the node has nothing to run.
 func Order(in Input) []Candidate { return rank(in).candidates }
-
-// PassedOver returns what Order leaves out though it was asked for, staged, current or previous.
-func PassedOver(in Input) []Passed { return rank(in).passed }
 
 // Fallback returns the best generation that is known to be good, other than the one that runs; 0
 // where there is none.
@@ -114,7 +105,10 @@ func Reason(t store.Trial) string {
 	if t.Failed != "" {
 		return t.Failed
 	}
-	reason := fmt.Sprintf("%d boots began with it, and none was found good", t.Attempts)
+	reason := "1 boot began with it, and wasn't found good"
+	if t.Attempts != 1 {
+		reason = fmt.Sprintf("%d boots began with it, and none was found good", t.Attempts)
+	}
 	if t.Ended != "" {
 		reason += "; one ended because of this: " + t.Ended
 	}
@@ -127,7 +121,6 @@ type ranking struct {
 	trials     map[uint64]store.Trial
 	readable   map[uint64]bool
 	candidates []Candidate
-	passed     []Passed
 }
 
 func rank(in Input) *ranking {
@@ -180,7 +173,6 @@ func (r *ranking) asked() {
 		r.known(n, why)
 	case t.Asked && t.Exhausted():
 		// Asking once isn't asking in every boot for ever: that would be a machine that only restarts.
-		r.pass(n, "it was asked for and tried: "+Reason(t))
 	default:
 		r.try(n, why, true)
 	}
@@ -188,11 +180,7 @@ func (r *ranking) asked() {
 
 func (r *ranking) staged() {
 	n := r.in.Staged
-	switch t := r.trials[n]; {
-	case n == 0 || n == r.in.Current:
-	case t.Exhausted():
-		r.pass(n, Reason(t))
-	default:
+	if n != 0 && n != r.in.Current && !r.trials[n].Exhausted() {
 		r.try(n, "staged", false)
 	}
 }
@@ -224,21 +212,6 @@ func (r *ranking) try(n uint64, why string, asked bool) {
 
 // usable reports whether a generation can be a candidate, and isn't one yet.
 func (r *ranking) usable(n uint64) bool {
-	switch {
-	case slices.ContainsFunc(r.candidates, func(c Candidate) bool { return c.Generation == n }):
-		return false
-	case r.in.Unfit[n] != "":
-		r.pass(n, r.in.Unfit[n])
-		return false
-	case !r.readable[n]:
-		r.pass(n, "its record isn't there or can't be read")
-		return false
-	}
-	return true
-}
-
-func (r *ranking) pass(n uint64, why string) {
-	if !slices.ContainsFunc(r.passed, func(p Passed) bool { return p.Generation == n }) {
-		r.passed = append(r.passed, Passed{n, why})
-	}
+	isOne := slices.ContainsFunc(r.candidates, func(c Candidate) bool { return c.Generation == n })
+	return !isOne && r.in.Unfit[n] == "" && r.readable[n]
 }
