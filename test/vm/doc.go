@@ -42,7 +42,8 @@
 // the disk stays, flushed or not. So are the cuts at labelled writes, for which the tests build an agent with
 // the tag powernode_killpoints: it restarts its machine on the spot at the operation that the kernel parameter
 // test.kill names, and QEMU ends there. TestLostWrites is about a cut that takes what the disk had in
-// memory too. POWERNODE_VM_KILLS is how many cuts there are, POWERNODE_VM_SEED, which is printed, which ones.
+// memory too. POWERNODE_VM_KILLS is how many cuts there are, POWERNODE_VM_SEED, which is printed, which ones;
+// POWERNODE_VM_KILLS=writes is one at each labelled write, for as long as go test's -timeout allows.
 //
 // # What the machines can reach
 //
