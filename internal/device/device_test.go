@@ -203,6 +203,28 @@ func TestFind(t *testing.T) {
 	}
 }
 
+// TestFindPrefersFixedDisks: a stick with the same label doesn't take the place of the machine's disk, nor make it
+// doubtful.
+func TestFindPrefersFixedDisks(t *testing.T) {
+	m := newMachine(t)
+	m.disk("sda", "", 0, gpt("node"), map[string]string{"removable": "1\n", "queue/logical_block_size": "512\n"})
+	m.disk("sda2", "sda", 2, ext4("node"), nil)
+	m.disk("sdb", "", 0, ext4("node"), nil)
+	m.write("sys/devices/pci0/usb1/power/control", "on\n")
+	link := filepath.Join(m.dir, "sys/class/block/sdb")
+	if err := errors.Join(os.Rename(filepath.Join(m.dir, "sys/devices/pci0/sdb"), filepath.Join(m.dir, "sys/devices/pci0/usb1/sdb")),
+		os.Remove(link), os.Symlink(filepath.Join(m.dir, "sys/devices/pci0/usb1/sdb"), link)); err != nil {
+		t.Fatal(err)
+	}
+	m.disk("sdc", "", 0, ext4("node"), nil)
+	m.disk("sdd", "", 0, ext4("stick"), map[string]string{"removable": "1\n"})
+	for s, want := range map[string]string{"LABEL=node": "sdc", "LABEL=stick": "sdd", "PARTLABEL=node": "sda2"} {
+		if d, ok, err := Find(spec(t, s), m.options()); err != nil || !ok || d.Name != want || len(d.Others) > 0 {
+			t.Errorf("%s: %+v, %v, %v", s, d, ok, err)
+		}
+	}
+}
+
 const zeroUUID = "00000000-0000-0000-0000-000000000000"
 
 func extWith(label string) Superblock {

@@ -3,6 +3,7 @@ package device
 import (
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -20,8 +21,8 @@ type Device struct {
 	// Empty reports that there is nothing on it (IsEmpty). It is looked at only where Exact is set
 	// and no file system was found.
 	Empty bool
-	// Others are the nodes of further devices that the same name fits. The first one by the
-	// kernel's name is taken, which is no better a choice than the others.
+	// Others are the nodes of further devices that the same name fits, without those that may be pulled out
+	// where others can't. The first one by the kernel's name is taken, which is no better a choice than they.
 	Others []string
 }
 
@@ -51,6 +52,9 @@ func Find(spec Spec, o Options) (found Device, ok bool, err error) {
 		}
 		if len(fits) == 0 {
 			continue
+		}
+		if fixed := slices.DeleteFunc(slices.Clone(fits), (*block).removable); len(fixed) > 0 {
+			fits = fixed
 		}
 		d, err := o.device(fits[0], n)
 		for _, other := range fits[1:] {

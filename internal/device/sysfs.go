@@ -91,6 +91,16 @@ func (b *block) serial() string {
 	return strings.TrimSpace(strings.TrimRight(string(page[4:]), "\x00"))
 }
 
+// removable reports whether the device, or the disk that it is a part of, is made to be attached by anybody: its
+// medium can be taken out, or it is on USB.
+func (b *block) removable() bool {
+	disk := b.dir
+	if b.number != 0 {
+		disk = filepath.Dir(disk)
+	}
+	return readLine(filepath.Join(disk, "removable")) == "1" || strings.Contains(disk, "/usb")
+}
+
 // names lists blocks for a person, without the kernel's empty loop and RAM disks.
 func names(blocks []*block) []string {
 	var list []string

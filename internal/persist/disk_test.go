@@ -17,6 +17,7 @@ import (
 	"github.com/powernode/powernode-agent/internal/device"
 	"github.com/powernode/powernode-agent/internal/durable"
 	"github.com/powernode/powernode-agent/internal/durable/durabletest"
+	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/mount"
 	"github.com/powernode/powernode-agent/internal/mount/mounttest"
 	"github.com/powernode/powernode-agent/internal/oracle"
@@ -26,7 +27,7 @@ func TestMain(m *testing.M) { os.Exit(mounttest.Main(m)) }
 
 // attachDisk gives an image file a loop device for as long as the returned file is open or mounted.
 func attachDisk(image string, readOnly bool) (*os.File, error) {
-	mode, flags := os.O_RDWR, uint32(0)
+	mode := os.O_RDWR
 	if readOnly {
 		mode, flags = os.O_RDONLY, unix.LO_FLAGS_READ_ONLY
 	}
@@ -369,9 +370,25 @@ func TestUnknownFileSystem(t *testing.T) {
 	if err := errors.Join(err, f.Close()); err != nil {
 		t.Fatal(err)
 	}
-	p, _ := mountAt(t, Options{Spec: named(t, attach(t, image, false)), Prepare: Empty})
-	if p.Kind != Memory || !strings.Contains(remarks(p), "isn't used: mount it") {
-		t.Errorf("%+v", p)
+	// It may be the node's own, damaged.
+	p, err := Mount(t.Context(), Options{Spec: named(t, attach(t, image, false)), Prepare: Empty, At: filepath.Join(t.TempDir(), "persist")})
+	if fault.KindOf(err) != fault.Retry || fault.HintOf(err) == "" || !strings.Contains(err.Error(), "isn't used: mount it") {
+		t.Errorf("%+v, %v", p, err)
+	}
+}
+
+// TestNoMemoryInstead: a disk that was named has to be there and of use.
+func TestNoMemoryInstead(t *testing.T) {
+	_, node := testDisk(t, 1<<30)
+	for name, o := range map[string]Options{
+		"it didn't come": {Spec: named(t, "LABEL=nobody has this"), Wait: 1, Devices: device.Options{Sysfs: t.TempDir()}},
+		"it is empty":    {Spec: named(t, node)},
+	} {
+		o.Must, o.At = true, filepath.Join(t.TempDir(), "persist")
+		p, err := Mount(t.Context(), o)
+		if fault.KindOf(err) != fault.Retry || fault.HintOf(err) == "" || !strings.Contains(err.Error(), name) {
+			t.Errorf("%s: %+v, %v", name, p, err)
+		}
 	}
 }
 

@@ -40,8 +40,9 @@ type Options struct {
 	Prepare Prepare
 	// At is the directory to mount at. It is made where it doesn't exist.
 	At string
-	// Memory asks for a file system in memory without looking for a device.
-	Memory bool
+	// Memory asks for a file system in memory without looking for a device. Must refuses one: the device
+	// that Spec names has to be there and of use.
+	Memory, Must bool
 	// Wait is how long to wait for the device, within ctx; 0 is 30 seconds.
 	Wait time.Duration
 	// Grow is how long a file system may take to grow before it is left for the next boot; 0 is
@@ -94,8 +95,9 @@ func DefaultSpec() device.Spec {
 }
 
 // Mount mounts the persist file system at o.At. Something that is mounted there already is left and
-// described. Whatever is wrong with the device is a remark, and memory takes its place; an error
-// means that not even that could be had, or that ctx has ended.
+// described. Where there is no device, or one that was never the node's, that is a remark, and memory takes its
+// place, unless o.Must is set. A device that has, or may have, what the node kept and can't be used is an error of
+// kind Retry: from memory the node would begin anew. Others say that not even memory can be had, or that ctx has ended.
 func Mount(ctx context.Context, o Options) (Persist, error) {
 	if err := os.MkdirAll(o.At, 0o755); err != nil {
 		return Persist{}, fault.New(fault.Broken, fault.Mount, "", "mount the persist file system: %w", err)
@@ -107,11 +109,16 @@ func Mount(ctx context.Context, o Options) (Persist, error) {
 	}
 	p := Persist{Path: o.At}
 	if !o.Memory {
-		if o.fromDisk(ctx, &p) {
+		done, present := o.fromDisk(ctx, &p)
+		if done {
 			return p, nil
 		}
 		if ctx.Err() != nil {
 			return Persist{}, fmt.Errorf("mount the persist file system: %w", context.Cause(ctx))
+		}
+		if present || o.Must {
+			why := p.Remarks[len(p.Remarks)-1]
+			return Persist{}, fault.New(fault.Retry, fault.Mount, why.Hint, "mount the persist file system: %s", why.Text)
 		}
 	}
 	if err := o.fromMemory(ctx, &p); err != nil {
@@ -141,41 +148,39 @@ func mounted(at string, e mount.Entry) (Persist, error) {
 	return p, nil
 }
 
-// fromDisk fills p from the device and reports whether it is mounted. Where it isn't, p has a remark.
-func (o Options) fromDisk(ctx context.Context, p *Persist) bool {
+// fromDisk fills p from the device and reports whether it is mounted. Where it isn't, the last of p's remarks
+// says why, and present that the device may hold what the node kept.
+func (o Options) fromDisk(ctx context.Context, p *Persist) (done, present bool) {
 	d, err := o.find(ctx)
 	if err != nil {
 		p.remark(fault.HintOf(err), "%v", err)
-		return false
-	}
-	if len(d.Others) > 0 {
-		p.remark("name one of them by PARTUUID=, SERIAL= or its path", "%s fits %s, which is taken, and %v", d.Spec, d.Path, d.Others)
+		return false, false
 	}
 	was, err := stateOf(d.Path)
 	if err != nil {
 		p.remark("look at the kernel's log, and replace the disk", "look at %s: %v", d.Path, err)
-		return false
+		return false, true
 	}
 	plan := decide(o.Prepare, d, was)
 	if plan.refused != "" {
 		p.remark(plan.hint, "%s isn't used: %s", d.Path, plan.refused)
-		return false
+		return false, plan.several
 	}
 	if plan.prepare {
 		o.say("preparing %s (%s, %s): it is empty", d.Path, d.Spec, size(d.Size))
 		if err := prepareDevice(ctx, d.Path, d.Size, o.Hook); err != nil {
 			p.remark(cmp.Or(fault.HintOf(err), "look at the kernel's log; the next boot tries it again"), "prepare %s: %v", d.Path, err)
-			return false
+			return false, false
 		}
 		p.Prepared = true
 	}
 	if plan.unmark {
 		if err := removeMark(d.Path); err != nil {
 			p.remark("look at the kernel's log; the next boot tries it again", "finish the preparation of %s: %v", d.Path, err)
-			return false
+			return false, false
 		}
 	}
-	return o.mountDisk(ctx, d, p)
+	return o.mountDisk(ctx, d, p), true
 }
 
 // defaultWait and defaultGrow are how long waiting for a device, and growth, take where nothing is

@@ -284,6 +284,7 @@ func TestDecide(t *testing.T) {
 		{"", big, untouched, "refuse"},
 		{Empty, with(func(d *device.Device) { d.Exact = false }), untouched, "refuse"},
 		{Empty, with(func(d *device.Device) { d.Others = []string{"/dev/vdb"} }), untouched, "refuse"},
+		{No, with(func(d *device.Device) { d.Empty, d.Superblock, d.Others = false, fs, []string{"/dev/vdb"} }), untouched, "refuse"},
 		{Empty, with(func(d *device.Device) { d.ReadOnly = true }), untouched, "refuse"},
 		{Empty, with(func(d *device.Device) { d.Size = MinSize - 1 }), untouched, "refuse"},
 		{Empty, with(func(d *device.Device) { d.Empty = false }), untouched, "refuse"},
