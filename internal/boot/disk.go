@@ -8,6 +8,7 @@ import (
 
 	"github.com/powernode/powernode-agent/internal/bootconfig"
 	"github.com/powernode/powernode-agent/internal/device"
+	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/kmod"
 	"github.com/powernode/powernode-agent/internal/mount"
 	"github.com/powernode/powernode-agent/internal/persist"
@@ -45,7 +46,8 @@ func (b *boot) findPersist(ctx context.Context) (string, error) {
 func (b *boot) persistOptions() (persist.Options, error) {
 	s := &b.settings
 	o := persist.Options{
-		At: PersistInRoot, Prepare: persist.Prepare(s.PersistPrepare), Memory: s.Persist == bootconfig.Memory, Wait: s.PersistTimeout,
+		At: PersistInRoot, Prepare: persist.Prepare(s.PersistPrepare), Wait: s.PersistTimeout,
+		Memory: s.Persist == bootconfig.Memory, Must: s.Persist != "" && s.Persist != bootconfig.Memory,
 		Console: func(line string) { b.voice.say("          %s", line) },
 		Load:    b.loadModule,
 	}
@@ -78,6 +80,23 @@ func diskCame(o persist.Options) bool {
 	}
 	_, ok, err := device.Find(spec, o.Devices)
 	return ok && err == nil
+}
+
+// diskChances is how many attempts a boot from memory that nobody asked for leaves to a disk that comes late,
+// before it spends the node's bootstrap token.
+const diskChances = 3
+
+// spareToken refuses to enroll from memory as long as a disk may come: the platform takes back the certificate
+// that is on it when the node enrolls anew.
+func (b *boot) spareToken() error {
+	if b.persist.Kind != persist.Memory || b.settings.Persist == bootconfig.Memory || !b.triesAgain {
+		return nil
+	}
+	if b.chances++; b.chances > diskChances {
+		return nil
+	}
+	return fault.New(fault.Retry, fault.Mount, "attach it; a node that has none is told so by powernode.persist=memory",
+		"there is no persist disk, and enrolling from memory takes a bootstrap token: that is left for attempt %d", diskChances+1)
 }
 
 // dropPersist gives up what is mounted, with all that was opened there.

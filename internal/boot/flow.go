@@ -99,6 +99,9 @@ func (b *boot) enroll(ctx context.Context) (string, error) {
 	if b.persist.ReadOnly {
 		return b.enrolledBefore()
 	}
+	if err := b.spareToken(); err != nil {
+		return "", err
+	}
 	options := enroll.Options{
 		Dir: PKIDir(b.store.Path()),
 		Discover: func(ctx context.Context) (enroll.Bootstrap, error) {

@@ -51,6 +51,7 @@ const (
 )
 
 func newMachine(b *boot) *machine {
+	b.triesAgain = true
 	m := &machine{boot: b, switchTo: b.handOver, down: takeDown, console: openTerminal, steady: steadyKernel}
 	m.course.stuck = m.giveUp
 	if b.mode == Sysroot {

@@ -67,6 +67,9 @@ type boot struct {
 	// silence is what listen found; it listens once.
 	silence  silence
 	listened bool
+	// triesAgain says that a failure of the boot isn't its end, and chances how often it didn't enroll because of that.
+	triesAgain bool
+	chances    int
 	// patient says that the machine waited in the recovery environment long enough to try once more what
 	// used up its attempts without being found bad.
 	patient bool

@@ -2,6 +2,7 @@ package vm
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -127,7 +128,8 @@ func TestReadOnlyDisk(t *testing.T) {
 	s.PowerOff()
 }
 
-// TestNoDisk: a machine without a disk works from memory, as well protected, and says so.
+// TestNoDisk: a machine without a disk works from memory, as well protected, and says so; but not as long as a
+// disk may come, nor in place of one that was named.
 func TestNoDisk(t *testing.T) {
 	whole(t)
 	p := newPlatform(t)
@@ -136,8 +138,18 @@ func TestNoDisk(t *testing.T) {
 	n := p.node("diskless", "base", "app")
 	disks := n.machine.Disks
 	n.machine.Disks = nil
+	n.machine.Append = "powernode.persist_timeout=2s powernode.persist=SERIAL=late"
+	s := n.start()
+	s.WaitLine(`This machine can't boot: .*SERIAL=late`)
+	s.Kill()
+
 	n.machine.Append = "powernode.persist_timeout=2s"
-	s := n.boot()
+	s = n.start()
+	for i := range 3 { // by itself that takes two minutes
+		s.WaitLine(fmt.Sprintf(`(?s:(?:This machine can't boot: [^\n]*there is no persist disk.*?recovery> .*?){%d})`, i+1))
+		s.Type("retry\n")
+	}
+	s.WaitInit()
 	s.says("there is no persist disk", "works from memory")
 	s.good()
 	if doc := s.runs(1, "1"); !doc.InStep || !strings.Contains(strings.Join(doc.Remarks, "\n"), "works from memory") {
