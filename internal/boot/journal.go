@@ -86,7 +86,7 @@ type journal struct {
 // line keeps one line.
 func (j *journal) line(text string) {
 	if len(text) > lineMax {
-		text = text[:lineMax] + "…"
+		text = strings.ToValidUTF8(text[:lineMax], "") + "…" // the cut may be in the middle of a letter
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()

@@ -87,6 +87,15 @@ func TestJournalIsBounded(t *testing.T) {
 	}
 }
 
+// TestJournalCutsBetweenLetters.
+func TestJournalCutsBetweenLetters(t *testing.T) {
+	j := newJournal()
+	j.line("x" + strings.Repeat("ü", lineMax))
+	if got := j.snapshot().Lines[0].Text; got != "x"+strings.Repeat("ü", lineMax/2-1)+"…" {
+		t.Errorf("%q", got[len(got)-10:])
+	}
+}
+
 // TestAFailedBootIsInItsJournal, so that the next boot and the platform can see it.
 func TestAFailedBootIsInItsJournal(t *testing.T) {
 	h := newHistory(t)
