@@ -30,7 +30,7 @@ func erofsFromFile(image *os.File, attrs Attr) (*Mount, error) {
 }
 
 func erofsByLoop(image *os.File, attrs Attr) (*Mount, error) {
-	device, err := loopDevice(image)
+	device, err := LoopDevice(image, true)
 	if err != nil {
 		return nil, err
 	}

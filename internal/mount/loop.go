@@ -14,10 +14,10 @@ import (
 // process may take it first.
 const loopTries = 64
 
-// loopDevice gives image a read-only loop device that clears itself once the last user is gone
+// LoopDevice gives image a loop device that clears itself once the last user is gone
 // (LO_FLAGS_AUTOCLEAR). The returned file is such a user: close it when the device is mounted, or
-// to give it up.
-func loopDevice(image *os.File) (*os.File, error) {
+// to give it up. A device that isn't read-only needs an image that is open for writing.
+func LoopDevice(image *os.File, readOnly bool) (*os.File, error) {
 	control, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
 	if err != nil {
 		return nil, fmt.Errorf("find a free loop device: %w", err)
@@ -28,7 +28,7 @@ func loopDevice(image *os.File) (*os.File, error) {
 		if err != nil {
 			return nil, fmt.Errorf("find a free loop device: %w", err)
 		}
-		device, err := configureLoop("/dev/loop"+strconv.Itoa(number), image)
+		device, err := configureLoop("/dev/loop"+strconv.Itoa(number), image, readOnly)
 		if errors.Is(err, unix.EBUSY) {
 			continue
 		}
@@ -39,13 +39,17 @@ func loopDevice(image *os.File) (*os.File, error) {
 
 // configureLoop uses LOOP_CONFIGURE (Linux 5.8), which binds and sets the flags in one step, so
 // that a device is never bound without being set to clear itself.
-func configureLoop(path string, image *os.File) (*os.File, error) {
-	device, err := os.OpenFile(path, os.O_RDONLY, 0)
+func configureLoop(path string, image *os.File, readOnly bool) (*os.File, error) {
+	mode, flags := os.O_RDWR, uint32(unix.LO_FLAGS_AUTOCLEAR)
+	if readOnly {
+		mode, flags = os.O_RDONLY, flags|unix.LO_FLAGS_READ_ONLY
+	}
+	device, err := os.OpenFile(path, mode, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open a loop device: %w", err)
 	}
 	config := unix.LoopConfig{Fd: uint32(image.Fd())}
-	config.Info.Flags = unix.LO_FLAGS_READ_ONLY | unix.LO_FLAGS_AUTOCLEAR
+	config.Info.Flags = flags
 	// For people who run losetup; the kernel makes nothing of it. The last byte stays zero.
 	copy(config.Info.File_name[:len(config.Info.File_name)-1], image.Name())
 	err = unix.IoctlLoopConfigure(int(device.Fd()), &config)

@@ -68,7 +68,7 @@ func (o Options) mountDisk(ctx context.Context, d device.Device, p *Persist) boo
 	p.Kind, p.Device, p.FSType, p.ReadOnly = Disk, d.Path, d.Type, t.readOnly
 	if t.readOnly {
 		p.remark(t.hint, "%s is mounted read-only: %s", d.Path, t.remark)
-	} else if ro, err := IsReadOnly(o.At); err != nil || ro {
+	} else if ro, err := isReadOnly(o.At); err != nil || ro {
 		p.ReadOnly = true
 		p.remark("check the file system with fsck, and look at the kernel's log", "the kernel made %s read-only when it mounted it", d.Path)
 	}
@@ -122,9 +122,9 @@ func (o Options) mount(ctx context.Context, d device.Device, t try) (*mount.Moun
 	return mount.New(d.Type, attrs, options...)
 }
 
-// IsReadOnly reports whether writes below path are refused: by the mount, or by the file system
+// isReadOnly reports whether writes below path are refused: by the mount, or by the file system
 // itself, which ext4 turns to when it finds an error. Ask again later: it may happen any time.
-func IsReadOnly(path string) (bool, error) {
+func isReadOnly(path string) (bool, error) {
 	var st unix.Statfs_t
 	if err := unix.Statfs(path, &st); err != nil {
 		return false, fmt.Errorf("ask whether %s is read-only: %w", path, err)

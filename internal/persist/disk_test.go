@@ -29,14 +29,14 @@ func TestMain(m *testing.M) { os.Exit(mounttest.Main(m)) }
 func attachDisk(image string, readOnly bool) (*os.File, error) {
 	mode := os.O_RDWR
 	if readOnly {
-		mode, flags = os.O_RDONLY, unix.LO_FLAGS_READ_ONLY
+		mode = os.O_RDONLY
 	}
 	f, err := os.OpenFile(image, mode, 0)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	return loopDevice(f, flags)
+	return mount.LoopDevice(f, readOnly)
 }
 
 // testDisk is a sparse image with a loop device.
@@ -336,7 +336,7 @@ func TestReadOnlyDisks(t *testing.T) {
 			if p.Kind != Disk || p.ReadOnly != c.readOnly || !strings.Contains(remarks(p), c.remark) {
 				t.Errorf("%+v", p)
 			}
-			if ro, err := IsReadOnly(p.Path); err != nil || ro != c.readOnly {
+			if ro, err := isReadOnly(p.Path); err != nil || ro != c.readOnly {
 				t.Errorf("%v, %v", ro, err)
 			}
 		})

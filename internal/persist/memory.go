@@ -71,10 +71,10 @@ func (o Options) memoryExt4(ctx context.Context, bytes int64) error {
 		return err
 	}
 	defer image.Close()
-	loop, err := loopDevice(image, 0)
+	loop, err := mount.LoopDevice(image, false)
 	if errors.Is(err, os.ErrNotExist) && o.Load != nil {
 		if err = o.Load(ctx, "loop"); err == nil {
-			loop, err = loopDevice(image, 0)
+			loop, err = mount.LoopDevice(image, false)
 		}
 	}
 	if err != nil {
@@ -148,37 +148,4 @@ func writeImage(f *os.File, bytes int64) error {
 		}
 	}
 	return f.Truncate(bytes)
-}
-
-// loopTries bounds the race for a free loop device.
-const loopTries = 64
-
-// loopDevice gives image a loop device with the given flags, that clears itself once its last user,
-// the mount, is gone.
-func loopDevice(image *os.File, flags uint32) (*os.File, error) {
-	control, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
-	if err != nil {
-		return nil, fmt.Errorf("find a free loop device: %w", err)
-	}
-	defer control.Close()
-	for range loopTries {
-		number, err := unix.IoctlRetInt(int(control.Fd()), unix.LOOP_CTL_GET_FREE)
-		if err != nil {
-			return nil, fmt.Errorf("find a free loop device: %w", err)
-		}
-		loop, err := os.OpenFile(filepath.Join("/dev", "loop"+strconv.Itoa(number)), os.O_RDWR, 0)
-		if err != nil {
-			return nil, fmt.Errorf("open a loop device: %w", err)
-		}
-		config := unix.LoopConfig{Fd: uint32(image.Fd()), Info: unix.LoopInfo64{Flags: unix.LO_FLAGS_AUTOCLEAR | flags}}
-		err = unix.IoctlLoopConfigure(int(loop.Fd()), &config)
-		if err == nil {
-			return loop, nil
-		}
-		loop.Close()
-		if !errors.Is(err, unix.EBUSY) {
-			return nil, fmt.Errorf("set up a loop device: %w", err)
-		}
-	}
-	return nil, fmt.Errorf("find a free loop device: others were faster %d times: %w", loopTries, unix.EBUSY)
 }

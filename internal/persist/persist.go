@@ -138,7 +138,7 @@ func mounted(at string, e mount.Entry) (Persist, error) {
 			p.UUID, p.Size, p.Verity = s.UUID, s.Size, s.Verity
 		}
 	}
-	ro, err := IsReadOnly(at)
+	ro, err := isReadOnly(at)
 	if err != nil {
 		return Persist{}, err
 	}

@@ -83,7 +83,7 @@ func (k *Keeper) Run(ctx context.Context, alive func(time.Duration)) {
 		switch record, err := l.next(wait); {
 		case err == nil:
 			// Every read of a damaged block is told of again: what couldn't be mended waits for its time.
-			if c, ok := ParseCorruption(record); ok && !told[c] && len(told) < foundMax {
+			if c, ok := parseCorruption(record); ok && !told[c] && len(told) < foundMax {
 				told[c] = true
 				due = time.Now().Add(k.Settle)
 			}

@@ -33,13 +33,13 @@ const (
 	foundMax   = 1000
 )
 
-// ParseCorruption reads one record of /dev/kmsg, and reports whether it is the kernel's word of a
+// parseCorruption reads one record of /dev/kmsg, and reports whether it is the kernel's word of a
 // corrupted file (fs/verity/verify.c, fs/verity/init.c of Linux 5.4 to 6.18):
 //
 //	3,1034,9217832,-;fs-verity (vda, inode 25): FILE CORRUPTED! pos=4096, level=-1, want_hash=sha256:…, real_hash=sha256:…
 //
 // What user space writes there is marked as such by the kernel, and isn't believed.
-func ParseCorruption(record string) (Corruption, bool) {
+func parseCorruption(record string) (Corruption, bool) {
 	prefix, text, ok := strings.Cut(record, ";")
 	if !ok || !fromKernel(prefix) {
 		return Corruption{}, false
@@ -136,7 +136,7 @@ func corruptions(path string) ([]Corruption, error) {
 		if err != nil {
 			return found, fmt.Errorf("read the kernel's log: %w", err)
 		}
-		if c, ok := ParseCorruption(record); ok && !seen[c] && len(found) < foundMax {
+		if c, ok := parseCorruption(record); ok && !seen[c] && len(found) < foundMax {
 			seen[c] = true
 			found = append(found, c)
 		}

@@ -41,7 +41,7 @@ func TestParseCorruption(t *testing.T) {
 		";":                              {},
 		"3,1,2,-;fs-verity (vda, inode ": {},
 	} {
-		got, ok := ParseCorruption(record)
+		got, ok := parseCorruption(record)
 		if got != want || ok != (want != Corruption{}) {
 			t.Errorf("%q: %+v, %t", record, got, ok)
 		}
@@ -53,7 +53,7 @@ func FuzzParseCorruption(f *testing.F) {
 	f.Add("3,1,2,-;fs-verity (dm-0, inode 1): FILE CORRUPTED!")
 	f.Add("3,1,2,-;fs-verity (")
 	f.Fuzz(func(t *testing.T, record string) {
-		c, ok := ParseCorruption(record)
+		c, ok := parseCorruption(record)
 		if ok != (c != Corruption{}) {
 			t.Fatalf("%+v, %t", c, ok)
 		}
@@ -125,7 +125,7 @@ func TestSuspects(t *testing.T) {
 	w.damage(w.object(long("b")))
 	var list []Corruption
 	for _, content := range []string{"a", "c"} {
-		c, ok := ParseCorruption(inode(t, w.object(long(content))))
+		c, ok := parseCorruption(inode(t, w.object(long(content))))
 		if !ok {
 			t.Fatal("the test's own record isn't understood")
 		}

@@ -14,9 +14,9 @@ type Usage struct {
 	TotalFiles uint64 `json:"total_files"` // 0 where the file system has no limit
 }
 
-// UsageOf returns how full the file system of a path is. That of the root of a union is its
+// usageOf returns how full the file system of a path is. That of the root of a union is its
 // writable layer's.
-func UsageOf(path string) (Usage, error) {
+func usageOf(path string) (Usage, error) {
 	var s unix.Statfs_t
 	if err := unix.Statfs(path, &s); err != nil {
 		return Usage{}, fmt.Errorf("look how full %s is: %w", path, err)
@@ -114,7 +114,7 @@ type Room struct {
 // RoomOf looks how full the writable layer of the root at path is, "/" on a node, which is of that
 // kind, for someone who was last told a grade.
 func RoomOf(path string, kind UpperKind, last Fullness) (Room, error) {
-	u, err := UsageOf(path)
+	u, err := usageOf(path)
 	if err != nil {
 		return Room{}, err
 	}
