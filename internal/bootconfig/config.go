@@ -107,7 +107,7 @@ func (c *Config) readCmdline(line string) ([]Remark, error) {
 	remark := func(hint, format string, args ...any) {
 		remarks = append(remarks, Remark{fmt.Sprintf(format, args...), hint})
 	}
-	least := c.Integrity
+	least, upper, etc := c.Integrity, c.Upper, c.Etc
 	for _, p := range Split(line) {
 		name, ok := p.Own()
 		if !ok || slices.Contains(identityKeys, name) {
@@ -128,6 +128,15 @@ func (c *Config) readCmdline(line string) ([]Remark, error) {
 		if err != nil {
 			remark("correct it, or take it away", "%s%s of the kernel command line doesn't count: %v", Prefix, name, err)
 		}
+	}
+	// What is on the disk lies over the proven root then, and nobody has signed it.
+	if c.Upper != upper && c.Upper == OnPersist {
+		c.Upper = upper
+		remark("set it in boot.yaml of the initramfs", "%supper=%s of the kernel command line doesn't count", Prefix, OnPersist)
+	}
+	if c.Etc != etc && c.Etc == Persistent {
+		c.Etc = etc
+		remark("set it in boot.yaml of the initramfs", "%setc=%s of the kernel command line doesn't count", Prefix, Persistent)
 	}
 	if least == Enforced && c.Integrity != Enforced {
 		c.Integrity = Enforced

@@ -22,7 +22,7 @@ func TestLoad(t *testing.T) {
 	}{
 		{"nothing", "", "ro quiet root=/dev/sda1", Default()},
 		{
-			"every setting of the command line", "",
+			"every setting of the command line", "schema_version: 1\nupper: persist\netc: persistent\n",
 			`powernode.persist="PARTLABEL=a b" powernode.persist-prepare=empty powernode.persist_timeout=90 powernode.network=off powernode.network_timeout=10s ` +
 				"powernode.upper=persist powernode.upper_size=25% powernode.etc=persistent powernode.integrity=enforced powernode.break=mount " +
 				"powernode.tries=5 powernode.health_timeout=2m powernode.platform=optional powernode.generation=7",
@@ -32,6 +32,7 @@ func TestLoad(t *testing.T) {
 				Tries: 5, HealthTimeout: 2 * time.Minute, Platform: Optional, Generation: 7,
 			},
 		},
+		{"a root in memory is for both to ask for", "schema_version: 1\nupper: persist\netc: persistent\n", "powernode.upper=tmpfs powernode.etc=ephemeral", Default()},
 		{"the file", "schema_version: 1\ntries: 7\npersist: memory\nintegrity: checked\n", "", with(func(c *Config) { c.Tries, c.Persist, c.Integrity = 7, Memory, Checked })},
 		{"the command line wins", "schema_version: 1\ntries: 7\nupper: persist\n", "powernode.tries=1", with(func(c *Config) { c.Tries, c.Upper = 1, OnPersist })},
 		{"the last wins", "", "powernode.tries=1 powernode.tries=2", with(func(c *Config) { c.Tries = 2 })},
@@ -78,6 +79,8 @@ func TestHarmless(t *testing.T) {
 		"powernode.\x1b[2Jx=1":                 "doesn't know",
 		"powernode.platform=sometimes":         "required or optional",
 		"powernode.upper=ramfs":                "tmpfs or persist",
+		"powernode.upper=persist":              "doesn't count",
+		"powernode.etc=persistent":             "doesn't count",
 		"powernode.persist_timeout=1000000h":   "time like",
 		"powernode.generation=-1":              "number from 1",
 		"powernode.tries=99999999999999999999": "from 1 to 100",

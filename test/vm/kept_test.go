@@ -108,7 +108,7 @@ func TestKept(t *testing.T) {
 	s.good()
 	s.PowerOff()
 
-	n.machine.Append = "powernode.etc=persistent"
+	n.machine.Initramfs, n.machine.Append = agentInitramfs(t, p, "integrity: enforced\n", "schema_version: 1\netc: persistent\n"), ""
 	s = n.boot()
 	same(2, "2")
 	if got := s.Write(local, "changed here\n"); got != "" {
