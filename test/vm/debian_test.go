@@ -71,7 +71,11 @@ func inside(t *testing.T, g *qemu.Guest, pkg, run string, skips map[string]strin
 			t.Errorf("%s was skipped:\n%s", found[1], r.Stdout)
 		}
 	}
-	t.Logf("%d tests passed", strings.Count(r.Stdout, "--- PASS: "))
+	passed := strings.Count(r.Stdout, "--- PASS: ")
+	if passed == 0 {
+		t.Errorf("no test of %s ran with -test.run %q:\n%s", pkg, run, r.Stdout)
+	}
+	t.Logf("%d tests passed", passed)
 }
 
 // TestDebian runs what needs a whole system around it: D-Bus with a real systemd; and shows that
