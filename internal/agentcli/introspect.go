@@ -163,7 +163,7 @@ func (d introspectDoc) table(w io.Writer) error {
 				marks += " (" + name + ")"
 			}
 		}
-		add("generation", "%d%s: %d modules, root %s, %s", g.Number, marks, len(g.Modules), g.RootDigest, g.Cause)
+		add("generation", "%d%s: %s, root %s, %s", g.Number, marks, cli.Count(len(g.Modules), "module"), g.RootDigest, g.Cause)
 	}
 	if k := d.Kernel; k != nil {
 		add("kernel", "%s", k.Kernel)
@@ -180,7 +180,7 @@ func (d introspectDoc) table(w io.Writer) error {
 				memory(b.Memory.Available), memory(b.Memory.Total), memory(b.Memory.Resident), memory(b.Memory.Peak))
 		}
 		if b.Freed != (boot.Freed{}) {
-			add("freed of the initramfs", "%d files, %s", b.Freed.Files, memory(b.Freed.Bytes))
+			add("freed of the initramfs", "%s, %s", cli.Count(b.Freed.Files, "file"), memory(b.Freed.Bytes))
 		}
 	}
 	for _, p := range d.Problems {

@@ -215,7 +215,7 @@ func (d statusDoc) table(w io.Writer) error {
 	}
 	pairs = append(pairs, d.trialRows()...)
 	if c := d.Checked; c != nil && len(d.Damage) == 0 {
-		pairs = append(pairs, [2]string{"checked", fmt.Sprintf("%d modules whole in %s, nothing is damaged", c.Modules, time.Duration(c.Millis)*time.Millisecond)})
+		pairs = append(pairs, [2]string{"checked", fmt.Sprintf("%s whole in %s, nothing is damaged", cli.Count(c.Modules, "module"), time.Duration(c.Millis)*time.Millisecond)})
 	}
 	for _, r := range d.Reasons {
 		pairs = append(pairs, [2]string{"because", r})

@@ -207,7 +207,7 @@ func (d *updateDoc) table(w io.Writer) error {
 		pairs = append(pairs, [2]string{"root digest", d.Expected.String() + ", as the platform computed"})
 	}
 	if p := d.Pulled; p.Modules > 0 {
-		pairs = append(pairs, [2]string{"pulled", fmt.Sprintf("%s in %d layers, %d new objects", cli.Bytes(uint64(p.Bytes)), p.Layers, p.NewObjects)})
+		pairs = append(pairs, [2]string{"pulled", fmt.Sprintf("%s in %s, %s", cli.Bytes(uint64(p.Bytes)), cli.Count(p.Layers, "layer"), cli.Count(p.NewObjects, "new object"))})
 	}
 	for _, f := range d.Failed {
 		text := fmt.Sprintf("%s %s: %s", f.Name, f.Version, f.Reason)

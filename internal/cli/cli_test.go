@@ -119,6 +119,14 @@ func TestBytes(t *testing.T) {
 	}
 }
 
+func TestCount(t *testing.T) {
+	for n, want := range map[int]string{0: "0 modules", 1: "1 module", 2: "2 modules"} {
+		if got := Count(n, "module"); got != want {
+			t.Errorf("%d: %q", n, got)
+		}
+	}
+}
+
 func TestShortDigest(t *testing.T) {
 	for whole, want := range map[string]string{
 		"": "", "abc": "abc", "0123456789abcdef": "0123456789ab",

@@ -81,6 +81,14 @@ func ShortDigest(digest string) string {
 	return digest[:min(len(digest), 12)]
 }
 
+// Count renders a number of things, whose plural ends in an s: "1 module", "2 modules".
+func Count[N ~int | ~int64 | ~uint64](n N, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
+}
+
 // Bytes renders a size in bytes for people: "4.2 MiB".
 func Bytes(n uint64) string {
 	const unit = 1024
