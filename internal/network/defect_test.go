@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -98,6 +99,7 @@ func TestLeaseStaysAfterAFlap(t *testing.T) {
 		time.Sleep(3 * time.Second)
 		sys.set(func(f *fakeSystem) { f.all[1].carrier = true })
 		time.Sleep(10 * time.Minute)
+		synctest.Wait()
 		if got := sys.done(); strings.Contains(got, " -") || !n.State().Usable {
 			t.Errorf("did:\n%s\n%+v", got, n.State())
 		}
@@ -106,6 +108,7 @@ func TestLeaseStaysAfterAFlap(t *testing.T) {
 		}
 		// Its end is its end all the same.
 		time.Sleep(time.Hour)
+		synctest.Wait()
 		if got := sys.done(); !strings.HasSuffix(got, "\neth0 -10.0.0.7/24") || n.State().Usable || !strings.Contains(console(), "lost 10.0.0.7/24") {
 			t.Errorf("did:\n%s\n%s", got, console())
 		}
