@@ -377,6 +377,17 @@ func FuzzEvent(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) { _, _ = parseEvent(b) })
 }
 
+// TestBlockSizes: whoever lets an ext4 grow must count as it does.
+func TestBlockSizes(t *testing.T) {
+	for log, want := range []int64{1024, 2048, 4096, 8192} {
+		d := ext4("x")
+		binary.LittleEndian.PutUint32(d[extOffset+extLogBlockSize:], uint32(log))
+		if s, err := Probe(bytes.NewReader(d)); err != nil || s.BlockSize != want || s.Size != 512*want {
+			t.Errorf("2^%d KiB: %+v, %v", log, s, err)
+		}
+	}
+}
+
 func FuzzProbe(f *testing.F) {
 	for _, d := range [][]byte{ext4("x"), xfs("x"), btrfs("x")} {
 		f.Add(d[:btrfsOffset+btrfsSize])
