@@ -15,7 +15,6 @@ import (
 	"github.com/powernode/powernode-agent/internal/health"
 	"github.com/powernode/powernode-agent/internal/health/guard"
 	"github.com/powernode/powernode-agent/internal/health/restart"
-	"github.com/powernode/powernode-agent/internal/mount"
 	"github.com/powernode/powernode-agent/internal/reconcile"
 	"github.com/powernode/powernode-agent/internal/rootfs"
 	"github.com/powernode/powernode-agent/internal/store"
@@ -38,7 +37,7 @@ func (f *updateFlags) softReboot(ctx context.Context, generation uint64) error {
 	if err != nil {
 		return err
 	}
-	g, candidate, err := provenCandidate(ctx, st, trust, facts.Level, generation)
+	g, candidate, err := provenCandidate(ctx, st, trust, facts, generation)
 	if err != nil {
 		return err
 	}
@@ -75,16 +74,16 @@ func (f *updateFlags) softReboot(ctx context.Context, generation uint64) error {
 // provenCandidate returns a staged generation and the attempt that the next start is at it, once its
 // modules are proven and it is known that they make the root that its record names: the record itself
 // isn't signed, and a boot proves all of it too.
-func provenCandidate(ctx context.Context, st *store.Store, trust boot.Trust, level mount.Level, generation uint64) (store.Generation, trial.Candidate, error) {
+func provenCandidate(ctx context.Context, st *store.Store, trust boot.Trust, facts boot.Facts, generation uint64) (store.Generation, trial.Candidate, error) {
 	g, err := st.Generation(generation)
 	if err != nil {
 		return g, trial.Candidate{}, err
 	}
-	candidate, err := candidateOf(st, generation)
+	candidate, err := candidateOf(st, facts.Health.Tries, generation)
 	if err != nil {
 		return g, candidate, err
 	}
-	r, err := newReconciler(st, trust, level, reconcile.Config{})
+	r, err := newReconciler(st, trust, facts.Level, reconcile.Config{})
 	if err != nil {
 		return g, candidate, err
 	}
@@ -115,9 +114,10 @@ func goOn(ctx context.Context, facts boot.Facts, generation uint64) error {
 	return err
 }
 
-// candidateOf returns the attempt that the next start is at a staged generation.
-func candidateOf(st *store.Store, generation uint64) (trial.Candidate, error) {
+// candidateOf returns the attempt that the next start is at a staged generation, which has so many tries.
+func candidateOf(st *store.Store, tries int, generation uint64) (trial.Candidate, error) {
 	in, err := trial.Read(st)
+	in.Limit = tries
 	for _, c := range trial.Order(in) {
 		if c.Generation == generation && c.IsTrial {
 			return c, nil

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/powernode/powernode-agent/internal/boot"
 	"github.com/powernode/powernode-agent/internal/fsverity"
@@ -26,10 +27,10 @@ func TestSoftRebootProves(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c, err := candidateOf(st, n); err != nil || c.Generation != n {
-		t.Fatalf("it isn't staged: %+v, %v", c, err)
+	if c, err := candidateOf(st, 2, n); err != nil || c.Generation != n || c.Attempts != 2 || c.Begin(time.Now(), "").Limit != 2 {
+		t.Fatalf("it isn't staged with the tries that the settings have: %+v, %v", c, err)
 	}
-	if _, _, err := provenCandidate(t.Context(), st, boot.Trust{}, mount.Checked, n); err == nil || !strings.Contains(err.Error(), "compose") {
+	if _, _, err := provenCandidate(t.Context(), st, boot.Trust{}, boot.Facts{Level: mount.Checked}, n); err == nil || !strings.Contains(err.Error(), "compose") {
 		t.Errorf("%v", err)
 	}
 }

@@ -210,7 +210,7 @@ func (b *boot) state() {
 	f.Generation, f.RootDigest, f.ExpectedRootDigest = b.generation.Number, c.RootDigest, b.plan.expected
 	f.Root = b.root.Facts()
 	f.Health = health.Settings{
-		Trial: b.running.IsTrial, Attempt: b.running.Attempt, Attempts: b.running.Attempts,
+		Trial: b.running.IsTrial, Attempt: b.running.Attempt, Attempts: b.running.Attempts, Tries: b.settings.Tries,
 		TimeoutSeconds: int(b.settings.HealthTimeout / time.Second), PlatformOptional: b.settings.Platform == bootconfig.Optional,
 		PlatformReached: b.reached,
 	}

@@ -16,6 +16,8 @@ type Settings struct {
 	// Attempt of Attempts is which try this is; 0 where it is none.
 	Attempt  int `json:"attempt,omitempty"`
 	Attempts int `json:"attempts,omitempty"`
+	// Tries is how many attempts the next generation gets that a soft-reboot leads to; 0 is trial.DefaultLimit.
+	Tries int `json:"tries,omitempty"`
 	// TimeoutSeconds is how long the generation has from the hand-over; 0 is DefaultTimeout.
 	TimeoutSeconds int `json:"timeout_seconds,omitempty"`
 	// PlatformOptional says that a generation is good also when it doesn't reach the platform.
