@@ -226,7 +226,9 @@ func TestNoNames(t *testing.T) {
 	}}
 	p.Config = filepath.Join(p.Dir, "operator.json")
 	p.Start()
-	p.Publish(base(t, "1"))
+	b := base(t, "1")
+	b.Files["etc/resolv.conf"] = "nameserver 10.0.2.3\n" // as a system's own network manager would have it
+	p.Publish(b)
 	p.Publish(app("1"))
 	n := p.node("nameless", "base", "app")
 	trust, path := lab.TempDir(t), filepath.Join(lab.TempDir(t), "initramfs")
