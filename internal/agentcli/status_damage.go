@@ -3,6 +3,7 @@ package agentcli
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/powernode/powernode-agent/internal/mount"
@@ -22,7 +23,16 @@ type checkedDoc struct {
 func (d *statusDoc) damage(ctx context.Context, st *store.Store, n uint64, check bool) error {
 	g, err := st.Generation(n)
 	if err != nil {
-		return nil // which has been said
+		// Of the generation that should run it has been said, but another one may run.
+		if said := err.Error(); n != 0 && !slices.Contains(d.Reasons, said) {
+			said = fmt.Sprintf("what of generation %d is damaged isn't known: %s", n, said)
+			if check {
+				d.Reasons = append(d.Reasons, said)
+			} else {
+				d.Remarks = append(d.Remarks, said)
+			}
+		}
+		return nil //nolint:nilerr // it is in the status
 	}
 	inspector := reconcile.Inspector{Store: st, Generation: g}
 	switch {
