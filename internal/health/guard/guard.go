@@ -71,7 +71,7 @@ func Start(s Spec) (int, error) {
 			return 0, fmt.Errorf("start the guard: %w", err)
 		}
 	}
-	cmd := exec.Command(s.Agent)
+	cmd := exec.Command(s.Agent) //nolint:noctx // it outlives who starts it
 	cmd.Args = []string{Name, "guard", "--run", s.RunDir, "--generation", strconv.FormatUint(s.Generation, 10), "--after", s.After.String()}
 	// A small heap on one thread: this process waits.
 	cmd.Env = []string{"GOMAXPROCS=1", "GOGC=20", "GOMEMLIMIT=24MiB", "GODEBUG=containermaxprocs=0"}

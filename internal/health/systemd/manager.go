@@ -68,7 +68,7 @@ func (m Manager) ask(ctx context.Context, do func(context.Context, dbus.BusObjec
 	if err != nil {
 		return fmt.Errorf("reach systemd: %w", err)
 	}
-	defer conn.Close()
+	defer conn.Close() //nolint:errcheck // the answers are there, or the error is
 	if err := authenticate(ctx, socket, conn); err != nil {
 		return fmt.Errorf("reach systemd: %w", because(ctx, err))
 	}
