@@ -31,7 +31,7 @@ const (
 )
 
 func main() {
-	err := fmt.Errorf("read: want copy FROM TO [verity], or measure RUNS NAME=DIR ...")
+	err := fmt.Errorf("read: want copy FROM TO [verity], or measure RUNS NAME=DIR [...]")
 	switch args := os.Args[1:]; {
 	case len(args) >= 3 && args[0] == "copy":
 		err = copyTree(args[1], args[2], len(args) > 3 && args[3] == "verity")

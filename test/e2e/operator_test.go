@@ -37,7 +37,7 @@ func (o *operating) run(args ...string) result {
 // config replaces the operator's credential file by an altered one.
 func (o *operating) config(alter func(*operatorapi.Credentials), perm os.FileMode) {
 	o.t.Helper()
-	credentials := decode[operatorapi.Credentials](o.t, read(o.t, o.platform.Config))
+	credentials := decode[operatorapi.Credentials](o.t, read(o.t, o.Config))
 	alter(&credentials)
 	text, err := json.Marshal(credentials)
 	if err != nil {

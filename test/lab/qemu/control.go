@@ -9,13 +9,15 @@ import (
 	"github.com/powernode/powernode-agent/test/lab"
 )
 
-// Request and Answer are the lines on the control port, one JSON object each (test/lab/init).
+// The lines on the control port, one JSON object each (test/lab/init).
 type (
+	// Request is what the test sends.
 	Request struct {
 		Op   string   `json:"op"`
 		Args []string `json:"args,omitempty"`
 		Data string   `json:"data,omitempty"`
 	}
+	// Answer is what the guest sends.
 	Answer struct {
 		// Hello is in the line that the guest's init sends by itself when it starts.
 		Hello          bool
