@@ -67,7 +67,7 @@ func (b *boot) loadModule(ctx context.Context, name string) error {
 		return err
 	}
 	loader := &kmod.Loader{Dir: dir, Blocked: blocked(b.cmdline)}
-	defer loader.Close()
+	defer loader.Close() //nolint:errcheck // only read from
 	_, err = loader.Load(ctx, name)
 	return err
 }

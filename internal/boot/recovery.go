@@ -227,13 +227,10 @@ func (r *recovery) command(line string) (act action, done bool) {
 	case "poweroff":
 		return powerOff, true
 	case "shell":
-		switch {
-		case r.shell == nil:
+		if r.shell == nil {
 			out("the trust policy of this machine allows no shell here (recovery_shell)")
-		default:
-			if err := r.shell(); err != nil {
-				out("shell: %v", err)
-			}
+		} else if err := r.shell(); err != nil {
+			out("shell: %v", err)
 		}
 	default:
 		out("%.40q isn't known; type help", name)

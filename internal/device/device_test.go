@@ -276,8 +276,7 @@ func TestMBRPartition(t *testing.T) {
 
 // source is a source of events that the test sends.
 type source struct {
-	events   chan Event
-	listened chan struct{}
+	events chan Event
 }
 
 func (s *source) Next(ctx context.Context) (Event, error) {

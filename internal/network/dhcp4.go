@@ -62,7 +62,7 @@ func (d dhcp4) obtain(ctx context.Context, before *lease) (*lease, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer c.Close()
+	defer c.Close() //nolint:errcheck // datagrams are sent or not by then
 	var refused error
 	offer, err := c.SendAndRead(ctx, c.RemoteAddr(), discover, func(m *dhcpv4.DHCPv4) bool {
 		if m.MessageType() != dhcpv4.MessageTypeOffer {
@@ -120,7 +120,7 @@ func (d dhcp4) confirm(ctx context.Context, to *net.UDPAddr, request *dhcpv4.DHC
 	if err != nil {
 		return nil, err
 	}
-	defer c.Close()
+	defer c.Close() //nolint:errcheck // datagrams are sent or not by then
 	var refused error
 	var got *lease
 	begun := time.Now() // a lease counts from when it was asked for (RFC 2131 section 4.4.1)

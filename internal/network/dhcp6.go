@@ -88,7 +88,7 @@ func (d dhcp6) ask(ctx context.Context, kind dhcpv6.MessageType, server []byte, 
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("ask by DHCPv6 on %s: %w", d.name, err), conn.Close())
 	}
-	defer c.Close()
+	defer c.Close() //nolint:errcheck // datagrams are sent or not by then
 	var got *lease
 	var refused error
 	begun := time.Now()

@@ -74,7 +74,7 @@ func (k *keeper) run(ctx context.Context) {
 // hold renews *l until it has ended, and says why it has.
 func (k *keeper) hold(ctx context.Context, l **lease) error {
 	asked := (*l).granted
-	reason := error(errEnded)
+	reason := errEnded
 	for {
 		now := time.Now()
 		p, at := (*l).next(now, asked)

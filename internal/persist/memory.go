@@ -50,7 +50,7 @@ func halfOfMemory() (int64, error) {
 	if err := unix.Sysinfo(&info); err != nil {
 		return 0, fmt.Errorf("ask how much memory there is: %w", err)
 	}
-	return int64(uint64(info.Totalram) * uint64(info.Unit) / 2 &^ (1<<20 - 1)), nil
+	return int64(info.Totalram * uint64(info.Unit) / 2 &^ (1<<20 - 1)), nil
 }
 
 // verityFeature is there where the kernel's ext4 has fs-verity (Documentation/ABI/testing/sysfs-fs-ext4).

@@ -64,7 +64,7 @@ func seed() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer os.RemoveAll(dir)
+	defer os.RemoveAll(dir) //nolint:errcheck // a scratch directory
 	f, err := os.Create(filepath.Join(dir, "image"))
 	if err != nil {
 		return nil, err
