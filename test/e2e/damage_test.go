@@ -33,28 +33,25 @@ func TestDamagedDisk(t *testing.T) {
 		// path is below the directory of record; spoil is damage where it is nil.
 		path  string
 		spoil func(t testing.TB, path string)
-		// code is 0 where the boot goes well.
-		code  int
-		wants []string
 	}{
-		{"a byte of an object", data, nil, 0, nil},
-		{"an object cut short", data, truncate, 0, nil},
-		{"a byte of a module's image", image, nil, 0, nil},
-		{"an object that is gone", data, remove, 0, nil},
-		{"a module's image that is gone", image, remove, 0, nil},
-		{"a byte of the root image", "ROOT", nil, 0, nil},
-		{"the root image gone", "ROOT", remove, 0, nil},
-		{"a byte of a module's record", "modules/" + manifest + "/module.json", nil, 0, nil},
-		{"a byte of a manifest", "modules/" + manifest + "/manifest.json", nil, 0, nil},
-		{"a byte of a config", "modules/" + manifest + "/config.json", nil, 0, nil},
-		{"a byte of a signature", "modules/" + manifest + "/bundle-00.json", nil, 0, nil},
-		{"a byte of an object list", "modules/" + manifest + "/objects", nil, 0, nil},
-		{"a module's record that is gone", "modules/" + manifest + "/module.json", remove, 0, nil},
-		{"a byte of the generation's record", "generations/1.json", nil, 0, nil},
-		{"rubbish in the pointer", "generations/current", rubbish, 0, nil},
-		{"a pointer to nothing", "generations/current", func(t testing.TB, path string) { write(t, path, []byte("7"), 0o600) }, 0, nil},
-		{"a byte of the store's format", "store.json", rubbish, 3, []string{"store.json", "remove that file"}},
-		{"the credentials", "pki/credentials.json", rubbish, 0, nil},
+		{"a byte of an object", data, nil},
+		{"an object cut short", data, truncate},
+		{"a byte of a module's image", image, nil},
+		{"an object that is gone", data, remove},
+		{"a module's image that is gone", image, remove},
+		{"a byte of the root image", "ROOT", nil},
+		{"the root image gone", "ROOT", remove},
+		{"a byte of a module's record", "modules/" + manifest + "/module.json", nil},
+		{"a byte of a manifest", "modules/" + manifest + "/manifest.json", nil},
+		{"a byte of a config", "modules/" + manifest + "/config.json", nil},
+		{"a byte of a signature", "modules/" + manifest + "/bundle-00.json", nil},
+		{"a byte of an object list", "modules/" + manifest + "/objects", nil},
+		{"a module's record that is gone", "modules/" + manifest + "/module.json", remove},
+		{"a byte of the generation's record", "generations/1.json", nil},
+		{"rubbish in the pointer", "generations/current", rubbish},
+		{"a pointer to nothing", "generations/current", func(t testing.TB, path string) { write(t, path, []byte("7"), 0o600) }},
+		{"a byte of the store's format", "store.json", rubbish},
+		{"the credentials", "pki/credentials.json", rubbish},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -74,10 +71,6 @@ func TestDamagedDisk(t *testing.T) {
 			}
 			c.spoil(t, filepath.Join(n.state(), c.path))
 
-			if c.code != 0 {
-				n.refuses(c.code, c.wants...)
-				return
-			}
 			s = n.boot()
 			if status := s.status(); status.InStep == (c.name == "the credentials") || status.RootDigest != root {
 				t.Errorf("the root was %s and is %+v", root, status)
