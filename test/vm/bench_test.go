@@ -152,13 +152,13 @@ func BenchmarkBoot(b *testing.B) {
 	s.PowerOff()
 
 	out, text := newTable()
-	fmt.Fprintf(out, "ms\tfirst boot\tagain\t(least to most)\tno network\n")
+	fmt.Fprintf(out, "ms\tfirst boot\tagain\t(least to most)\tno network\t\n")
 	row := func(name string, of func(benchBoot) float64) {
 		var all []float64
 		for _, r := range warm {
 			all = append(all, of(r))
 		}
-		fmt.Fprintf(out, "%s\t%.0f\t%.0f\t(%.0f to %.0f)\t%.0f\n", name, of(cold), median(all), slices.Min(all), slices.Max(all), of(alone))
+		fmt.Fprintf(out, "%s\t%.0f\t%.0f\t(%.0f to %.0f)\t%.0f\t\n", name, of(cold), median(all), slices.Min(all), slices.Max(all), of(alone))
 	}
 	row("kernel start to agent", func(r benchBoot) float64 { return float64(r.Journal.StartedMillis) })
 	for i, stage := range cold.Journal.Stages {
@@ -169,7 +169,7 @@ func BenchmarkBoot(b *testing.B) {
 	row("hand-over to init", func(r benchBoot) float64 { return r.up - float64(r.Journal.EndedMillis) })
 	row("kernel start to init", func(r benchBoot) float64 { return r.up })
 	row("of that the agent, %", func(r benchBoot) float64 { return 100 * handOver(r) / r.up })
-	fmt.Fprintf(out, "MB\t\t\t\t\n")
+	fmt.Fprintf(out, "MB\t\t\t\t\t\n")
 	const mega = 1e6
 	row("memory available at hand-over", func(r benchBoot) float64 { return float64(r.Memory.Available) / mega })
 	row("and to init", func(r benchBoot) float64 { return r.free / mega })
@@ -202,7 +202,7 @@ func BenchmarkRead(b *testing.B) {
 	s.PowerOff()
 
 	out, text := newTable()
-	fmt.Fprintf(out, "\t\tplain ext4\text4 with fs-verity\tenforced root\tratio\n")
+	fmt.Fprintf(out, "\t\tplain ext4\text4 with fs-verity\tenforced root\tratio\t\n")
 	for _, op := range []struct{ name, title, unit string }{
 		{"find", "find, names/s", ""}, {"small", "files below 64 KiB, files/s", ""}, {"large", "files from 1 MiB, MB/s", "MB"},
 	} {
@@ -214,7 +214,7 @@ func BenchmarkRead(b *testing.B) {
 				}
 				return what / median(values[op.name+" "+state+" "+where])
 			}
-			fmt.Fprintf(out, "%s\t%s\t%.0f\t%.0f\t%.0f\t%.2f\n", op.title, state, speed("plain"), speed("verity"), speed("root"), speed("root")/speed("plain"))
+			fmt.Fprintf(out, "%s\t%s\t%.0f\t%.0f\t%.0f\t%.2f\t\n", op.title, state, speed("plain"), speed("verity"), speed("root"), speed("root")/speed("plain"))
 		}
 	}
 	text(b, fmt.Sprintf("%.0f names; %.0f small files of %.1f MB; %.0f large ones of %.1f MB", counts["find"][0],
