@@ -19,8 +19,8 @@ const module = "github.com/powernode/powernode-agent/"
 // only, or of its own floor where sameFloor names the pair.
 var layers = [][]string{
 	{"internal/fault", "internal/nodeapi", "internal/operatorapi", "internal/secret"},
-	{"internal/version", "internal/fsverity", "internal/durable", "internal/module", "internal/nodehttp", "internal/operatorclient", "internal/kmod", "internal/device"},
-	{"internal/tree", "internal/bootconfig", "internal/network"},
+	{"internal/version", "internal/fsverity", "internal/durable", "internal/module", "internal/nodehttp", "internal/operatorclient", "internal/kmod", "internal/device", "internal/tpmkey"},
+	{"internal/tree", "internal/bootconfig", "internal/network", "internal/signedtime"},
 	{"internal/mount", "internal/erofs", "internal/layer"},
 	{"internal/composefs", "internal/switchroot", "internal/persist"},
 	{"internal/compose", "internal/store", "internal/identity", "internal/signature", "internal/signing", "internal/nodeclient"},
@@ -47,6 +47,7 @@ var outside = map[string][]string{
 	"github.com/vishvananda/":  {"internal/network"},
 	"github.com/insomniacslk/": {"internal/network"},
 	"github.com/godbus/":       {"internal/health"},
+	"github.com/google/go-tpm": {"internal/tpmkey"},
 }
 
 // standardOnly are the packages that import nothing but the standard library and each other.

@@ -74,6 +74,8 @@ type EnrollResponse struct {
 	MTLSSubject   string    `json:"mtls_subject"`
 	NotAfter      time.Time `json:"not_after"`
 	CertificateID string    `json:"certificate_id"`
+	// CABundlePEM is what the node shall trust from now on; "" for no change.
+	CABundlePEM string `json:"ca_bundle_pem,omitempty"`
 }
 
 // MountState says what the agent has made of its modules.
@@ -108,6 +110,10 @@ type Heartbeat struct {
 	// Remarks are what the operator should know of the node now, as damage that can't be mended: at most
 	// MaxRemarks sentences of MaxBootText bytes.
 	Remarks []string `json:"remarks,omitempty"`
+	// Machine tells this machine from another with the same credentials.
+	Machine Machine `json:"machine,omitzero"`
+	// CABundleSHA256 is that of the CA bundle which the node trusts, as in CAResponse.
+	CABundleSHA256 string `json:"ca_bundle_sha256,omitempty"`
 }
 
 // MaxRemarks bounds the remarks of a heartbeat.
@@ -118,6 +124,11 @@ type HeartbeatResponse struct {
 	Acknowledged    bool      `json:"acknowledged"`
 	ServerTime      time.Time `json:"server_time"`
 	NextPollSeconds int       `json:"next_poll_seconds"`
+	// CABundleSHA256 is that of the CA bundle which nodes shall trust; another than the node's own is to be
+	// fetched from PathCA. "" says nothing.
+	CABundleSHA256 string `json:"ca_bundle_sha256,omitempty"`
+	// Refresh asks the node for a certificate of a new key now, as when the CA rolls.
+	Refresh bool `json:"refresh,omitempty"`
 }
 
 // ModuleList is the modules assigned to a node.
