@@ -51,6 +51,8 @@ type API struct {
 	log       *slog.Logger
 	now       func() time.Time
 	strangers *limiter
+	// timeAsked bounds what each address may ask of the authority's key.
+	timeAsked *addressLimiter
 }
 
 // New returns an API.
@@ -58,6 +60,7 @@ func New(o Options) *API {
 	return &API{
 		db: o.DB, ca: o.CA, catalog: o.Catalog, publicURL: o.PublicURL, version: o.Version, log: o.Logger, now: o.Now,
 		strangers: newLimiter(strangerEvents, time.Minute, o.Now),
+		timeAsked: newAddressLimiter(timeBurst, timeInterval, o.Now),
 	}
 }
 
@@ -71,6 +74,8 @@ func (a *API) Handler() http.Handler {
 		allowed[path] = append(allowed[path], method)
 	}
 	route("POST "+nodeapi.PathEnroll, a.enroll)
+	route("POST "+nodeapi.PathTime, a.time)
+	route("GET "+nodeapi.PathCA, a.caBundle)
 	route("POST "+nodeapi.PathHeartbeat, a.asNode(a.heartbeat))
 	route("POST "+nodeapi.PathBootReports, a.asNode(a.bootReport))
 	route("GET "+nodeapi.PathModules, a.asNode(a.nodeModules))

@@ -36,7 +36,10 @@ func (a *API) heartbeat(w http.ResponseWriter, r *http.Request, node db.Standing
 	if err := a.db.Heartbeat(r.Context(), node.NodeID, hb); err != nil {
 		return nil, err
 	}
-	return nodeapi.HeartbeatResponse{Acknowledged: true, ServerTime: a.now().UTC(), NextPollSeconds: nextPollSeconds}, nil
+	return nodeapi.HeartbeatResponse{
+		Acknowledged: true, ServerTime: a.now().UTC(), NextPollSeconds: nextPollSeconds,
+		CABundleSHA256: a.ca.BundleSHA256(),
+	}, nil
 }
 
 // checkHeartbeat refuses what no agent would say: a node that was taken over is no reason for
@@ -68,6 +71,9 @@ func checkHeartbeat(hb nodeapi.Heartbeat) error {
 		if _, err := fsverity.ParseDigest(hb.RootDigest); err != nil {
 			return invalid("root_digest: %v", err)
 		}
+	}
+	if hb.CABundleSHA256 != "" && !isSHA256(hb.CABundleSHA256) {
+		return invalid("ca_bundle_sha256 %.80q: want 64 lower-case hexadecimal digits", hb.CABundleSHA256)
 	}
 	if hb.UptimeSeconds < 0 || hb.MemoryFreeKB < 0 || hb.Generation > math.MaxInt64 {
 		return invalid("uptime_seconds, memory_free_kb and generation can't be negative or beyond 63 bits")

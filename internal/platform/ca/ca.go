@@ -12,6 +12,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/hex"
@@ -85,6 +86,24 @@ func Open(dir *durable.Dir, now func() time.Time) (*CA, error) {
 
 // PEM returns the authority's certificate: the trust anchor of nodes and operators.
 func (c *CA) PEM() []byte { return bytes.Clone(c.pem) }
+
+// Bundle returns the authorities that nodes and operators shall trust, as PEM.
+func (c *CA) Bundle() []byte { return bytes.Clone(c.pem) }
+
+// BundleSHA256 returns the SHA-256 of Bundle in lower-case hexadecimal digits.
+func (c *CA) BundleSHA256() string {
+	sum := sha256.Sum256(c.pem)
+	return hex.EncodeToString(sum[:])
+}
+
+// Sign signs a message by the authority's key: ECDSA over SHA-256, ASN.1. The message must be one that no
+// X.509 structure begins like. signer is the authority's certificate, then those that lead to it from an
+// older one, as PEM.
+func (c *CA) Sign(message []byte) (signature, signer []byte, err error) {
+	sum := sha256.Sum256(message)
+	signature, err = ecdsa.SignASN1(rand.Reader, c.key, sum[:])
+	return signature, bytes.Clone(c.pem), err
+}
 
 // Pool returns a pool that holds the authority's certificate alone.
 func (c *CA) Pool() *x509.CertPool {

@@ -41,7 +41,8 @@ func (d *DB) CreateNode(ctx context.Context, name, architecture string) (Node, e
 const selectNodes = `SELECT n.id, n.name, n.architecture, n.state = 'active', n.created_at,
 	(SELECT count(*) FROM assignments a WHERE a.node_id = n.id),
 	r.received_at, r.boot_id, r.agent_version, r.architecture, r.uptime_seconds, r.module_digests, r.mount_state,
-	r.load_average, r.memory_free_kb, r.root_digest, r.integrity_level, r.generation, r.remarks
+	r.load_average, r.memory_free_kb, r.root_digest, r.integrity_level, r.generation, r.remarks,
+	r.ca_bundle_sha256
 	FROM nodes n LEFT JOIN reports r ON r.node_id = n.id `
 
 func scanNode(rows *sql.Rows, n *Node) error {
@@ -49,10 +50,12 @@ func scanNode(rows *sql.Rows, n *Node) error {
 	var r struct {
 		received, uptime, memory, generation                                     sql.NullInt64
 		boot, version, arch, digests, mount, load, root, integrityLevel, remarks sql.NullString
+		bundle                                                                   sql.NullString
 	}
 	if err := rows.Scan(&n.ID, &n.Name, &n.Architecture, &n.Active, &created, &n.Modules,
 		&r.received, &r.boot, &r.version, &r.arch, &r.uptime, &r.digests, &r.mount,
-		&r.load, &r.memory, &r.root, &r.integrityLevel, &r.generation, &r.remarks); err != nil {
+		&r.load, &r.memory, &r.root, &r.integrityLevel, &r.generation, &r.remarks,
+		&r.bundle); err != nil {
 		return err
 	}
 	n.CreatedAt = moment(created)
@@ -63,6 +66,7 @@ func scanNode(rows *sql.Rows, n *Node) error {
 		BootID: r.boot.String, AgentVersion: r.version.String, Architecture: r.arch.String, UptimeSeconds: r.uptime.Int64,
 		MountState: nodeapi.MountState(r.mount.String), LoadAverage: r.load.String, MemoryFreeKB: r.memory.Int64,
 		RootDigest: r.root.String, IntegrityLevel: r.integrityLevel.String, Generation: uint64(r.generation.Int64),
+		CABundleSHA256: r.bundle.String,
 	}}
 	if err := json.Unmarshal([]byte(r.digests.String), &n.Report.ModuleDigests); err != nil {
 		return fmt.Errorf("the module digests of node %s: %w", n.ID, err)
@@ -123,10 +127,11 @@ func (d *DB) Heartbeat(ctx context.Context, nodeID string, hb nodeapi.Heartbeat)
 			return err
 		}
 		_, err = tx.ExecContext(ctx, `INSERT OR REPLACE INTO reports (node_id, received_at, boot_id, agent_version, architecture,
-			uptime_seconds, module_digests, mount_state, load_average, memory_free_kb, root_digest, integrity_level, generation, remarks)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+			uptime_seconds, module_digests, mount_state, load_average, memory_free_kb, root_digest, integrity_level, generation, remarks,
+			ca_bundle_sha256)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 			nodeID, millis(d.now()), hb.BootID, hb.AgentVersion, hb.Architecture, hb.UptimeSeconds, string(digests), string(hb.MountState),
-			hb.LoadAverage, hb.MemoryFreeKB, hb.RootDigest, hb.IntegrityLevel, int64(hb.Generation), string(remarks))
+			hb.LoadAverage, hb.MemoryFreeKB, hb.RootDigest, hb.IntegrityLevel, int64(hb.Generation), string(remarks), hb.CABundleSHA256)
 		return err
 	})
 }

@@ -1,0 +1,85 @@
+package api
+
+import (
+	"net/http"
+	"net/netip"
+	"sync"
+	"time"
+)
+
+// maxAddresses bounds how many addresses a limiter remembers one by one. Those beyond share one allowance,
+// so that many addresses can't fill the memory.
+const maxAddresses = 8192
+
+// addressLimiter lets each address make burst calls at once, and one more with each interval that passes.
+// An IPv6 network of 64 bits counts as one address, as one machine may have all of it.
+type addressLimiter struct {
+	burst    int
+	interval time.Duration
+	now      func() time.Time
+
+	mu sync.Mutex
+	// free maps an address to the time at which it has its whole burst again.
+	free map[netip.Prefix]time.Time
+}
+
+func newAddressLimiter(burst int, interval time.Duration, now func() time.Time) *addressLimiter {
+	return &addressLimiter{burst: burst, interval: interval, now: now, free: map[netip.Prefix]time.Time{}}
+}
+
+// allow reports whether the caller of r may make one more call, or else how long it has to wait.
+func (l *addressLimiter) allow(r *http.Request) (wait time.Duration, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := l.now()
+	key := l.key(networkOf(r.RemoteAddr), now)
+	free := l.free[key]
+	if l.rested(free, now) {
+		free = now
+	}
+	if over := free.Add(l.interval).Sub(now) - l.whole(); over > 0 {
+		return over, false
+	}
+	l.free[key] = free.Add(l.interval)
+	return 0, true
+}
+
+func (l *addressLimiter) whole() time.Duration { return time.Duration(l.burst) * l.interval }
+
+// rested reports whether an address has its whole burst. The clock may be set back, too: nobody waits for
+// longer than a whole burst takes.
+func (l *addressLimiter) rested(free, now time.Time) bool {
+	return !free.After(now) || free.Sub(now) > l.whole()
+}
+
+// key returns what an address is remembered by, after forgetting those that have their whole burst.
+func (l *addressLimiter) key(network netip.Prefix, now time.Time) netip.Prefix {
+	if _, known := l.free[network]; known || len(l.free) < maxAddresses {
+		return network
+	}
+	for key, free := range l.free {
+		if l.rested(free, now) {
+			delete(l.free, key)
+		}
+	}
+	if len(l.free) < maxAddresses {
+		return network
+	}
+	return netip.Prefix{}
+}
+
+// networkOf returns the network that an address counts as; what isn't an address is the zero Prefix.
+func networkOf(remote string) netip.Prefix {
+	addr, err := netip.ParseAddrPort(remote)
+	if err != nil {
+		return netip.Prefix{}
+	}
+	ip := addr.Addr().Unmap()
+	bits := ip.BitLen()
+	if ip.Is6() {
+		bits = 64
+	}
+	// Nothing but a number of bits beyond the address's is an error.
+	network, _ := ip.WithZone("").Prefix(bits)
+	return network
+}
