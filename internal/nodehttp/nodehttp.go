@@ -30,6 +30,8 @@ type Material struct {
 	CAs []*x509.Certificate
 	// Certificate is the node's own, with its key; nil before the node is enrolled.
 	Certificate *tls.Certificate
+	// Proxy is an HTTP proxy that the platform is reached through, as ParseProxy returns it; nil means none.
+	Proxy *url.URL
 }
 
 // TLSConfig returns a client configuration for m: TLS 1.3 or later, m's CAs only, m's
@@ -51,8 +53,8 @@ func (m *Material) TLSConfig(now func() time.Time) *tls.Config {
 
 // Options are the settings of a Conn. The zero value is usable.
 type Options struct {
-	// Proxy is an HTTP proxy to go through (CONNECT). nil means none: the environment's proxy
-	// variables are never consulted.
+	// Proxy is an HTTP proxy to go through (CONNECT); nil means the Material's, if any. The environment's
+	// proxy variables are never consulted.
 	Proxy *url.URL
 	// Now is the clock that certificates are judged by; nil is the machine's.
 	Now func() time.Time
@@ -92,6 +94,9 @@ func New(m *Material, o Options) (*Conn, error) {
 	}
 	if o.Now == nil {
 		o.Now = time.Now
+	}
+	if o.Proxy == nil {
+		o.Proxy = m.Proxy
 	}
 	if o.UserAgent == "" {
 		o.UserAgent = "powernode-agent"
