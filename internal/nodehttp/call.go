@@ -59,6 +59,9 @@ func (c *Conn) Do(ctx context.Context, call Call) error {
 		return fail.transport(err)
 	}
 	defer resp.Body.Close()
+	if resp.TLS != nil {
+		c.presented.Store(&resp.TLS.PeerCertificates)
+	}
 	alive()
 	raw, err := io.ReadAll(io.LimitReader(&liveReader{resp.Body, alive}, nodeapi.MaxResponse+1))
 	if err == nil {

@@ -212,6 +212,9 @@ func (f *failure) tls(err error) error {
 		return f.new(fault.Refuse, hintCA, "the server's certificate (issuer %s) isn't signed by the CA that this node trusts (%s)",
 			issuer, clean(f.conn.material.CAs[0].Subject.String(), 80))
 	}
+	if errors.Is(err, errNeverValid) {
+		return f.new(fault.Refuse, "renew the platform's certificate", "%w", errNeverValid)
+	}
 	if e, ok := errors.AsType[x509.CertificateInvalidError](err); ok {
 		return f.invalid(e)
 	}

@@ -6,7 +6,8 @@
 // pinned CA vouches for it under the platform's name; that no proxy is used unless one was given,
 // no redirect is followed, and no answer is read beyond nodeapi.MaxResponse bytes; that a call
 // ends in bounded time; and that every failure is one sentence with a kind and a remedy, in which
-// no secret of the call appears. It trusts the pinned CA and the clock it is given.
+// no secret of the call appears. It trusts the pinned CA and the clock it is given; a connection that asks
+// for the time itself is judged by no clock (Options.AnyTime).
 package nodehttp
 
 import (
@@ -16,6 +17,8 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/powernode/powernode-agent/internal/fault"
@@ -58,6 +61,10 @@ type Options struct {
 	Proxy *url.URL
 	// Now is the clock that certificates are judged by; nil is the machine's.
 	Now func() time.Time
+	// AnyTime accepts a peer whose chain was, or will be, valid at any time: everything but the validity
+	// against Now is checked. It is for asking what the time is, and for nothing that says a secret. A
+	// proxy that itself speaks TLS is refused then.
+	AnyTime bool
 	// Timeout bounds a whole call, 0 means 30 s. Stall bounds the time in which not one byte of
 	// the answer arrives, 0 means 15 s.
 	Timeout, Stall time.Duration
@@ -73,6 +80,8 @@ type Conn struct {
 	options   Options
 	transport *http.Transport
 	client    *http.Client
+	// presented is the chain of the peer of the last answer.
+	presented atomic.Pointer[[]*x509.Certificate]
 }
 
 // New returns a Conn. It sends nothing. A Material without CAs is refused, as is any URL but an
@@ -113,6 +122,9 @@ func New(m *Material, o Options) (*Conn, error) {
 		// Answers are small, and a compressed one could hide its size.
 		DisableCompression: true,
 	}
+	if o.AnyTime {
+		m.anyTime(c.transport.TLSClientConfig, c.Host())
+	}
 	if o.Proxy != nil {
 		c.transport.Proxy = http.ProxyURL(o.Proxy)
 	}
@@ -129,6 +141,19 @@ func (c *Conn) Close() { c.transport.CloseIdleConnections() }
 
 // URL returns the platform's URL.
 func (c *Conn) URL() string { return c.base }
+
+// Host returns the name, or the IP address, that the platform's certificate must be for.
+func (c *Conn) Host() string { return hostOf(c.base) }
+
+// PeerCertificates returns the chain that the server presented over the connection of the last answer, its own
+// certificate first; nil before there was one. Whoever goes through several connections at the same time
+// can't tell them apart by it.
+func (c *Conn) PeerCertificates() []*x509.Certificate {
+	if chain := c.presented.Load(); chain != nil {
+		return slices.Clone(*chain)
+	}
+	return nil
+}
 
 // deadline derives the context of one call. It ends when the call has lasted for the whole
 // timeout, or when alive isn't called for the stall time; context.Cause tells which.
