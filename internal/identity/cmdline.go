@@ -8,9 +8,8 @@ import (
 	"github.com/powernode/powernode-agent/internal/bootconfig"
 )
 
-// Cmdline is the kernel command line: powernode.instance_uuid, powernode.bootstrap_token,
-// powernode.platform_url, and powernode.ca_pem (best in base64, since a command line has no line
-// ends) or powernode.ca_file (an absolute path).
+// Cmdline is the kernel command line: powernode.NAME=VALUE with the usual names of the fields. ca_pem is
+// best in base64, since a command line has no line ends; ca_file is an absolute path.
 type Cmdline struct {
 	// Path is the file to read; "" is /proc/cmdline.
 	Path string
@@ -18,11 +17,6 @@ type Cmdline struct {
 
 // Name returns "cmdline".
 func (Cmdline) Name() string { return "cmdline" }
-
-var cmdlineKeys = map[field]string{
-	fieldInstanceID: "instance_uuid", fieldToken: "bootstrap_token", fieldPlatformURL: "platform_url",
-	fieldCA: "ca_pem", fieldCAFile: "ca_file",
-}
 
 // Find reads the parameters.
 func (c Cmdline) Find(context.Context) (Found, error) {
@@ -37,41 +31,39 @@ func (c Cmdline) Find(context.Context) (Found, error) {
 	case err != nil:
 		return Found{}, err
 	}
-	cl, err := parseCmdline(string(text))
+	raw, err := ParseCmdline(string(text))
 	if err != nil {
 		return Found{}, err
 	}
-	if cl.empty() {
+	if raw.IsZero() {
 		return Found{}, NotFound("no identity among the powernode.* parameters")
 	}
-	if cl.caFile != "" && !strings.HasPrefix(cl.caFile, "/") {
-		return Found{}, fmt.Errorf("powernode.ca_file %.100q isn't an absolute path", cl.caFile)
+	if raw.CAFile != "" && !strings.HasPrefix(raw.CAFile, "/") {
+		return Found{}, fmt.Errorf("powernode.ca_file %.100q isn't an absolute path", raw.CAFile)
 	}
-	found, err := cl.check(path)
+	found, err := raw.Check(path, func(f Field) string { return bootconfig.Prefix + f.String() })
 	if err == nil && !found.Token.IsZero() {
 		found.Warnings = append(found.Warnings, "every process can read a bootstrap token on the kernel command line")
 	}
 	return found, err
 }
 
-// parseCmdline picks the identity's parameters. As for the kernel's own, "-" and "_" are the same
-// in a name and the last of several wins.
-func parseCmdline(line string) (claims, error) {
-	values := map[string]string{}
+// ParseCmdline picks the identity's parameters, powernode.NAME=VALUE with the usual names of the
+// fields. As for the kernel's own, "-" and "_" are the same in a name and the last of several wins.
+func ParseCmdline(line string) (Raw, error) {
+	var raw Raw
 	for _, p := range bootconfig.Split(line) {
 		name, ok := p.Own()
 		if !ok {
 			continue
 		}
 		if p.Open {
-			return claims{}, fmt.Errorf("the quote in %s%.40s isn't closed", bootconfig.Prefix, name)
+			return Raw{}, fmt.Errorf("the quote in %s%.40s isn't closed", bootconfig.Prefix, name)
 		}
-		values[name] = strings.TrimSpace(p.Value)
+		if name == "ca" { // what the existing platform's netboot script says instead
+			name = FieldCAURL.String()
+		}
+		raw.Set(name, p.Value)
 	}
-	get := func(f field) string { return values[cmdlineKeys[f]] }
-	return claims{
-		instanceID: get(fieldInstanceID), token: get(fieldToken), platformURL: get(fieldPlatformURL),
-		ca: get(fieldCA), caFile: get(fieldCAFile),
-		key: func(f field) string { return bootconfig.Prefix + cmdlineKeys[f] },
-	}, nil
+	return raw, nil
 }

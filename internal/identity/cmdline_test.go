@@ -126,9 +126,9 @@ func FuzzParseCmdline(f *testing.F) {
 				t.Fatalf("%q gives name %q, value %q", line, p.Name, p.Value)
 			}
 		}
-		if cl, err := parseCmdline(line); err == nil && !cl.empty() {
-			cl.caFile = "" // a fuzzer has no business with files
-			if found, err := cl.check("fuzz"); err == nil {
+		if raw, err := ParseCmdline(line); err == nil && !raw.IsZero() {
+			raw.CAFile = "" // a fuzzer has no business with files
+			if found, err := raw.Check("fuzz", nil); err == nil {
 				mustBeSound(t, found)
 			}
 		}

@@ -23,9 +23,13 @@ func (f File) Name() string { return "file:" + f.Path }
 
 const maxFile = 64 << 10
 
-var fileKeys = map[field]string{
-	fieldInstanceID: "ID", fieldToken: "KEY", fieldPlatformURL: "SERVER", fieldCA: "CA_PEM", fieldCAFile: "CA_PEM_FILE",
+var fileKeys = map[Field]string{
+	FieldInstanceID: "ID", FieldToken: "KEY", FieldPlatformURL: "SERVER", FieldCA: "CA_PEM", FieldCAFile: "CA_PEM_FILE",
+	FieldCAURL: "CA_URL", FieldCASHA256: "CA_SHA256", FieldProxy: "PROXY", FieldClock: "CLOCK",
 }
+
+// FileKey returns the name that an identity.cfg has for a field, such as "KEY".
+func FileKey(f Field) string { return fileKeys[f] }
 
 // Find reads the file.
 func (f File) Find(context.Context) (Found, error) {
@@ -36,23 +40,17 @@ func (f File) Find(context.Context) (Found, error) {
 	case err != nil:
 		return Found{}, err
 	}
-	values, err := parseFile(text)
+	raw, err := ParseFile(text)
 	if err != nil {
 		return Found{}, err
 	}
-	get := func(k field) string { return values[fileKeys[k]] }
-	cl := claims{
-		instanceID: get(fieldInstanceID), token: get(fieldToken), platformURL: get(fieldPlatformURL),
-		ca: get(fieldCA), caFile: get(fieldCAFile),
-		key: func(k field) string { return fileKeys[k] },
+	if raw.IsZero() {
+		return Found{}, NotFound("the file names none of ID, KEY, SERVER, CA_PEM, CA_PEM_FILE, CA_URL, CA_SHA256")
 	}
-	if cl.empty() {
-		return Found{}, NotFound("the file names none of ID, KEY, SERVER, CA_PEM, CA_PEM_FILE")
+	if raw.CAFile != "" && !filepath.IsAbs(raw.CAFile) {
+		raw.CAFile = filepath.Join(filepath.Dir(f.Path), raw.CAFile)
 	}
-	if cl.caFile != "" && !filepath.IsAbs(cl.caFile) {
-		cl.caFile = filepath.Join(filepath.Dir(f.Path), cl.caFile)
-	}
-	found, err := cl.check(f.Path)
+	found, err := raw.Check(f.Path, FileKey)
 	if err == nil && !found.Token.IsZero() {
 		// A FAT boot partition gives every file the same mode, so this is no reason to refuse.
 		if info, err := os.Stat(f.Path); err == nil && info.Mode().Perm()&0o044 != 0 {
@@ -60,6 +58,20 @@ func (f File) Find(context.Context) (Found, error) {
 		}
 	}
 	return found, err
+}
+
+// ParseFile reads the text of an identity.cfg. Errors name a line and never show it, because it may
+// hold the token. Raw.CAFile is as it stands there: relative to the file, if not absolute.
+func ParseFile(text []byte) (Raw, error) {
+	var raw Raw
+	values, err := parseFile(text)
+	if err != nil {
+		return raw, err
+	}
+	for f, key := range fileKeys {
+		*raw.At(f) = values[key]
+	}
+	return raw, nil
 }
 
 // parseFile returns the names and values. As in a shell, the last of several wins. Errors name a

@@ -26,10 +26,6 @@ func (FWCfg) Name() string { return "fw_cfg" }
 // (Linux, Documentation/ABI/testing/sysfs-firmware-qemu_fw_cfg).
 const fwCfgDir = "by_name/opt/com.powernode"
 
-var fwCfgKeys = map[field]string{
-	fieldInstanceID: "instance_uuid", fieldToken: "bootstrap_token", fieldPlatformURL: "platform_url", fieldCA: "ca_pem",
-}
-
 // Find reads the keys.
 func (s FWCfg) Find(context.Context) (Found, error) {
 	path := s.Root
@@ -47,24 +43,23 @@ func (s FWCfg) Find(context.Context) (Found, error) {
 	if _, err := root.Stat(fwCfgDir); absent(err) {
 		return Found{}, NotFound("the host gave no opt/com.powernode/*")
 	}
-	values := map[field]string{}
-	for f, key := range fwCfgKeys {
+	var raw Raw
+	for _, f := range Fields() {
+		if f == FieldCAFile { // the host doesn't know the guest's files
+			continue
+		}
 		limit := int64(4 << 10)
-		if f == fieldCA {
+		if f == FieldCA {
 			limit = nodehttp.MaxCABytes
 		}
-		if values[f], err = readFWCfg(root, fwCfgDir+"/"+key+"/raw", limit); err != nil {
-			return Found{}, fmt.Errorf("read opt/com.powernode/%s: %w", key, err)
+		if *raw.At(f), err = readFWCfg(root, fwCfgDir+"/"+f.String()+"/raw", limit); err != nil {
+			return Found{}, fmt.Errorf("read opt/com.powernode/%s: %w", f, err)
 		}
 	}
-	cl := claims{
-		instanceID: values[fieldInstanceID], token: values[fieldToken], platformURL: values[fieldPlatformURL], ca: values[fieldCA],
-		key: func(f field) string { return "opt/com.powernode/" + fwCfgKeys[f] },
-	}
-	if cl.empty() {
+	if raw.IsZero() {
 		return Found{}, NotFound("the host gave no identity in opt/com.powernode/*")
 	}
-	return cl.check(path)
+	return raw.Check(path, func(f Field) string { return "opt/com.powernode/" + f.String() })
 }
 
 // readFWCfg returns a key's value without the white space and zero bytes that end it, or "" where

@@ -43,6 +43,15 @@ type Source interface {
 	Find(ctx context.Context) (Found, error)
 }
 
+// Remote is a Source that has to ask another machine. It is asked only where this machine is known
+// to be one that it answers to, or where a person asked for it by name.
+type Remote interface {
+	Source
+	// Here reports whether this machine is such a one, and by what that is known: "the firmware says
+	// Amazon EC2", or "the firmware doesn't say Amazon EC2". It asks nobody.
+	Here() (here bool, why string)
+}
+
 // Found is what one source says. An empty field is one that it says nothing about.
 type Found struct {
 	// InstanceID is the node instance's UUID, lower case.
@@ -50,8 +59,19 @@ type Found struct {
 	Token      secret.Text
 	// PlatformURL is as nodehttp.ParsePlatformURL returns it.
 	PlatformURL string
-	// CAPEM is a PEM bundle that nodehttp.ParseCAs accepts.
+	// CAPEM is a PEM bundle that nodehttp.ParseCAs accepts. Where CASHA256 is said too, all of its
+	// certificates have one of those fingerprints.
 	CAPEM []byte
+	// CAURL is where a CA bundle can be had, as ParseCAURL returns it, and CASHA256 the fingerprints
+	// that the CA's certificates are known by, as ParseFingerprints returns them.
+	CAURL    string
+	CASHA256 []string
+	Proxy    Proxy
+	// Clock is "" where nothing is said of it.
+	Clock Clock
+	// DMIUUID is the UUID that the firmware gives the machine, lower case: a hint for whoever looks at
+	// a list of machines, which proves nothing and names no instance.
+	DMIUUID string
 	// Where is the file or device that was read.
 	Where string
 	// Warnings are remarks for the person, in the style of an error's text.
@@ -65,6 +85,11 @@ type Identity struct {
 	Token       secret.Text `json:"bootstrap_token,omitzero"`
 	PlatformURL string      `json:"platform_url,omitempty"`
 	CAPEM       []byte      `json:"-"`
+	CAURL       string      `json:"ca_url,omitempty"`
+	CASHA256    []string    `json:"ca_sha256,omitempty"`
+	Proxy       Proxy       `json:"proxy,omitzero"`
+	Clock       Clock       `json:"clock,omitempty"`
+	DMIUUID     string      `json:"dmi_uuid,omitempty"`
 	// From tells the source of each field.
 	From Provenance `json:"from"`
 }
@@ -74,7 +99,13 @@ type Provenance struct {
 	InstanceID  string `json:"instance_id,omitempty"`
 	Token       string `json:"bootstrap_token,omitempty"`
 	PlatformURL string `json:"platform_url,omitempty"`
-	CA          string `json:"ca,omitempty"`
+	// CA is the source of CAPEM.
+	CA       string `json:"ca,omitempty"`
+	CAURL    string `json:"ca_url,omitempty"`
+	CASHA256 string `json:"ca_sha256,omitempty"`
+	Proxy    string `json:"proxy,omitempty"`
+	Clock    string `json:"clock,omitempty"`
+	DMIUUID  string `json:"dmi_uuid,omitempty"`
 }
 
 // fields lists what f says.
@@ -88,6 +119,11 @@ func (f Found) fields() []string {
 		{"bootstrap_token", !f.Token.IsZero()},
 		{"platform_url", f.PlatformURL != ""},
 		{"ca", len(f.CAPEM) > 0},
+		{"ca_url", f.CAURL != ""},
+		{"ca_sha256", len(f.CASHA256) > 0},
+		{"proxy", !f.Proxy.IsZero()},
+		{"clock", f.Clock != ""},
+		{"dmi_uuid", f.DMIUUID != ""},
 	} {
 		if e.said {
 			names = append(names, e.name)
@@ -112,7 +148,11 @@ func (i Identity) missing() []string {
 	if i.PlatformURL == "" {
 		m = append(m, "platform URL")
 	}
-	if len(i.CAPEM) == 0 {
+	switch {
+	case len(i.CAPEM) > 0 || len(i.CASHA256) > 0:
+	case i.CAURL != "":
+		m = append(m, "fingerprint of the CA certificate, which alone would prove what comes from its URL")
+	default:
 		m = append(m, "CA certificate")
 	}
 	if i.Token.IsZero() {

@@ -168,8 +168,33 @@ func (id *Identity) add(source string, found Found) (reason string) {
 	if id.PlatformURL == "" && found.PlatformURL != "" {
 		id.PlatformURL, id.From.PlatformURL = found.PlatformURL, source
 	}
+	// What counts as the CA is one source's word. A bundle beside an earlier source's fingerprint is
+	// only where its certificate may be found.
+	if len(id.CAPEM) == 0 && len(id.CASHA256) == 0 && len(found.CASHA256) > 0 {
+		id.CASHA256, id.From.CASHA256 = found.CASHA256, source
+	}
 	if len(id.CAPEM) == 0 && len(found.CAPEM) > 0 {
-		id.CAPEM, id.From.CA = found.CAPEM, source
+		bundle, err := found.CAPEM, error(nil)
+		if len(id.CASHA256) > 0 {
+			bundle, err = SelectCAs(bundle, id.CASHA256)
+		}
+		if err != nil {
+			reason = strings.TrimPrefix(reason+"; its CA is passed over: "+id.From.CASHA256+" names another fingerprint", "; ")
+		} else {
+			id.CAPEM, id.From.CA = bundle, source
+		}
+	}
+	if id.CAURL == "" && found.CAURL != "" {
+		id.CAURL, id.From.CAURL = found.CAURL, source
+	}
+	if id.Proxy.IsZero() && !found.Proxy.IsZero() {
+		id.Proxy, id.From.Proxy = found.Proxy, source
+	}
+	if id.Clock == "" && found.Clock != "" {
+		id.Clock, id.From.Clock = found.Clock, source
+	}
+	if id.DMIUUID == "" && found.DMIUUID != "" {
+		id.DMIUUID, id.From.DMIUUID = found.DMIUUID, source
 	}
 	return reason
 }

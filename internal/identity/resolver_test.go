@@ -62,11 +62,11 @@ func TestResolve(t *testing.T) {
 	}{
 		{
 			name: "first says all", sources: []*place{{name: "a", found: full}, {name: "b", found: full}},
-			from: Provenance{"a", "a", "a", "a"}, statuses: "found skipped",
+			from: Provenance{InstanceID: "a", Token: "a", PlatformURL: "a", CA: "a"}, statuses: "found skipped",
 		},
 		{
 			name: "all are asked", all: true, sources: []*place{{name: "a", found: full}, {name: "b", found: full}, none("c")},
-			from: Provenance{"a", "a", "a", "a"}, statuses: "found found absent",
+			from: Provenance{InstanceID: "a", Token: "a", PlatformURL: "a", CA: "a"}, statuses: "found found absent",
 		},
 		{
 			name: "field by field", sources: []*place{
@@ -75,22 +75,22 @@ func TestResolve(t *testing.T) {
 				{name: "c", err: errors.New("line 3 is damaged")},
 				{name: "d", found: full},
 			},
-			from: Provenance{"d", "d", "b", "d"}, statuses: "absent found invalid found",
+			from: Provenance{InstanceID: "d", Token: "d", PlatformURL: "b", CA: "d"}, statuses: "absent found invalid found",
 		},
 		{
 			name: "no instance is no want", sources: []*place{{name: "a", found: without(func(f *Found) { f.InstanceID = "" })}, none("b")},
-			from: Provenance{"", "a", "a", "a"}, statuses: "found absent",
+			from: Provenance{InstanceID: "", Token: "a", PlatformURL: "a", CA: "a"}, statuses: "found absent",
 		},
 		{
 			name: "another instance's token", sources: []*place{
 				{name: "a", found: Found{InstanceID: uuid}}, {name: "b", found: without(func(f *Found) { f.InstanceID = otherID })},
 			},
-			from: Provenance{"a", "", "b", "b"}, statuses: "found found", reason: "its token is passed over: it is for instance " + otherID,
+			from: Provenance{InstanceID: "a", Token: "", PlatformURL: "b", CA: "b"}, statuses: "found found", reason: "its token is passed over: it is for instance " + otherID,
 			err: "no bootstrap token (a: gives instance_id; b: its token is passed over", hint: "/boot/identity.cfg",
 		},
 		{
 			name: "a nameless token", sources: []*place{{name: "a", found: Found{InstanceID: uuid}}, {name: "b", found: without(func(f *Found) { f.InstanceID = "" })}},
-			from: Provenance{"a", "b", "b", "b"}, statuses: "found found",
+			from: Provenance{InstanceID: "a", Token: "b", PlatformURL: "b", CA: "b"}, statuses: "found found",
 		},
 		{
 			name: "nobody", sources: []*place{none("a"), none("b")}, statuses: "absent absent",
