@@ -1,6 +1,7 @@
 package signedtime
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
@@ -62,13 +63,22 @@ func vouched(chain, cas []*x509.Certificate, now time.Time) error {
 	for _, c := range chain[1:] {
 		between.AddCert(c)
 	}
-	_, err := signer.Verify(x509.VerifyOptions{
-		Roots: roots, Intermediates: between, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
-	})
-	if err != nil {
-		return fmt.Errorf("at %s, which it says, its signer isn't vouched for by the CA that this node trusts: %w", stamp(now), err)
+	// The signer's key may stand there several times: in its own certificate, and in the one by which an older CA
+	// vouches for it. x509 takes both for the same authority, and follows no path from one to the other.
+	var err error
+	for _, c := range chain {
+		if !bytes.Equal(c.RawSubjectPublicKeyInfo, signer.RawSubjectPublicKeyInfo) {
+			continue
+		}
+		_, no := c.Verify(x509.VerifyOptions{
+			Roots: roots, Intermediates: between, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
+		})
+		if no == nil {
+			return nil
+		}
+		err = no
 	}
-	return nil
+	return fmt.Errorf("at %s, which it says, its signer isn't vouched for by the CA that this node trusts: %w", stamp(now), err)
 }
 
 // signed checks the signature of message by the key of signer.
