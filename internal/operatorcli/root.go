@@ -23,6 +23,7 @@ func New(app *cli.App) *cobra.Command {
 		imageCommand(app),
 		group("node", "Look after nodes", nodeCreateCommand(app, conn), nodeListCommand(app, conn), nodeShowCommand(app, conn)),
 		group("token", "Make bootstrap tokens", tokenCreateCommand(app, conn)),
+		claimCommand(app, conn),
 		assignCommand(app, conn),
 		unassignCommand(app, conn),
 		app.VersionCommand(),

@@ -201,6 +201,7 @@ func (s *Server) wire(authority *ca.CA, o Options) error {
 	mux := http.NewServeMux()
 	mux.Handle("/api/", interfaces.Handler())
 	mux.Handle(registry.Root, s.registry)
+	mux.HandleFunc("GET /claim/{code}", interfaces.ClaimPage)
 	mux.HandleFunc("GET /healthz", s.health)
 	s.http = newHTTPServer(logging(s.log, mux), s.log)
 	return nil

@@ -53,14 +53,17 @@ type API struct {
 	strangers *limiter
 	// timeAsked bounds what each address may ask of the authority's key.
 	timeAsked *addressLimiter
+	// claimAsked bounds what each address may ask for machines without a token.
+	claimAsked *addressLimiter
 }
 
 // New returns an API.
 func New(o Options) *API {
 	return &API{
 		db: o.DB, ca: o.CA, catalog: o.Catalog, publicURL: o.PublicURL, version: o.Version, log: o.Logger, now: o.Now,
-		strangers: newLimiter(strangerEvents, time.Minute, o.Now),
-		timeAsked: newAddressLimiter(timeBurst, timeInterval, o.Now),
+		strangers:  newLimiter(strangerEvents, time.Minute, o.Now),
+		timeAsked:  newAddressLimiter(timeBurst, timeInterval, o.Now),
+		claimAsked: newAddressLimiter(claimBurst, claimInterval, o.Now),
 	}
 }
 
@@ -76,6 +79,7 @@ func (a *API) Handler() http.Handler {
 	route("POST "+nodeapi.PathEnroll, a.enroll)
 	route("POST "+nodeapi.PathTime, a.time)
 	route("GET "+nodeapi.PathCA, a.caBundle)
+	route("POST "+nodeapi.PathClaim, a.claim)
 	route("POST "+nodeapi.PathHeartbeat, a.asNode(a.heartbeat))
 	route("POST "+nodeapi.PathBootReports, a.asNode(a.bootReport))
 	route("GET "+nodeapi.PathModules, a.asNode(a.nodeModules))
@@ -93,6 +97,9 @@ func (a *API) Handler() http.Handler {
 	route("POST "+operatorapi.PathModules, a.asOperator(a.registerModule))
 	route("GET "+operatorapi.PathModule, a.asOperator(a.showModule))
 	route("GET "+operatorapi.PathEvents, a.asOperator(a.listEvents))
+	route("GET "+operatorapi.PathClaims, a.asOperator(a.listClaims))
+	route("POST "+operatorapi.PathClaimAccept, a.asOperator(a.acceptClaim))
+	route("POST "+operatorapi.PathClaimReject, a.asOperator(a.rejectClaim))
 
 	for path, methods := range allowed {
 		mux.Handle(path, a.answering(func(w http.ResponseWriter, r *http.Request) (any, error) {

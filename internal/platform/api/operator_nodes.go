@@ -40,8 +40,8 @@ func (a *API) createNode(w http.ResponseWriter, r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !nodeName.MatchString(in.Name) || looksID.MatchString(in.Name) {
-		return nil, invalid("node name %.100q: want a DNS label that doesn't look like an ID: lower-case letters, digits and hyphens, at most %d", in.Name, operatorapi.MaxNameLength)
+	if err := checkNodeName(in.Name); err != nil {
+		return nil, err
 	}
 	if err := checkArchitecture(in.Architecture, true); err != nil {
 		return nil, err
@@ -54,6 +54,13 @@ func (a *API) createNode(w http.ResponseWriter, r *http.Request) (any, error) {
 		return nil, err
 	}
 	return a.operatorView(r.Context(), node, nil), nil
+}
+
+func checkNodeName(name string) error {
+	if nodeName.MatchString(name) && !looksID.MatchString(name) {
+		return nil
+	}
+	return invalid("node name %.100q: want a DNS label that doesn't look like an ID: lower-case letters, digits and hyphens, at most %d", name, operatorapi.MaxNameLength)
 }
 
 func (a *API) listNodes(_ http.ResponseWriter, r *http.Request) (any, error) {

@@ -1,0 +1,184 @@
+package db
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/powernode/powernode-agent/internal/nodeapi"
+)
+
+// Bounds of claims.
+const (
+	// ClaimTTL is how long a claim lives after its machine's last poll.
+	ClaimTTL = 24 * time.Hour
+	// maxClaims and maxClaimsFrom bound the claims that are alive, all and those last heard of from one address.
+	maxClaims     = 2048
+	maxClaimsFrom = 256
+	// claimSilence is how long a pending claim must have been silent to give way to another where there are too many: a machine
+	// that still asks isn't pushed out.
+	claimSilence = 5 * time.Minute
+)
+
+// ClaimPoll is what a machine says at a poll, after it was checked.
+type ClaimPoll struct {
+	MAC string
+	// KeyHash is the hash of the machine's own secret; empty where it sent none.
+	KeyHash                                                   []byte
+	DMIUUID, Hostname, AgentVersion, Architecture, Hint, From string
+	// Token becomes the machine's bootstrap token, good for TokenTTL, if the claim was accepted.
+	Token    string
+	TokenTTL time.Duration
+	// Announce is asked whether to record an event of a new claim.
+	Announce func() bool
+}
+
+// PollClaim finds the machine's claim, or begins one, and renews it. An accepted one gets in.Token as its only token that isn't used.
+// ErrClaimsFull says that no further claim is taken, ErrNodeInactive that the node it was accepted for is out of service.
+func (d *DB) PollClaim(ctx context.Context, in ClaimPoll) (Claim, error) {
+	var c Claim
+	if in.KeyHash == nil {
+		in.KeyHash = []byte{}
+	}
+	err := d.update(ctx, func(tx *sql.Tx) error {
+		if _, err := tx.ExecContext(ctx, "DELETE FROM claims WHERE expires_at <= ?", millis(d.now())); err != nil {
+			return err
+		}
+		known := func() error {
+			return scanClaim(tx.QueryRowContext(ctx, selectClaims+"WHERE c.mac = ? AND c.key_hash = ?", in.MAC, in.KeyHash).Scan, &c)
+		}
+		err := known()
+		again := len(in.KeyHash) == 0 && c.State == ClaimDone // nothing tells that machine from one that begins anew
+		gone := c.State == ClaimAccepted && c.NodeID == ""    // the node that it was accepted for
+		if err == nil && (again || gone) {
+			if _, err := tx.ExecContext(ctx, "DELETE FROM claims WHERE id = ?", c.ID); err != nil {
+				return err
+			}
+			err = sql.ErrNoRows
+		}
+		if errors.Is(err, sql.ErrNoRows) {
+			if err := d.beginClaim(ctx, tx, in); err != nil {
+				return err
+			}
+			return known()
+		}
+		if err != nil || c.State == ClaimDone {
+			return err
+		}
+		if err := d.renewClaim(ctx, tx, c, in); err != nil {
+			return err
+		}
+		return known()
+	})
+	return c, err
+}
+
+// beginClaim makes a row for a machine that wasn't known.
+func (d *DB) beginClaim(ctx context.Context, tx *sql.Tx, in ClaimPoll) error {
+	if err := d.roomForClaim(ctx, tx, in.From); err != nil {
+		return err
+	}
+	now := d.now()
+	c := Claim{Code: newClaimCode(), MAC: in.MAC, Hostname: in.Hostname, From: in.From}
+	// Two equal codes among some thousand are one chance in 10^8; the machine then asks again.
+	if _, err := tx.ExecContext(ctx, `INSERT INTO claims (id, code, mac, key_hash, dmi_uuid, hostname, agent_version, architecture, platform_hint, heard_from,
+		created_at, polled_at, expires_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		NewID(), c.Code, in.MAC, in.KeyHash, in.DMIUUID, in.Hostname, in.AgentVersion, in.Architecture, in.Hint, in.From,
+		millis(now), millis(now), millis(now.Add(ClaimTTL))); err != nil {
+		return err
+	}
+	if in.Announce == nil || !in.Announce() {
+		return nil
+	}
+	text := "a machine asks to be claimed: " + claimWords(c)
+	var others int
+	if err := tx.QueryRowContext(ctx, "SELECT count(*) FROM claims WHERE mac = ?", in.MAC).Scan(&others); err != nil {
+		return err
+	}
+	if others > 1 {
+		text += fmt.Sprintf("; %d claims say that MAC: compare the code with the one on the machine's console", others)
+	}
+	return d.event(ctx, tx, EventClaimBegun, "", text)
+}
+
+// roomForClaim makes room for one more claim, or returns ErrClaimsFull.
+func (d *DB) roomForClaim(ctx context.Context, tx *sql.Tx, from string) error {
+	for _, bound := range []struct {
+		most  int
+		where string
+		args  []any
+	}{
+		{maxClaims, "1 = 1", nil},
+		{maxClaimsFrom, "heard_from = ?", []any{from}},
+	} {
+		var n int
+		if err := tx.QueryRowContext(ctx, "SELECT count(*) FROM claims WHERE "+bound.where, bound.args...).Scan(&n); err != nil {
+			return err
+		}
+		if n < bound.most {
+			continue
+		}
+		result, err := tx.ExecContext(ctx, `DELETE FROM claims WHERE id = (SELECT id FROM claims WHERE state = 'pending' AND polled_at < ? AND `+bound.where+`
+			ORDER BY polled_at LIMIT 1)`, append([]any{millis(d.now().Add(-claimSilence))}, bound.args...)...)
+		if err != nil {
+			return err
+		}
+		dropped, err := result.RowsAffected()
+		if err != nil {
+			return err
+		}
+		if dropped == 0 {
+			return ErrClaimsFull
+		}
+	}
+	return nil
+}
+
+// renewClaim keeps what a poll of a known machine says, and gives it a token if it was accepted. What the machine is called is kept
+// from its first poll: the operator may have read it.
+func (d *DB) renewClaim(ctx context.Context, tx *sql.Tx, c Claim, in ClaimPoll) error {
+	now := d.now()
+	if _, err := tx.ExecContext(ctx, `UPDATE claims SET dmi_uuid = CASE dmi_uuid WHEN '' THEN ? ELSE dmi_uuid END,
+		hostname = CASE hostname WHEN '' THEN ? ELSE hostname END, agent_version = ?, architecture = ?, platform_hint = ?, heard_from = ?,
+		polled_at = ?, expires_at = ? WHERE id = ?`,
+		in.DMIUUID, in.Hostname, in.AgentVersion, in.Architecture, in.Hint, in.From, millis(now), millis(now.Add(ClaimTTL)), c.ID); err != nil {
+		return err
+	}
+	if c.State != ClaimAccepted {
+		return nil
+	}
+	var active bool
+	if err := tx.QueryRowContext(ctx, "SELECT state = 'active' FROM nodes WHERE id = ?", c.NodeID).Scan(&active); err != nil {
+		return err
+	}
+	if !active {
+		return ErrNodeInactive
+	}
+	if err := forgetClaimTokens(ctx, tx, c.ID); err != nil {
+		return err
+	}
+	hash := sha256.Sum256([]byte(in.Token))
+	_, err := tx.ExecContext(ctx, "INSERT INTO tokens (id, node_id, hash, created_at, expires_at, claim_id) VALUES (?, ?, ?, ?, ?, ?)",
+		NewID(), c.NodeID, hash[:], millis(now), millis(now.Add(in.TokenTTL)), c.ID)
+	return err
+}
+
+// newClaimCode returns a random claim code.
+func newClaimCode() string {
+	const alphabet = nodeapi.ClaimAlphabet
+	code := make([]byte, 0, nodeapi.ClaimCodeLength)
+	for len(code) < nodeapi.ClaimCodeLength {
+		var b [1]byte
+		// crypto/rand.Read never fails: it ends the process where the system has no randomness.
+		_, _ = rand.Read(b[:])
+		// The rest of the range would favour the first letters.
+		if n := int(b[0]); n < 256/len(alphabet)*len(alphabet) {
+			code = append(code, alphabet[n%len(alphabet)])
+		}
+	}
+	return string(code)
+}
