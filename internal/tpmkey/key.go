@@ -70,7 +70,9 @@ func (k *Key) Public() crypto.PublicKey { return k.public }
 
 // Schemes are the signature schemes of TLS that the key can do, for tls.Certificate's
 // SupportedSignatureAlgorithms.
-func (k *Key) Schemes() []tls.SignatureScheme { return []tls.SignatureScheme{tls.ECDSAWithP256AndSHA256} }
+func (k *Key) Schemes() []tls.SignatureScheme {
+	return []tls.SignatureScheme{tls.ECDSAWithP256AndSHA256}
+}
 
 // String names the key's TPM.
 func (k *Key) String() string { return "a key in the TPM " + k.path }

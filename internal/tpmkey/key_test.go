@@ -292,3 +292,13 @@ func TestDamagedKey(t *testing.T) {
 	}
 	refused(t, mixed.Check(t.Context()), fault.Refuse, ErrForeign)
 }
+
+func BenchmarkSign(b *testing.B) {
+	k := newTestKey(b, tpmtest.New(b).Device)
+	digest := sha256.Sum256(nil)
+	for b.Loop() {
+		if _, err := k.Sign(rand.Reader, digest[:], crypto.SHA256); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

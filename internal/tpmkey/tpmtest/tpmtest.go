@@ -113,7 +113,7 @@ func (s *TPM) Do(work func(transport.TPM) error) {
 func (s *TPM) on() {
 	s.t.Helper()
 	s.cmd = exec.Command("swtpm", "socket", "--tpm2", "--tpmstate", "dir="+s.dir,
-		"--server", "type=unixio,path="+s.Device, "--flags", "not-need-init,startup-clear")
+		"--server", "type=unixio,path="+s.Device, "--ctrl", "type=unixio,path="+s.Device+".ctrl", "--flags", "not-need-init,startup-clear")
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := s.cmd.Start(); err != nil {
 		s.t.Fatal(err)
