@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"slices"
 	"time"
 )
 
@@ -22,6 +23,10 @@ func Verifies(chain []*x509.Certificate, host string, cas []*x509.Certificate, n
 	if len(chain) == 0 || len(chain) > maxPresented {
 		return fmt.Errorf("the server presented %d certificates, 1 to %d are expected", len(chain), maxPresented)
 	}
+	// Verify takes "" for any name.
+	if err := chain[0].VerifyHostname(host); err != nil {
+		return err
+	}
 	roots, intermediates := x509.NewCertPool(), x509.NewCertPool()
 	for _, ca := range cas {
 		roots.AddCert(ca)
@@ -29,38 +34,30 @@ func Verifies(chain []*x509.Certificate, host string, cas []*x509.Certificate, n
 	for _, c := range chain[1:] {
 		intermediates.AddCert(c)
 	}
-	// The pools' own default would be the system's CAs for nil, and is none for an empty one.
-	_, err := chain[0].Verify(x509.VerifyOptions{DNSName: host, Roots: roots, Intermediates: intermediates, CurrentTime: now})
+	_, err := chain[0].Verify(x509.VerifyOptions{Roots: roots, Intermediates: intermediates, CurrentTime: now})
 	return err
 }
 
 // verifiesEver is Verifies at any instant whatever. A chain whose certificates are ever valid together is so
 // when the last of them begins.
 func verifiesEver(chain []*x509.Certificate, host string, cas []*x509.Certificate) error {
-	if len(chain) > 0 {
-		if err := chain[0].VerifyHostname(host); err != nil {
-			return err
-		}
-	}
-	tried := make(map[int64]bool)
 	result := errNeverValid
-	for _, list := range [][]*x509.Certificate{chain, cas} {
-		for _, c := range list {
-			if tried[c.NotBefore.Unix()] {
-				continue
-			}
-			tried[c.NotBefore.Unix()] = true
-			err := Verifies(chain, host, cas, c.NotBefore)
-			if err == nil {
-				return nil
-			}
-			if e, ok := errors.AsType[x509.CertificateInvalidError](err); (!ok || e.Reason != x509.Expired) && errors.Is(result, errNeverValid) {
-				result = err
-			}
+	tried := make(map[time.Time]bool)
+	for _, c := range slices.Concat(chain, cas) {
+		if tried[c.NotBefore] {
+			continue
 		}
-	}
-	if len(tried) == 0 {
-		return Verifies(chain, host, cas, time.Time{})
+		tried[c.NotBefore] = true
+		err := Verifies(chain, host, cas, c.NotBefore)
+		if err == nil {
+			return nil
+		}
+		if e, ok := errors.AsType[x509.CertificateInvalidError](err); ok && e.Reason == x509.Expired {
+			err = errNeverValid
+		}
+		if errors.Is(result, errNeverValid) {
+			result = err
+		}
 	}
 	return result
 }
@@ -70,7 +67,10 @@ func (m *Material) anyTime(cfg *tls.Config, host string) {
 	// What crypto/tls would check, VerifyConnection does, but for the time.
 	cfg.InsecureSkipVerify = true //nolint:gosec // see VerifyConnection
 	cfg.VerifyConnection = func(state tls.ConnectionState) error {
-		return verifiesEver(state.PeerCertificates, host, m.CAs)
+		if err := verifiesEver(state.PeerCertificates, host, m.CAs); err != nil {
+			return &tls.CertificateVerificationError{UnverifiedCertificates: state.PeerCertificates, Err: err}
+		}
+		return nil
 	}
 }
 

@@ -53,7 +53,9 @@ func Ask(ctx context.Context, m *nodehttp.Material, o nodehttp.Options) (Reading
 
 func ask(ctx context.Context, m *nodehttp.Material, o nodehttp.Options, elapsed func() time.Duration) (Reading, error) {
 	o.AnyTime = true
-	conn, err := nodehttp.New(&nodehttp.Material{PlatformURL: m.PlatformURL, CAs: m.CAs}, o)
+	bare := *m
+	bare.Certificate = nil
+	conn, err := nodehttp.New(&bare, o)
 	if err != nil {
 		return Reading{}, err
 	}
