@@ -24,6 +24,8 @@ type Trust struct {
 	// RecoveryShell and EphemeralRoot are what the policy says of consoles and of writable layers; see
 	// signature.Policy.
 	RecoveryShell, EphemeralRoot bool
+	// NodeKey is where the policy has the node's own key kept.
+	NodeKey signature.NodeKey
 	// Files are the policy, under the name TrustName, and the files that it names, by their paths
 	// relative to it: the very bytes that Verifier was made from.
 	Files map[string][]byte
@@ -49,7 +51,7 @@ func LoadTrust(path string) (Trust, error) {
 	if t.Required, err = mount.ParseLevel(string(policy.Integrity())); err != nil {
 		return Trust{}, err
 	}
-	t.RecoveryShell, t.EphemeralRoot = policy.RecoveryShell(), policy.EphemeralRoot()
+	t.RecoveryShell, t.EphemeralRoot, t.NodeKey = policy.RecoveryShell(), policy.EphemeralRoot(), policy.NodeKey()
 	t.Verifier, err = signature.NewVerifier(policy, signature.Options{})
 	return t, err
 }

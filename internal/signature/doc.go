@@ -29,6 +29,7 @@
 //
 //	schema_version: 1               # required
 //	integrity: enforced             # the least integrity level accepted: enforced or checked (the default)
+//	node_key: tpm                   # where the node's own key lives: file (the default), tpm or tpm-if-present
 //	rules:                          # 1 to 64, tried in order
 //	  - name: site                  # required, unique: letters, digits and hyphens
 //	    images:                     # required, 1 to 64: repository names, host/path; * matches

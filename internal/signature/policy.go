@@ -14,6 +14,7 @@ type Policy struct {
 	integrity     Level
 	recoveryShell bool
 	ephemeralRoot bool
+	nodeKey       NodeKey
 	rules         []rule
 }
 
@@ -53,6 +54,26 @@ func (p *Policy) RecoveryShell() bool { return p.recoveryShell }
 // EphemeralRoot reports whether nothing but /var and /persist may outlive a boot, whatever the kernel
 // command line asks for.
 func (p *Policy) EphemeralRoot() bool { return p.ephemeralRoot }
+
+// NodeKey returns where the private key of the node's certificate is to be kept.
+func (p *Policy) NodeKey() NodeKey { return p.nodeKey }
+
+// NodeKey says where the private key of a node's certificate is kept. The words are those of
+// package enroll's KeyKind.
+type NodeKey string
+
+// The places of a node's key.
+const (
+	// NodeKeyFile is a file on the node's disk. It is what a policy says that says nothing.
+	NodeKeyFile NodeKey = "file"
+	// NodeKeyTPM is the machine's TPM, and no other place.
+	NodeKeyTPM NodeKey = "tpm"
+	// NodeKeyTPMIfPresent is the TPM of a machine that has one, and a file elsewhere.
+	NodeKeyTPMIfPresent NodeKey = "tpm-if-present"
+)
+
+// known reports whether k is one of the places.
+func (k NodeKey) known() bool { return k == NodeKeyFile || k == NodeKeyTPM || k == NodeKeyTPMIfPresent }
 
 // RuleSummary is a rule as people are shown it.
 type RuleSummary struct {

@@ -68,8 +68,8 @@ rules:
 func TestIntegrityDefaultsToChecked(t *testing.T) {
 	p, err := LoadPolicy([]byte(keyPolicy(string(newSigner(t).PublicPEM()))), nil)
 	fatal(t, err)
-	if p.Integrity() != LevelChecked || p.RecoveryShell() || p.EphemeralRoot() {
-		t.Errorf("integrity %q, recovery shell %t, ephemeral root %t", p.Integrity(), p.RecoveryShell(), p.EphemeralRoot())
+	if p.Integrity() != LevelChecked || p.RecoveryShell() || p.EphemeralRoot() || p.NodeKey() != NodeKeyFile {
+		t.Errorf("integrity %q, recovery shell %t, ephemeral root %t, node's key %q", p.Integrity(), p.RecoveryShell(), p.EphemeralRoot(), p.NodeKey())
 	}
 }
 
@@ -84,6 +84,22 @@ func TestWhatAPersonMayDo(t *testing.T) {
 	for _, bad := range []string{"recovery_shell: 1\n", "recovery_shell: maybe\n", "recovery_shell: {}\n"} {
 		if _, err := LoadPolicy([]byte(bad+good), nil); err == nil {
 			t.Errorf("%q is accepted", bad)
+		}
+	}
+}
+
+func TestNodeKey(t *testing.T) {
+	good := keyPolicy(string(newSigner(t).PublicPEM()))
+	for _, want := range []NodeKey{NodeKeyFile, NodeKeyTPM, NodeKeyTPMIfPresent} {
+		p, err := LoadPolicy([]byte("node_key: "+string(want)+"\n"+good), nil)
+		fatal(t, err)
+		if p.NodeKey() != want {
+			t.Errorf("%q is read as %q", want, p.NodeKey())
+		}
+	}
+	for _, bad := range []string{"TPM", "tpm2", "tpm if present", "true", "[tpm]", "{}"} {
+		if p, err := LoadPolicy([]byte("node_key: "+bad+"\n"+good), nil); err == nil {
+			t.Errorf("%q is read as %q", bad, p.NodeKey())
 		}
 	}
 }
@@ -133,6 +149,7 @@ func TestPolicyIsRefused(t *testing.T) {
 		"a merge key":                {"schema_version: 1\nrules:\n  - <<: {name: x}\n", "merge key"},
 		"too large":                  {good + strings.Repeat("#", PolicyMax), "larger than"},
 		"a level unknown":            {"integrity: none\n" + good, "enforced or checked"},
+		"a place for the key":        {"node_key: usb\n" + good, "file, tpm or tpm-if-present"},
 		"a level called unsafe":      {"integrity: unsafe\n" + good, "enforced or checked"},
 		"too many rules":             {"schema_version: 1\nrules:\n" + strings.Repeat("  - {name: x}\n", rulesMax+1), "more than 64 rules"},
 		"a rule without name":        {strings.Replace(good, "name: site", "name: ''", 1), "rule 1: its name"},

@@ -37,6 +37,7 @@ type (
 		Integrity     string    `yaml:"integrity"`
 		RecoveryShell bool      `yaml:"recovery_shell"`
 		EphemeralRoot bool      `yaml:"ephemeral_root"`
+		NodeKey       string    `yaml:"node_key"`
 		Rules         []ruleDoc `yaml:"rules"`
 	}
 	ruleDoc struct {
@@ -79,15 +80,20 @@ func loadPolicy(text []byte, files fs.FS) (*Policy, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Policy{integrity: LevelChecked, recoveryShell: doc.RecoveryShell, ephemeralRoot: doc.EphemeralRoot}
+	p := &Policy{integrity: LevelChecked, recoveryShell: doc.RecoveryShell, ephemeralRoot: doc.EphemeralRoot, nodeKey: NodeKeyFile}
 	if doc.Integrity != "" {
 		p.integrity = Level(doc.Integrity)
+	}
+	if doc.NodeKey != "" {
+		p.nodeKey = NodeKey(doc.NodeKey)
 	}
 	switch {
 	case doc.SchemaVersion != PolicySchemaVersion:
 		return nil, fmt.Errorf("schema_version is %d; this program reads %d", doc.SchemaVersion, PolicySchemaVersion)
 	case !p.integrity.known():
 		return nil, fmt.Errorf("integrity %.40q isn't known; it is enforced or checked", doc.Integrity)
+	case !p.nodeKey.known():
+		return nil, fmt.Errorf("node_key %.40q isn't known; it is file, tpm or tpm-if-present", doc.NodeKey)
 	case len(doc.Rules) == 0:
 		return nil, errors.New("it has no rules, so it trusts nobody")
 	case len(doc.Rules) > rulesMax:
