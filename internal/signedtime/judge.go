@@ -53,9 +53,6 @@ func judge(a nodeapi.TimeResponse, nonce string, cas []*x509.Certificate) (time.
 // vouched checks that the first of chain is one of cas, or leads to one, at the time now.
 func vouched(chain, cas []*x509.Certificate, now time.Time) error {
 	signer := chain[0]
-	if signer.KeyUsage != 0 && signer.KeyUsage&x509.KeyUsageCertSign == 0 {
-		return errors.New("its signer is no certificate authority (its key isn't for signing certificates)")
-	}
 	roots, between := x509.NewCertPool(), x509.NewCertPool()
 	for _, ca := range cas {
 		roots.AddCert(ca)
@@ -69,6 +66,9 @@ func vouched(chain, cas []*x509.Certificate, now time.Time) error {
 	for _, c := range chain {
 		if !bytes.Equal(c.RawSubjectPublicKeyInfo, signer.RawSubjectPublicKeyInfo) {
 			continue
+		}
+		if c.KeyUsage != 0 && c.KeyUsage&x509.KeyUsageCertSign == 0 {
+			return errors.New("its signer is no certificate authority (its key isn't for signing certificates)")
 		}
 		_, no := c.Verify(x509.VerifyOptions{
 			Roots: roots, Intermediates: between, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},

@@ -188,6 +188,7 @@ func TestJudgeSigner(t *testing.T) {
 		{"the server", web, nil, []*authority{ca}, now, "isn't a CA's"},
 		{"the server, pinned", web, nil, []*authority{web}, now, "isn't a CA's"},
 		{"a chain with the server in it", ca, []*x509.Certificate{web.cert}, []*authority{ca}, now, "isn't a CA's"},
+		{"an authority that may not certify, saying that it may", newAuthorityOf(t, "CRL signer", crl.key, nil, nil), []*x509.Certificate{crl.cert}, []*authority{ca}, now, "no certificate authority"},
 		{"an authority that may not certify", crl, nil, []*authority{ca}, now, "no certificate authority"},
 		{"P-384", newAuthorityOf(t, "CA", p384, nil, nil), nil, nil, now, "another curve"},
 		{"RSA", newAuthorityOf(t, "CA", rsaKey, nil, nil), nil, nil, now, "signature has 256 bytes"},
