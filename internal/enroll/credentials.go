@@ -2,16 +2,20 @@ package enroll
 
 import (
 	"bytes"
-	"crypto/ed25519"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/url"
 	"time"
 
+	"github.com/powernode/powernode-agent/internal/nodeapi"
 	"github.com/powernode/powernode-agent/internal/nodehttp"
+	"github.com/powernode/powernode-agent/internal/secret"
 )
 
 // Credentials are a node's key, its certificate and what they are good for: one unit, in memory
@@ -30,17 +34,68 @@ type Credentials struct {
 	Intermediates []*x509.Certificate
 	// CAs are the pinned trust anchors.
 	CAs []*x509.Certificate
+	// LocalClock says that certificates are judged by the machine's clock: the node was told that its platform
+	// signs no time.
+	LocalClock bool
 
-	key      ed25519.PrivateKey
+	key      nodeKey
+	caPEM    string      // CAs as they came
+	proxy    secret.Text // a URL, which may hold a password
+	said     *verdict
+	origin   origin
+	previous *Credentials // the pair before, until this one has been used; without a previous of its own
 	material *nodehttp.Material
+}
+
+// origin says how a pair came to be where it is in the file.
+type origin string
+
+const (
+	rotated origin = "rotated" // replaced by a rotation
+	renewed origin = "renewed" // replaced by a renewal
+	refused origin = "refused" // the platform didn't take it, and the pair before came back
+)
+
+// verdict is what the platform said of a certificate when it said no.
+type verdict struct {
+	Code nodeapi.Code `json:"code"`
+	At   time.Time    `json:"at"`
 }
 
 // Material returns what a connection to the platform needs: each time the same.
 func (c *Credentials) Material() (*nodehttp.Material, error) { return c.material, nil }
 
+// Proxy returns the proxy that the platform is reached through, or nil.
+func (c *Credentials) Proxy() *url.URL {
+	u, err := nodehttp.ParseProxy(c.proxy.Reveal())
+	if err != nil {
+		return nil // it was checked when it was read
+	}
+	return u
+}
+
+// KeyKind says where the key lives: FileKey or TPMKey.
+func (c *Credentials) KeyKind() KeyKind {
+	if c.key.inside {
+		return TPMKey
+	}
+	return FileKey
+}
+
+// CABundleSHA256 returns the SHA-256 of the CA bundle that the node trusts, as heartbeats tell it.
+func (c *Credentials) CABundleSHA256() string { return bundleSum(c.caPEM) }
+
+func bundleSum(bundle string) string {
+	sum := sha256.Sum256([]byte(bundle))
+	return hex.EncodeToString(sum[:])
+}
+
+// Serial returns the certificate's serial number in upper-case hexadecimal digits, as the platform shows it.
+func (c *Credentials) Serial() string { return fmt.Sprintf("%X", c.Leaf.SerialNumber) }
+
 // String names the credentials without showing anything secret.
 func (c *Credentials) String() string {
-	return fmt.Sprintf("certificate %X of instance %s, until %s", c.Leaf.SerialNumber, c.InstanceID, c.Leaf.NotAfter.UTC().Format(time.RFC3339))
+	return fmt.Sprintf("certificate %s of instance %s, until %s", c.Serial(), c.InstanceID, c.Leaf.NotAfter.UTC().Format(time.RFC3339))
 }
 
 // GoString returns what String returns.
@@ -50,82 +105,59 @@ func (c *Credentials) GoString() string { return c.String() }
 func (c *Credentials) LogValue() slog.Value {
 	return slog.GroupValue(
 		slog.String("instance_id", c.InstanceID), slog.String("platform_url", c.PlatformURL),
-		slog.String("serial", fmt.Sprintf("%X", c.Leaf.SerialNumber)), slog.Time("not_after", c.Leaf.NotAfter),
+		slog.String("serial", c.Serial()), slog.Time("not_after", c.Leaf.NotAfter),
 	)
 }
 
-// unit is the file of the credentials. Version grows with a change that an older agent would
-// misread.
-type unit struct {
-	Version       int       `json:"version"`
-	InstanceID    string    `json:"instance_id"`
-	PlatformURL   string    `json:"platform_url"`
-	CertificateID string    `json:"certificate_id,omitempty"`
-	EnrolledAt    time.Time `json:"enrolled_at"`
-	KeyPEM        string    `json:"key_pem"`  // PKCS#8
-	CertPEM       string    `json:"cert_pem"` // the leaf, then its intermediates
-	CAPEM         string    `json:"ca_pem"`
+// with returns a copy that alter has changed, and whose material is made anew.
+func (c *Credentials) with(alter func(*Credentials)) *Credentials {
+	n := *c
+	alter(&n)
+	n.connect()
+	return &n
 }
 
-const unitVersion = 1
+// trusting returns c with other CAs.
+func (c *Credentials) trusting(cas []*x509.Certificate, bundle string) *Credentials {
+	return c.with(func(n *Credentials) {
+		n.CAs, n.caPEM = cas, bundle
+		if n.previous != nil {
+			n.previous = n.previous.trusting(cas, bundle)
+		}
+	})
+}
 
-// errHalf marks a unit whose key and certificate don't make a pair.
-var errHalf = errors.New("key and certificate don't make a pair")
-
-// credentials reads u. An error that is errHalf means that there is no pair in it.
-func (u unit) credentials() (*Credentials, error) {
-	if u.Version != unitVersion {
-		return nil, fmt.Errorf("its version is %d, and this agent reads %d", u.Version, unitVersion)
-	}
-	if u.KeyPEM == "" || u.CertPEM == "" {
-		return nil, fmt.Errorf("%w: one of them is missing", errHalf)
-	}
-	key, err := parseKey([]byte(u.KeyPEM))
-	if err != nil {
-		return nil, err
-	}
-	certs, err := parseCertificates([]byte(u.CertPEM))
-	if err != nil {
-		return nil, err
-	}
-	cas, err := nodehttp.ParseCAs([]byte(u.CAPEM))
-	if err != nil {
-		return nil, err
-	}
-	if _, err := nodehttp.ParsePlatformURL(u.PlatformURL); err != nil {
-		return nil, err
-	}
-	if !ownKey(certs[0], key) {
-		return nil, fmt.Errorf("%w: the certificate is for another key", errHalf)
-	}
-	if u.InstanceID == "" || certs[0].Subject.CommonName != u.InstanceID {
-		return nil, fmt.Errorf("the certificate is %q's, the file says instance %.60q", certs[0].Subject.CommonName, u.InstanceID)
-	}
-	c := &Credentials{
-		InstanceID: u.InstanceID, PlatformURL: u.PlatformURL, CertificateID: u.CertificateID, EnrolledAt: u.EnrolledAt,
-		Leaf: certs[0], Intermediates: certs[1:], CAs: cas, key: key,
-	}
+// connect makes the material of a complete pair.
+func (c *Credentials) connect() {
 	c.material = &nodehttp.Material{
-		PlatformURL: c.PlatformURL, CAs: cas,
-		Certificate: &tls.Certificate{PrivateKey: key, Leaf: c.Leaf},
+		PlatformURL: c.PlatformURL, CAs: c.CAs, Proxy: c.Proxy(),
+		Certificate: &tls.Certificate{PrivateKey: c.key.Signer, Leaf: c.Leaf},
 	}
-	for _, cert := range certs {
+	for _, cert := range append([]*x509.Certificate{c.Leaf}, c.Intermediates...) {
 		c.material.Certificate.Certificate = append(c.material.Certificate.Certificate, cert.Raw)
 	}
-	return c, nil
 }
 
-// unit returns the file's content.
-func (c *Credentials) unit() (unit, error) {
-	keyPEM, err := encodeKey(c.key)
-	if err != nil {
-		return unit{}, err
+// same reports whether connections of both are alike, so that those of one may go on.
+func (c *Credentials) same(o *Credentials) bool {
+	return c.Leaf.Equal(o.Leaf) && c.PlatformURL == o.PlatformURL && c.caPEM == o.caPEM && c.proxy.Equal(o.proxy)
+}
+
+// saidCode returns the code of the platform's last word, "" for none.
+func (c *Credentials) saidCode() nodeapi.Code {
+	if c.said == nil {
+		return ""
 	}
-	return unit{
-		Version: unitVersion, InstanceID: c.InstanceID, PlatformURL: c.PlatformURL, CertificateID: c.CertificateID,
-		EnrolledAt: c.EnrolledAt.UTC(), KeyPEM: string(keyPEM),
-		CertPEM: encodeCertificates(append([]*x509.Certificate{c.Leaf}, c.Intermediates...)), CAPEM: encodeCertificates(c.CAs),
-	}, nil
+	return c.said.Code
+}
+
+// succeed returns next with c as its previous pair.
+func (c *Credentials) succeed(next *Credentials, how origin) *Credentials {
+	old := *c
+	old.previous, old.origin = nil, how
+	n := *next
+	n.previous = &old
+	return &n
 }
 
 // chains checks that leaf leads to one of roots as a TLS client's certificate. The chain is judged
@@ -139,17 +171,19 @@ func chains(leaf *x509.Certificate, intermediates, roots []*x509.Certificate, no
 		now = leaf.NotBefore
 	}
 	o := x509.VerifyOptions{
-		Roots: x509.NewCertPool(), Intermediates: x509.NewCertPool(), CurrentTime: now,
+		Roots: pool(roots), Intermediates: pool(intermediates), CurrentTime: now,
 		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
-	}
-	for _, c := range roots {
-		o.Roots.AddCert(c)
-	}
-	for _, c := range intermediates {
-		o.Intermediates.AddCert(c)
 	}
 	_, err := leaf.Verify(o)
 	return err
+}
+
+func pool(certs []*x509.Certificate) *x509.CertPool {
+	p := x509.NewCertPool()
+	for _, c := range certs {
+		p.AddCert(c)
+	}
+	return p
 }
 
 // shareCA reports whether two bundles have a certificate in common.

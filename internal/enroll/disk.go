@@ -2,7 +2,6 @@ package enroll
 
 import (
 	"context"
-	"crypto/ed25519"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -26,14 +25,6 @@ const (
 	maxFile = 256 << 10
 )
 
-// pending is a key that waits for its certificate. It is on the disk before the first request
-// leaves, so that the same key asks again after a lost reply.
-type pending struct {
-	Version int       `json:"version"`
-	Created time.Time `json:"created"`
-	KeyPEM  string    `json:"key_pem"`
-}
-
 // State is what a directory of credentials holds.
 type State struct {
 	Situation Situation
@@ -48,6 +39,10 @@ type State struct {
 // Inspect reads a directory of credentials and changes nothing. A directory that doesn't exist
 // holds none. The error is of reading the disk; damaged credentials are a Situation.
 func Inspect(dir string, wish Wish, now time.Time) (State, error) {
+	return inspectAt(dir, wish, now, keyring{TPMAt("")})
+}
+
+func inspectAt(dir string, wish Wish, now time.Time, keys keyring) (State, error) {
 	d, err := durable.OpenDir(dir, nil)
 	if errors.Is(err, fs.ErrNotExist) {
 		return State{Situation: None, Reason: None.reason(nil, Wish{}, now, nil)}, nil
@@ -56,7 +51,7 @@ func Inspect(dir string, wish Wish, now time.Time) (State, error) {
 		return State{}, fmt.Errorf("open the credentials' directory: %w", err)
 	}
 	defer d.Close()
-	return inspect(d, wish, now)
+	return inspect(d, wish, now, keys)
 }
 
 // Load returns the credentials in dir if they are usable now, and otherwise an error that says
@@ -67,50 +62,68 @@ func Load(dir string, now time.Time) (*Credentials, error) {
 	case err != nil:
 		return nil, err
 	case !s.Situation.Usable():
-		return nil, fault.New(fault.Refuse, fault.Input, hintToken, "read the credentials in %s: %s", dir, s.Reason)
+		return nil, s.refusal("read the credentials in " + dir)
 	}
 	return s.Credentials, nil
 }
 
-func inspect(d *durable.Dir, wish Wish, now time.Time) (State, error) {
+// refusal says that the credentials don't serve for what was being done.
+func (s State) refusal(doing string) error {
+	return fault.New(fault.Refuse, fault.Input, s.Situation.Hint(), "%s: %s", doing, s.Reason)
+}
+
+func inspect(d *durable.Dir, wish Wish, now time.Time, keys keyring) (State, error) {
 	wish, err := wish.normal()
 	if err != nil {
 		return State{}, err
 	}
 	var s State
 	e := Evidence{Wish: wish, WishedCA: true}
-	_, pendingErr := readPending(d)
+	waiting, pendingErr := readPending(d)
 	if errors.Is(pendingErr, errDisk) {
 		return State{}, pendingErr
 	}
-	s.Pending, e.Pending = pendingErr == nil, pendingErr == nil
-	creds, readErr := readUnit(d)
+	s.Pending = pendingErr == nil && waiting.slot(forEnroll).set()
+	e.Pending = s.Pending
+	creds, readErr := readUnit(d, keys)
+	s.Credentials = creds
 	switch {
 	case errors.Is(readErr, fs.ErrNotExist):
 		e.Unit = Absent
 	case errors.Is(readErr, errDisk):
 		return State{}, readErr
+	case errors.Is(readErr, errAway):
+		e.Unit = Away
 	case errors.Is(readErr, errHalf):
 		e.Unit = Half
 	case readErr != nil:
 		e.Unit = Unreadable
 	default:
-		s.Credentials = creds
-		e.Unit, e.NotBefore, e.NotAfter = Whole, creds.Leaf.NotBefore, creds.Leaf.NotAfter
-		e.PlatformURL, e.Instance = creds.PlatformURL, strings.ToLower(creds.InstanceID)
-		readErr = chains(creds.Leaf, creds.Intermediates, creds.CAs, now)
-		e.ChainsToCA = readErr == nil
-		if len(wish.CAPEM) > 0 {
-			cas, err := nodehttp.ParseCAs(wish.CAPEM)
-			if err != nil {
-				return State{}, err
-			}
-			e.WishedCA = shareCA(cas, creds.CAs)
+		e.Unit = Whole
+		if readErr, err = e.weigh(creds, now); err != nil {
+			return State{}, err
 		}
 	}
 	s.Situation = Judge(e, now)
 	s.Reason = s.Situation.reason(s.Credentials, wish, now, readErr)
 	return s, nil
+}
+
+// weigh takes down what whole credentials are worth. chain is why the certificate leads to no stored CA, nil
+// where it does.
+func (e *Evidence) weigh(c *Credentials, now time.Time) (chain, err error) {
+	e.NotBefore, e.NotAfter, e.Said = c.Leaf.NotBefore, c.Leaf.NotAfter, c.saidCode()
+	e.PlatformURL, e.Instance = c.PlatformURL, strings.ToLower(c.InstanceID)
+	chain = chains(c.Leaf, c.Intermediates, c.CAs, now)
+	e.ChainsToCA = chain == nil
+	if len(e.Wish.CAPEM) > 0 {
+		cas, err := nodehttp.ParseCAs(e.Wish.CAPEM)
+		if err != nil {
+			return nil, err
+		}
+		e.WishedCA = shareCA(cas, c.CAs)
+	}
+	return chain, nil
 }
 
 // errDisk marks an error of the disk, as opposed to one of what is on it.
@@ -135,60 +148,18 @@ func readJSON(d *durable.Dir, name string, v any) error {
 	return nil
 }
 
-func readUnit(d *durable.Dir) (*Credentials, error) {
+// readUnit returns the credentials; beside an error that is errAway, too.
+func readUnit(d *durable.Dir, keys keyring) (*Credentials, error) {
 	var u unit
 	if err := readJSON(d, unitFile, &u); err != nil {
 		return nil, err
 	}
-	return u.credentials()
+	return u.credentials(keys)
 }
 
-// readPending returns the waiting key, or an error: fs.ErrNotExist, errDisk or that it is damaged.
-func readPending(d *durable.Dir) (ed25519.PrivateKey, error) {
-	var p pending
-	if err := readJSON(d, pendingFile, &p); err != nil {
-		return nil, err
-	}
-	if p.Version != unitVersion {
-		return nil, fmt.Errorf("its version is %d, and this agent reads %d", p.Version, unitVersion)
-	}
-	return parseKey([]byte(p.KeyPEM))
-}
-
-// pendingKey returns the waiting key after making one where there is none, or only a damaged one,
-// which is lost either way.
-func pendingKey(d *durable.Dir, now time.Time) (ed25519.PrivateKey, error) {
-	key, err := readPending(d)
-	if err == nil || errors.Is(err, errDisk) {
-		return key, err
-	}
-	if key, err = newKey(); err != nil {
-		return nil, fmt.Errorf("make the node's key: %w", err)
-	}
-	text, err := encodeKey(key)
-	if err != nil {
-		return nil, err
-	}
-	return key, d.WriteJSON(pendingFile, pending{Version: unitVersion, Created: now.UTC(), KeyPEM: string(text)}, 0o600, "pending-key")
-}
-
-// save puts the credentials in place, in one step, and then forgets the waiting key.
+// save puts the credentials in place, in one step.
 func save(d *durable.Dir, c *Credentials) error {
-	u, err := c.unit()
-	if err != nil {
-		return err
-	}
-	if err := d.WriteJSON(unitFile, u, 0o600, "credentials"); err != nil {
-		return err
-	}
-	return forgetPending(d)
-}
-
-func forgetPending(d *durable.Dir) error {
-	if err := d.Remove(pendingFile, "pending-done"); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return nil
+	return d.WriteJSON(unitFile, c.unit(), 0o600, "credentials")
 }
 
 // openDir opens the directory, for its owner only, and locks it against other agents until release.

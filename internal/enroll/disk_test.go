@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/powernode/powernode-agent/internal/fault"
+	"github.com/powernode/powernode-agent/internal/nodeapi"
 	"github.com/powernode/powernode-agent/internal/nodehttp/pkitest"
 	"github.com/powernode/powernode-agent/internal/oracle"
 	"github.com/powernode/powernode-agent/internal/secret"
@@ -56,7 +57,16 @@ func TestJudge(t *testing.T) {
 		{"other platform", with(func(e *Evidence) { e.Wish.PlatformURL = "https://q.example" }), at(1), OtherPlatform, false},
 		{"expired there", with(func(e *Evidence) { e.Wish.PlatformURL = "https://q.example" }), at(200), OtherPlatform, false},
 		{"other instance", with(func(e *Evidence) { e.Wish.InstanceID = "j" }), at(1), OtherInstance, false},
-		{"no chain", with(func(e *Evidence) { e.ChainsToCA = false }), at(1), CAMismatch, false},
+		{"no chain", with(func(e *Evidence) { e.ChainsToCA = false }), at(1), CARolled, false},
+		{"no chain, expired", with(func(e *Evidence) { e.ChainsToCA = false }), at(200), Expired, false},
+		{"key away", Evidence{Unit: Away}, at(1), KeyAway, false},
+		{"revoked", with(func(e *Evidence) { e.Said = nodeapi.CodeCertificateRevoked }), at(1), Revoked, false},
+		{"revoked and expired", with(func(e *Evidence) { e.Said = nodeapi.CodeCertificateRevoked }), at(200), Revoked, false},
+		{"superseded", with(func(e *Evidence) { e.Said = nodeapi.CodeCertificateSuperseded }), at(1), Superseded, false},
+		{"inactive", with(func(e *Evidence) { e.Said = nodeapi.CodeNodeInactive }), at(1), Inactive, true},
+		{"expired by the platform's word", with(func(e *Evidence) { e.Said = nodeapi.CodeCertificateExpired }), at(1), Expired, false},
+		{"a word without a meaning", with(func(e *Evidence) { e.Said = nodeapi.CodeUnauthorized }), at(1), Valid, true},
+		{"revoked there", with(func(e *Evidence) { e.Said, e.Wish.PlatformURL = nodeapi.CodeCertificateRevoked, "https://q.example" }), at(1), OtherPlatform, false},
 		{"other CA wished", with(func(e *Evidence) { e.WishedCA = false }), at(1), CAMismatch, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -104,6 +114,9 @@ func TestSituationsOnDisk(t *testing.T) {
 			}
 		}
 	}
+	said := func(code nodeapi.Code) func(*testing.T, string) {
+		return edit(func(u *unit) { u.Said = &verdict{Code: code, At: time.Now()} })
+	}
 	put := func(name, content string) func(*testing.T, string) {
 		return func(t *testing.T, dir string) {
 			if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
@@ -135,7 +148,7 @@ func TestSituationsOnDisk(t *testing.T) {
 		{name: "other platform", wish: Wish{PlatformURL: "https://Other.example/"}, want: OtherPlatform, reason: "not for https://other.example"},
 		{name: "other instance", wish: Wish{InstanceID: "other-7"}, want: OtherInstance, reason: "those of instance " + instance},
 		{name: "other CA wished", wish: Wish{CAPEM: other.PEM()}, want: CAMismatch, reason: "isn't the one that was asked for"},
-		{name: "other CA stored", alter: edit(func(u *unit) { u.CAPEM = string(other.PEM()) }), want: CAMismatch, reason: "doesn't lead to the stored CA"},
+		{name: "other CA stored", alter: edit(func(u *unit) { u.CAPEM = string(other.PEM()) }), want: CARolled, reason: "doesn't lead to the stored CA"},
 		{name: "no key", alter: edit(func(u *unit) { u.KeyPEM = "" }), want: HalfPair, reason: "one of them is missing"},
 		{name: "no certificate", alter: edit(func(u *unit) { u.CertPEM = "" }), want: HalfPair, reason: "one of them is missing"},
 		{name: "another key", alter: edit(func(u *unit) { u.KeyPEM = string(keyPEM) }), want: HalfPair, reason: "the certificate is for another key"},
@@ -143,6 +156,11 @@ func TestSituationsOnDisk(t *testing.T) {
 		{name: "damaged certificate", alter: edit(func(u *unit) { u.CertPEM = "x" }), want: Damaged, reason: "isn't a PEM certificate"},
 		{name: "no CA", alter: edit(func(u *unit) { u.CAPEM = "" }), want: Damaged, reason: "CA certificate"},
 		{name: "http", alter: edit(func(u *unit) { u.PlatformURL = "http://p.example" }), want: Damaged, reason: "http"},
+		{name: "revoked", alter: said(nodeapi.CodeCertificateRevoked), want: Revoked, reason: "is revoked"},
+		{name: "superseded", alter: said(nodeapi.CodeCertificateSuperseded), want: Superseded, reason: "another machine has a copy"},
+		{name: "inactive", alter: said(nodeapi.CodeNodeInactive), want: Inactive, reason: "out of service"},
+		{name: "expired by the platform's word", alter: said(nodeapi.CodeCertificateExpired), want: Expired, reason: "has ended"},
+		{name: "not a TPM's key", alter: edit(func(u *unit) { u.storedKey = storedKey{TPMKey: "x"} }), want: Damaged, reason: "is damaged"},
 		{name: "other name in the file", alter: edit(func(u *unit) { u.InstanceID = "x" }), want: Damaged, reason: "the file says instance"},
 		{name: "newer", alter: edit(func(u *unit) { u.Version = 9 }), want: Damaged, reason: "its version is 9"},
 		{name: "torn", alter: put(unitFile, `{"version":1,"key_pem":"-----BEG`), want: Damaged, reason: "isn't JSON"},
@@ -187,6 +205,10 @@ func TestSituationsOnDisk(t *testing.T) {
 			_, was, err := Ensure(t.Context(), o)
 			if was != c.want || (err == nil) != c.want.Usable() {
 				t.Errorf("ensure: %v, %v", was, err)
+			}
+			// A key that waits for its renewal is new.
+			if err := os.Remove(filepath.Join(dir, pendingFile)); err != nil && !errors.Is(err, os.ErrNotExist) {
+				t.Fatal(err)
 			}
 			if after := readDir(t, dir); after != before {
 				t.Errorf("a failed ensure changed the disk:\n%s\n%s", before, after)

@@ -465,7 +465,7 @@ func TestNothingSecretShows(t *testing.T) {
 	fmt.Fprintf(&out, "%v %+v %#v %s", c, c, c, c)
 	slog.New(slog.NewJSONHandler(&out, nil)).Info("x", "c", c, "b", p.bootstrap(), "o", o.Wish)
 	fmt.Fprintf(&out, "%+v %#v", p.bootstrap(), p.bootstrap())
-	key := string(c.key.Seed())
+	key := string(c.key.Signer.(ed25519.PrivateKey).Seed())
 	for _, s := range []string{token, key, fmt.Sprintf("%x", key), fmt.Sprintf("%v", []byte(key)), "PRIVATE KEY"} {
 		if strings.Contains(out.String(), s) {
 			t.Errorf("%.20q shows in:\n%s", s, out.String())
@@ -488,7 +488,7 @@ func TestKeyForms(t *testing.T) {
 	if got, err := parseKey(text); err != nil || !got.Equal(key) {
 		t.Errorf("round trip: %v", err)
 	}
-	csr, err := certificateRequest(key, "")
+	_, csr, err := certificateRequest(key, "")
 	if err != nil || !strings.Contains(csr, "BEGIN CERTIFICATE REQUEST") {
 		t.Errorf("%s, %v", csr, err)
 	}

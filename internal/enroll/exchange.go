@@ -2,62 +2,97 @@ package enroll
 
 import (
 	"context"
-	"crypto/ed25519"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/http"
 	"strings"
-	"time"
 
+	"github.com/powernode/powernode-agent/internal/durable"
 	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/nodeapi"
 	"github.com/powernode/powernode-agent/internal/nodehttp"
 	"github.com/powernode/powernode-agent/internal/secret"
 )
 
-// maxLifetime is the longest validity that a node's certificate may have; a longer one isn't what a
-// platform means to issue.
-const maxLifetime = 10 * 366 * 24 * time.Hour
+const hintUnchanged = "look into the platform's log; nothing was changed on this node"
+
+// talk is one exchange with the platform about a certificate: the time first, where the node goes by the
+// platform's, and then the call.
+type talk struct {
+	o     Options
+	m     *nodehttp.Material
+	local bool // the node goes by its own clock
+}
+
+// call makes the call until the platform answers, and returns the connection of the answer. clear runs before
+// each attempt.
+func (t talk) call(ctx context.Context, call nodehttp.Call, clear func()) (*nodehttp.Conn, error) {
+	if err := t.o.askTime(ctx, t.m, t.local); err != nil {
+		return nil, fmt.Errorf("%s: %w", call.Doing, err)
+	}
+	conn, err := nodehttp.New(t.m, t.o.http())
+	if err != nil {
+		return nil, err
+	}
+	err = t.o.Backoff.Run(ctx, t.o.Notify, func(ctx context.Context) error {
+		clear()
+		return conn.Do(ctx, call)
+	})
+	conn.Close()
+	return conn, err
+}
+
+// askTime makes sure of a time that may judge the platform's certificate.
+func (o Options) askTime(ctx context.Context, m *nodehttp.Material, local bool) error {
+	if o.Clock == nil || local || !o.Clock.Due() {
+		return nil
+	}
+	return o.Backoff.Run(ctx, o.Notify, func(ctx context.Context) error { return o.Clock.Ask(ctx, m, o.http()) })
+}
 
 // exchange sends the token and the certificate request until the platform answers, and returns what
 // the answer is worth. It writes nothing.
-func exchange(ctx context.Context, o Options, b Bootstrap, key ed25519.PrivateKey) (*Credentials, error) {
-	cas, err := nodehttp.ParseCAs(b.CAPEM)
+func exchange(ctx context.Context, o Options, b Bootstrap, key nodeKey) (*Credentials, error) {
+	const doing = "enroll this node"
+	base, err := b.base()
 	if err != nil {
 		return nil, err
 	}
-	conn, err := nodehttp.New(&nodehttp.Material{PlatformURL: b.PlatformURL, CAs: cas}, o.HTTP)
-	if err != nil {
-		return nil, err
-	}
-	defer conn.Close()
-	csr, err := certificateRequest(key, b.InstanceID)
+	_, csr, err := certificateRequest(key, b.InstanceID)
 	if err != nil {
 		return nil, err
 	}
 	var answer nodeapi.EnrollResponse
-	call := nodehttp.Call{
-		Doing: "enroll this node", Method: http.MethodPost, Path: nodeapi.PathEnroll, Into: &answer,
+	t := talk{o, &nodehttp.Material{PlatformURL: b.PlatformURL, CAs: base.CAs, Proxy: base.Proxy()}, b.LocalClock}
+	conn, err := t.call(ctx, nodehttp.Call{
+		Doing: doing, Method: http.MethodPost, Path: nodeapi.PathEnroll, Into: &answer,
 		Secrets: []secret.Text{b.Token},
 		Body: nodeapi.EnrollRequest{
 			BootstrapToken: b.Token.Reveal(), CSRPEM: csr, AgentVersion: o.AgentVersion, InstanceID: b.InstanceID,
 			DMIUUID: o.DMIUUID, Architecture: o.Architecture,
 		},
-	}
-	err = o.Backoff.Run(ctx, o.Notify, func(ctx context.Context) error {
-		answer = nodeapi.EnrollResponse{}
-		return conn.Do(ctx, call)
-	})
+	}, func() { answer = nodeapi.EnrollResponse{} })
 	if err != nil {
 		return nil, explain(err)
 	}
-	c, err := accept(answer, key, b, conn.URL(), cas, o.now())
+	base.PlatformURL = conn.URL()
+	return o.judge(doing, answer, expected{base: base, key: key, conn: conn})
+}
+
+// base returns what credentials by this bootstrap begin with.
+func (b Bootstrap) base() (Credentials, error) {
+	cas, err := nodehttp.ParseCAs(b.CAPEM)
 	if err != nil {
-		return nil, fault.New(fault.Broken, fault.Platform, "look into the platform's log; nothing was changed on this node",
-			"enroll this node at %s: the platform's answer is refused: %w", conn.URL(), err)
+		return Credentials{}, err
 	}
-	return c, nil
+	if _, err := nodehttp.ParseProxy(b.Proxy.Reveal()); err != nil {
+		return Credentials{}, err
+	}
+	return Credentials{
+		InstanceID: b.InstanceID, PlatformURL: b.PlatformURL, CAs: cas, caPEM: encodeCertificates(cas),
+		LocalClock: b.LocalClock, proxy: b.Proxy,
+	}, nil
 }
 
 // explain gives a refusal of the token its remedy, also where a platform has no code for it.
@@ -76,74 +111,102 @@ func explain(err error) error {
 		"the token is unknown, expired, another instance's or used by another key: "+hintToken, "%w", err)
 }
 
-// accept checks a platform's answer against our key, our CA and what we know of ourselves, and
-// turns it into credentials. Everything is checked before anything is replaced.
-func accept(a nodeapi.EnrollResponse, key ed25519.PrivateKey, b Bootstrap, url string, cas []*x509.Certificate, now time.Time) (*Credentials, error) {
-	certs, err := parseCertificates([]byte(a.CertPEM))
+// rotate replaces the certificate over itself, by one for a new key. What cur is worth by then is the
+// platform's to say.
+func rotate(ctx context.Context, o Options, d *durable.Dir, cur *Credentials) (*Credentials, error) {
+	const doing = "rotate this node's certificate"
+	key, err := pendingKey(ctx, d, o, forRotate, cur)
 	if err != nil {
-		return nil, fmt.Errorf("its certificate: %w", err)
+		return nil, fmt.Errorf("%s: %w", doing, err)
 	}
-	leaf, intermediates := certs[0], certs[1:]
-	if a.CAChainPEM != "" {
-		chain, err := parseCertificates([]byte(a.CAChainPEM))
-		if err != nil {
-			return nil, fmt.Errorf("its CA chain: %w", err)
-		}
-		intermediates = append(intermediates, chain...)
-	}
-	stamp := func(t time.Time) string { return t.UTC().Format(time.RFC3339) }
-	switch {
-	case !ownKey(leaf, key):
-		return nil, errors.New("the certificate isn't for this node's key")
-	case leaf.IsCA:
-		return nil, errors.New("the certificate is a CA's")
-	case !validInstance(a.InstanceID):
-		return nil, fmt.Errorf("%.60q isn't an instance ID", a.InstanceID)
-	case leaf.Subject.CommonName != a.InstanceID:
-		return nil, fmt.Errorf("the certificate is for %.60q, the answer for instance %s", leaf.Subject.CommonName, a.InstanceID)
-	case b.InstanceID != "" && !strings.EqualFold(b.InstanceID, a.InstanceID):
-		return nil, fmt.Errorf("it is for instance %s, this node is %s", a.InstanceID, b.InstanceID)
-	case !leaf.NotBefore.Before(leaf.NotAfter) || leaf.NotAfter.Sub(leaf.NotBefore) > maxLifetime:
-		return nil, fmt.Errorf("the certificate is valid from %s to %s", stamp(leaf.NotBefore), stamp(leaf.NotAfter))
-	case !now.Before(leaf.NotAfter):
-		return nil, fmt.Errorf("the certificate ended at %s and this machine's clock says %s", stamp(leaf.NotAfter), stamp(now))
-	}
-	// A root has no place among the intermediates: neither side needs to send it.
-	kept := make([]*x509.Certificate, 0, len(intermediates))
-	for _, c := range intermediates {
-		if c.CheckSignatureFrom(c) != nil && !shareCA([]*x509.Certificate{c}, cas) {
-			kept = append(kept, c)
-		}
-	}
-	if err := chains(leaf, kept, cas, now); err != nil {
-		return nil, fmt.Errorf("the certificate doesn't lead to the CA that this node trusts: %w", err)
-	}
-	c := &Credentials{
-		InstanceID: a.InstanceID, PlatformURL: url, CertificateID: printable(a.CertificateID), EnrolledAt: now,
-		Leaf: leaf, Intermediates: kept, CAs: cas, key: key,
-	}
-	// By way of the file's form, so that what is returned is what a restart will read.
-	u, err := c.unit()
+	_, csr, err := certificateRequest(key, cur.InstanceID)
 	if err != nil {
 		return nil, err
 	}
-	return u.credentials()
+	var answer nodeapi.EnrollResponse
+	conn, err := talk{o, cur.material, cur.LocalClock}.call(ctx, nodehttp.Call{
+		Doing: doing, Method: http.MethodPost, Path: nodeapi.PathRefresh, Into: &answer,
+		Body: nodeapi.RefreshRequest{CSRPEM: csr, AgentVersion: o.AgentVersion},
+	}, func() { answer = nodeapi.EnrollResponse{} })
+	if err != nil {
+		return nil, also(err, dropAfter(d, forRotate, err))
+	}
+	return o.replace(d, doing, answer, expected{base: *cur, key: key, conn: conn}, rotated, forRotate)
 }
 
-// validInstance bounds what will stand in files, logs and on the console.
-func validInstance(id string) bool { return id != "" && len(id) <= 64 && printable(id) == id }
-
-// printable returns s if it is a plain identifier of at most 128 characters, and "" otherwise.
-func printable(s string) string {
-	if len(s) > 128 {
-		return ""
+// renew replaces a certificate that doesn't serve any more, by proving its key. A *Waiting in the error says
+// that an operator is to approve it.
+func renew(ctx context.Context, o Options, d *durable.Dir, cur *Credentials) (*Credentials, error) {
+	const doing = "renew this node's certificate by its old key"
+	key, err := pendingKey(ctx, d, o, forRenew, cur)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", doing, err)
 	}
-	for _, c := range []byte(s) {
-		switch {
-		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '-', c == '_', c == '.':
-		default:
-			return ""
+	der, csr, err := certificateRequest(key, cur.InstanceID)
+	if err != nil {
+		return nil, err
+	}
+	proof, err := prove(cur.key, nodeapi.RenewMessage(der))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", doing, err)
+	}
+	var answer nodeapi.RenewResponse
+	m := &nodehttp.Material{PlatformURL: cur.PlatformURL, CAs: cur.CAs, Proxy: cur.Proxy()}
+	conn, err := talk{o, m, cur.LocalClock}.call(ctx, nodehttp.Call{
+		Doing: doing, Method: http.MethodPost, Path: nodeapi.PathRenew, Into: &answer,
+		Body: nodeapi.RenewRequest{
+			CSRPEM: csr, CertificatePEM: encodeCertificates([]*x509.Certificate{cur.Leaf}), Proof: proof,
+			AgentVersion: o.AgentVersion, DMIUUID: o.DMIUUID,
+		},
+	}, func() { answer = nodeapi.RenewResponse{} })
+	if err != nil {
+		if nodehttp.CodeOf(err) == nodeapi.CodeRenewalRefused {
+			err = fault.New(fault.Refuse, fault.Platform, "the platform doesn't renew this certificate: "+hintToken, "%w", err)
 		}
+		return nil, also(err, dropAfter(d, forRenew, err))
 	}
-	return s
+	switch {
+	case answer.Status == nodeapi.RenewWaiting:
+		return nil, newWaiting(doing+" at "+conn.URL(), answer)
+	case answer.Status != nodeapi.RenewIssued || answer.Certificate == nil:
+		return nil, fault.New(fault.Broken, fault.Platform, hintUnchanged, "%s at %s: the platform's answer holds no certificate (status %.40q)", doing, conn.URL(), answer.Status)
+	}
+	return o.replace(d, doing, *answer.Certificate, expected{base: *cur, key: key, conn: conn}, renewed, forRenew)
+}
+
+// replace saves what an answer is worth in place of the credentials that it was asked for with, which stay as the
+// previous pair.
+func (o Options) replace(d *durable.Dir, doing string, a nodeapi.EnrollResponse, e expected, how origin, p purpose) (*Credentials, error) {
+	next, err := o.judge(doing, a, e)
+	if err != nil {
+		// The next attempt is with another key, should the platform have an answer to this one that never serves.
+		return nil, also(err, forgetPending(d, p))
+	}
+	next = e.base.succeed(next, how)
+	if err := save(d, next); err != nil {
+		return nil, fmt.Errorf("%s: %w", doing, err)
+	}
+	o.Log.Info("the node has a new certificate", "credentials", next, "how", how)
+	return next, forgetPending(d, p)
+}
+
+// dropAfter ends the wait of a key that the platform doesn't want, so that the next attempt has another one. A
+// key that nobody judged goes on waiting.
+func dropAfter(d *durable.Dir, p purpose, err error) error {
+	switch nodehttp.StatusOf(err) {
+	case http.StatusBadRequest, http.StatusConflict, http.StatusUnprocessableEntity:
+		return forgetPending(d, p)
+	}
+	return nil
+}
+
+// also returns err with what went wrong beside it, on one line.
+func also(err, beside error) error {
+	switch {
+	case beside == nil:
+		return err
+	case err == nil:
+		return beside
+	}
+	return fmt.Errorf("%w (%w)", err, beside)
 }

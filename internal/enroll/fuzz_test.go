@@ -14,14 +14,14 @@ import (
 // FuzzUnit reads damaged files of credentials; whatever is accepted must be a pair.
 func FuzzUnit(f *testing.F) {
 	ca := pkitest.NewCA(f, "CA")
-	pair := ca.Issue(ca.Node(instance))
-	key, err := encodeKey(pair.PrivateKey.(ed25519.PrivateKey))
+	issued := ca.Issue(ca.Node(instance))
+	key, err := encodeKey(issued.PrivateKey.(ed25519.PrivateKey))
 	if err != nil {
 		f.Fatal(err)
 	}
 	good, err := json.Marshal(unit{
 		Version: 1, InstanceID: instance, PlatformURL: "https://p.example",
-		KeyPEM: string(key), CertPEM: string(pkitest.EncodePEM(pair.Leaf)), CAPEM: string(ca.PEM()),
+		pair: pair{storedKey: storedKey{KeyPEM: string(key)}, CertPEM: string(pkitest.EncodePEM(issued.Leaf))}, CAPEM: string(ca.PEM()),
 	})
 	if err != nil {
 		f.Fatal(err)
@@ -34,7 +34,7 @@ func FuzzUnit(f *testing.F) {
 		if json.Unmarshal(text, &u) != nil {
 			return
 		}
-		c, err := u.credentials()
+		c, err := u.credentials(keyring{TPMAt("")})
 		if err != nil {
 			return
 		}
@@ -48,7 +48,10 @@ func FuzzUnit(f *testing.F) {
 func FuzzAccept(f *testing.F) {
 	ca := pkitest.NewCA(f, "CA")
 	pair := ca.Issue(ca.Node(instance))
-	key := pair.PrivateKey.(ed25519.PrivateKey)
+	key, err := fileKey(pair.PrivateKey.(ed25519.PrivateKey))
+	if err != nil {
+		f.Fatal(err)
+	}
 	cas := []*x509.Certificate{ca.Cert}
 	good := string(pkitest.EncodePEM(pair.Leaf))
 	f.Add(good, string(ca.PEM()), instance, "c-1")
@@ -56,7 +59,9 @@ func FuzzAccept(f *testing.F) {
 	f.Add(good[:90], "x", "", "\n")
 	f.Fuzz(func(t *testing.T, cert, chain, id, certID string) {
 		a := nodeapi.EnrollResponse{CertPEM: cert, CAChainPEM: chain, InstanceID: id, CertificateID: certID}
-		c, err := accept(a, key, Bootstrap{}, "https://p.example", cas, time.Now())
+		c, err := accept(a, expected{
+			base: Credentials{PlatformURL: "https://p.example", CAs: cas, caPEM: string(ca.PEM())}, key: key,
+		}, time.Now(), keyring{TPMAt("")})
 		if err != nil {
 			return
 		}

@@ -1,19 +1,166 @@
 package enroll
 
 import (
+	"context"
+	"crypto"
 	"crypto/ed25519"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/powernode/powernode-agent/internal/fault"
 )
 
-// newKey makes the node's private key.
+// KeyKind says where the node's private key lives.
+type KeyKind string
+
+// The kinds.
+const (
+	// FileKey is an Ed25519 key in the credentials' file. It is what "" means.
+	FileKey KeyKind = "file"
+	// TPMKey is an ECDSA P-256 key that never leaves the machine's TPM.
+	TPMKey KeyKind = "tpm"
+	// TPMKeyIfPresent is TPMKey where a TPM serves, and FileKey elsewhere.
+	TPMKeyIfPresent KeyKind = "tpm-if-present"
+)
+
+// ParseKeyKind reads the name of a kind; "" is FileKey.
+func ParseKeyKind(s string) (KeyKind, error) {
+	switch k := KeyKind(s); k {
+	case "":
+		return FileKey, nil
+	case FileKey, TPMKey, TPMKeyIfPresent:
+		return k, nil
+	default:
+		return "", fault.New(fault.Refuse, fault.Input, "use file, tpm or tpm-if-present", "kind of key %.40q", s)
+	}
+}
+
+// TPM makes and loads keys that live in a trusted platform module. TPMAt returns the real one.
+type TPM interface {
+	// Present reports whether there is a TPM to ask.
+	Present() bool
+	// Create makes a key that nobody else has, and returns it with the text by which Load finds it again.
+	// The text is of no use without this very TPM.
+	Create(ctx context.Context) (crypto.Signer, []byte, error)
+	// Load reads such a text and may leave it to Check to ask the TPM.
+	Load(text []byte) (crypto.Signer, error)
+	// Check reports whether the TPM signs with a key that Load returned.
+	Check(ctx context.Context, key crypto.Signer) error
+}
+
+// nodeKey is a private key with its form on the disk. The zero value is none.
+type nodeKey struct {
+	crypto.Signer
+	text   string // PKCS#8 PEM, or what the TPM finds it by
+	inside bool   // in the TPM
+}
+
+// String shows nothing of the key.
+func (k nodeKey) String() string { return "a private key" }
+
+// GoString returns what String returns.
+func (k nodeKey) GoString() string { return k.String() }
+
+// storedKey is a nodeKey in a file: one of the two is "".
+type storedKey struct {
+	KeyPEM string `json:"key_pem,omitempty"` // PKCS#8
+	TPMKey string `json:"tpm_key,omitempty"` // of no use without the TPM
+}
+
+func (k nodeKey) stored() storedKey {
+	if k.inside {
+		return storedKey{TPMKey: k.text}
+	}
+	return storedKey{KeyPEM: k.text}
+}
+
+// errAway marks a key that is in a TPM which doesn't give it out now.
+var errAway = errors.New("the node's key is in a TPM that doesn't sign with it")
+
+// keyring makes the node's keys and reads them back.
+type keyring struct{ tpm TPM }
+
+// checkTime bounds how long a TPM may take to find a key.
+const checkTime = 15 * time.Second
+
+// read returns a stored key. An error that is errAway comes with the key, which may serve another time.
+func (r keyring) read(s storedKey) (nodeKey, error) {
+	if s.TPMKey == "" {
+		key, err := parseKey([]byte(s.KeyPEM))
+		return nodeKey{Signer: key, text: s.KeyPEM}, err
+	}
+	signer, err := r.tpm.Load([]byte(s.TPMKey))
+	if err != nil {
+		return nodeKey{}, err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), checkTime)
+	defer cancel()
+	key := nodeKey{Signer: signer, text: s.TPMKey, inside: true}
+	if err := r.tpm.Check(ctx, signer); err != nil {
+		return key, fmt.Errorf("%w: %w", errAway, err)
+	}
+	return key, nil
+}
+
+// fits reports whether a key that is there already is what a kind asks for.
+func (k KeyKind) fits(key nodeKey) bool {
+	switch k {
+	case TPMKey:
+		return key.inside
+	case TPMKeyIfPresent:
+		return true
+	case FileKey, "":
+		return !key.inside
+	default:
+		return false
+	}
+}
+
+// create makes a new key.
+func (r keyring) create(ctx context.Context, kind KeyKind, log *slog.Logger) (nodeKey, error) {
+	kind, err := ParseKeyKind(string(kind))
+	if err != nil {
+		return nodeKey{}, err
+	}
+	present := r.tpm.Present()
+	if kind == TPMKey && !present {
+		return nodeKey{}, fault.New(fault.Refuse, fault.Policy, "enable the TPM in the firmware, or have the trust policy say node_key: tpm-if-present",
+			"the node's key is to live in a TPM, and this machine shows none")
+	}
+	if kind != FileKey && present {
+		key, text, err := r.tpm.Create(ctx)
+		if err == nil {
+			return nodeKey{Signer: key, text: string(text), inside: true}, nil
+		}
+		if kind == TPMKey || ctx.Err() != nil {
+			return nodeKey{}, fmt.Errorf("make the node's key in the TPM: %w", err)
+		}
+		// A node that can't be reached is worse than one whose key could be copied by its administrator.
+		log.Warn("the TPM makes no key; the node's key is kept in a file", "error", err)
+	}
+	key, err := newKey()
+	if err != nil {
+		return nodeKey{}, fmt.Errorf("make the node's key: %w", err)
+	}
+	return fileKey(key)
+}
+
+// newKey makes a private key that can be kept in a file.
 func newKey() (ed25519.PrivateKey, error) {
 	_, key, err := ed25519.GenerateKey(rand.Reader)
 	return key, err
+}
+
+func fileKey(key ed25519.PrivateKey) (nodeKey, error) {
+	text, err := encodeKey(key)
+	return nodeKey{Signer: key, text: string(text)}, err
 }
 
 func encodeKey(key ed25519.PrivateKey) ([]byte, error) {
@@ -41,21 +188,35 @@ func parseKey(text []byte) (ed25519.PrivateKey, error) {
 	return key, nil
 }
 
+// publicKey is what the standard library's public keys have in common.
+type publicKey interface{ Equal(crypto.PublicKey) bool }
+
 // ownKey reports whether cert is for key.
-func ownKey(cert *x509.Certificate, key ed25519.PrivateKey) bool {
-	pub, ok := cert.PublicKey.(ed25519.PublicKey)
+func ownKey(cert *x509.Certificate, key crypto.Signer) bool { return samePublic(cert.PublicKey, key) }
+
+func samePublic(public any, key crypto.Signer) bool {
+	pub, ok := public.(publicKey)
 	return ok && pub.Equal(key.Public())
 }
 
-// certificateRequest returns a PKCS#10 request, PEM. The platform chooses the certificate's
-// subject itself; the one here is for who reads the request.
-func certificateRequest(key ed25519.PrivateKey, subject string) (string, error) {
+// certificateRequest returns a PKCS#10 request, as DER and as PEM. The platform chooses the
+// certificate's subject itself; the one here is for who reads the request.
+func certificateRequest(key crypto.Signer, subject string) (der []byte, text string, err error) {
 	if subject == "" {
 		subject = "node"
 	}
-	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: pkix.Name{CommonName: subject}}, key)
+	der, err = x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: pkix.Name{CommonName: subject}}, key)
 	if err != nil {
-		return "", fmt.Errorf("make the certificate request: %w", err)
+		return nil, "", fmt.Errorf("make the certificate request: %w", err)
 	}
-	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der})), nil
+	return der, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der})), nil
+}
+
+// prove signs a message: Ed25519, or ECDSA over its SHA-256 (ASN.1).
+func prove(key crypto.Signer, message []byte) ([]byte, error) {
+	if _, ok := key.Public().(ed25519.PublicKey); ok {
+		return key.Sign(rand.Reader, message, crypto.Hash(0))
+	}
+	sum := sha256.Sum256(message)
+	return key.Sign(rand.Reader, sum[:], crypto.SHA256)
 }

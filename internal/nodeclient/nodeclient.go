@@ -12,6 +12,7 @@ package nodeclient
 import (
 	"context"
 	"crypto/tls"
+	"fmt"
 	"net/http"
 	"sync"
 	"time"
@@ -30,6 +31,10 @@ type Config struct {
 	Credentials Source
 	// HTTP are the settings of the connection: clock, proxy, deadlines.
 	HTTP nodehttp.Options
+	// Prepare, if not nil, runs before each attempt at a call; its error is the attempt's. Heard, if not nil, is told
+	// what became of each attempt, and with which credentials it was made. A *enroll.Keeper has both.
+	Prepare func(ctx context.Context) error
+	Heard   func(m *nodehttp.Material, err error)
 	// Retry says how calls that only read are tried again; the zero value means four times within
 	// a minute. Notify, if not nil, is told of each attempt that failed.
 	Retry  nodehttp.Backoff
@@ -51,7 +56,7 @@ func New(c Config) (*Client, error) {
 		c.Retry = nodehttp.Backoff{Tries: 4, Elapsed: time.Minute, First: 500 * time.Millisecond, Max: 10 * time.Second}
 	}
 	client := &Client{config: c}
-	if _, err := client.connection(); err != nil {
+	if _, _, err := client.connection(); err != nil {
 		return nil, err
 	}
 	return client, nil
@@ -61,7 +66,8 @@ func New(c Config) (*Client, error) {
 func (c *Client) Close() { c.drop(nil) }
 
 // TLSConfig returns the TLS settings of the platform's other services, such as its registry: TLS
-// 1.3, the pinned CA, and whatever certificate the node has at the time of each handshake.
+// 1.3, the CA that is pinned now, and whatever certificate the node has at the time of each handshake. Whoever goes
+// on for long asks again, as the platform's CA may roll.
 func (c *Client) TLSConfig() (*tls.Config, error) {
 	m, err := c.config.Credentials.Material()
 	if err != nil {
@@ -83,25 +89,25 @@ func (c *Client) TLSConfig() (*tls.Config, error) {
 
 // connection returns the connection for the present credentials. New credentials get a new one,
 // since a pooled connection would go on with the certificate that it was opened with.
-func (c *Client) connection() (*nodehttp.Conn, error) {
+func (c *Client) connection() (*nodehttp.Conn, *nodehttp.Material, error) {
 	m, err := c.config.Credentials.Material()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.conn != nil && c.material == m {
-		return c.conn, nil
+		return c.conn, m, nil
 	}
 	conn, err := nodehttp.New(m, c.config.HTTP)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if c.conn != nil {
 		c.conn.Close()
 	}
 	c.conn, c.material = conn, m
-	return conn, nil
+	return conn, m, nil
 }
 
 // drop forgets a connection, or any if conn is nil.
@@ -116,11 +122,19 @@ func (c *Client) drop(conn *nodehttp.Conn) {
 
 // do makes one attempt.
 func (c *Client) do(ctx context.Context, call nodehttp.Call) error {
-	conn, err := c.connection()
+	if c.config.Prepare != nil {
+		if err := c.config.Prepare(ctx); err != nil {
+			return fmt.Errorf("%s: %w", call.Doing, err)
+		}
+	}
+	conn, m, err := c.connection()
 	if err != nil {
 		return err
 	}
 	err = conn.Do(ctx, call)
+	if c.config.Heard != nil {
+		c.config.Heard(m, err)
+	}
 	if nodehttp.StatusOf(err) == http.StatusUnauthorized {
 		// A connection that was opened before a proxy asked for client certificates would be
 		// refused for as long as it lives.
