@@ -203,6 +203,24 @@ func TestFind(t *testing.T) {
 	}
 }
 
+func TestAll(t *testing.T) {
+	m := newMachine(t)
+	m.disk("vda", "", 0, gpt("boot"), map[string]string{"queue/logical_block_size": "512\n"})
+	m.disk("vda2", "vda", 2, ext4("files"), map[string]string{"uevent": "PARTN=2\nPARTNAME=boot\n"})
+	m.disk("sdb", "", 0, blank(), map[string]string{"removable": "1\n"})
+	m.disk("loop0", "", 0, nil, nil)
+	got, err := All(m.options())
+	dev := m.options().Dev
+	want := []Listed{
+		{Path: dev + "/sdb", Name: "sdb", Size: diskSize, Removable: true},
+		{Path: dev + "/vda", Name: "vda", Size: diskSize},
+		{Path: dev + "/vda2", Name: "vda2", Size: diskSize, Partition: 2, PartLabel: "boot", PartType: "65707974-7420-7079-6520-747970652074", Superblock: extWith("files")},
+	}
+	if diff := cmp.Diff(want, got); diff != "" || err != nil {
+		t.Errorf("%v, -want +got:\n%s", err, diff)
+	}
+}
+
 // TestFindPrefersFixedDisks: a stick with the same label doesn't take the place of the machine's disk, nor make it
 // doubtful.
 func TestFindPrefersFixedDisks(t *testing.T) {
@@ -269,7 +287,7 @@ func TestMBRPartition(t *testing.T) {
 	binary.LittleEndian.PutUint32(d[440:], 0xdeadbeef)
 	d[446+16+4] = 0x83
 	table, err := readTable(bytes.NewReader(d), 512)
-	if diff := cmp.Diff(map[int]partition{2: {uuid: "deadbeef-02"}}, table, cmp.AllowUnexported(partition{})); err != nil || diff != "" {
+	if diff := cmp.Diff(map[int]partition{2: {uuid: "deadbeef-02", kind: "0x83"}}, table, cmp.AllowUnexported(partition{})); err != nil || diff != "" {
 		t.Errorf("%v, -want +got:\n%s", err, diff)
 	}
 }

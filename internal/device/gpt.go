@@ -11,7 +11,7 @@ import (
 )
 
 // partition is an entry of a partition table.
-type partition struct{ label, uuid string }
+type partition struct{ label, uuid, kind string }
 
 // The limits of a GPT's entries: 128 of 128 bytes are usual.
 const (
@@ -43,7 +43,7 @@ func readTable(r io.ReaderAt, sector int64) (map[int]partition, error) {
 	found := map[int]partition{}
 	for i := range 4 {
 		if entry := mbr[446+16*i:]; entry[4] != 0 && signature != 0 {
-			found[i+1] = partition{uuid: fmt.Sprintf("%08x-%02d", signature, i+1)}
+			found[i+1] = partition{uuid: fmt.Sprintf("%08x-%02d", signature, i+1), kind: fmt.Sprintf("0x%02x", entry[4])}
 		}
 	}
 	return found, nil
@@ -78,7 +78,7 @@ func readGPT(r io.ReaderAt, sector int64, header []byte) (map[int]partition, err
 		if [16]byte(e[:16]) == [16]byte{} {
 			continue
 		}
-		found[i+1] = partition{label: utf16Text(e[56:128]), uuid: guid(e[16:32])}
+		found[i+1] = partition{label: utf16Text(e[56:128]), uuid: guid(e[16:32]), kind: guid(e[:16])}
 	}
 	return found, nil
 }

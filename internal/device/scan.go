@@ -122,7 +122,7 @@ func (o Options) readTable(b *block, wanted bool) {
 	}
 	defer f.Close()
 	if table, err := readTable(f, sector); err == nil {
-		b.partName, b.partID = table[b.number].label, table[b.number].uuid
+		b.partName, b.partID, b.partType = table[b.number].label, table[b.number].uuid, table[b.number].kind
 	}
 }
 

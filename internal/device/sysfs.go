@@ -23,6 +23,7 @@ type block struct {
 	name, node, dir  string // dir is the resolved directory in sysfs
 	number           int    // of the partition
 	partName, partID string
+	partType         string
 	size             int64
 	readOnly         bool
 	super            *Superblock

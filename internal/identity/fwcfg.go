@@ -6,14 +6,16 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 
+	"github.com/powernode/powernode-agent/internal/bootconfig"
 	"github.com/powernode/powernode-agent/internal/nodehttp"
 )
 
-// FWCfg is what a QEMU host hands to its guest: -fw_cfg name=opt/com.powernode/KEY,file=… with the
-// keys instance_uuid, bootstrap_token, platform_url and ca_pem.
+// FWCfg is what a QEMU host hands to its guest: -fw_cfg name=opt/com.powernode/NAME,file=… or, as for systemd,
+// name=opt/io.systemd.credentials/powernode.NAME,file=…, with the usual names of the fields but ca_file.
 type FWCfg struct {
 	// Root is the kernel module's directory; "" is /sys/firmware/qemu_fw_cfg.
 	Root string
@@ -22,8 +24,13 @@ type FWCfg struct {
 // Name returns "fw_cfg".
 func (FWCfg) Name() string { return "fw_cfg" }
 
-// fwCfgDir lies below Root. Its entries are symbolic links to by_key, which also lies below Root
-// (Linux, Documentation/ABI/testing/sysfs-firmware-qemu_fw_cfg).
+// fwCfgDirs lie below Root; of both, the first that gives a value counts. Their entries are symbolic links to
+// by_key, which also lies below Root (Linux, Documentation/ABI/testing/sysfs-firmware-qemu_fw_cfg).
+var fwCfgDirs = [...]struct{ dir, prefix string }{
+	{fwCfgDir, ""},
+	{"by_name/opt/io.systemd.credentials", bootconfig.Prefix},
+}
+
 const fwCfgDir = "by_name/opt/com.powernode"
 
 // Find reads the keys.
@@ -40,26 +47,37 @@ func (s FWCfg) Find(context.Context) (Found, error) {
 		return Found{}, err
 	}
 	defer root.Close()
-	if _, err := root.Stat(fwCfgDir); absent(err) {
-		return Found{}, NotFound("the host gave no opt/com.powernode/*")
-	}
 	var raw Raw
-	for _, f := range Fields() {
-		if f == FieldCAFile { // the host doesn't know the guest's files
-			continue
-		}
-		limit := int64(4 << 10)
-		if f == FieldCA {
-			limit = nodehttp.MaxCABytes
-		}
-		if *raw.At(f), err = readFWCfg(root, fwCfgDir+"/"+f.String()+"/raw", limit); err != nil {
-			return Found{}, fmt.Errorf("read opt/com.powernode/%s: %w", f, err)
+	origin := map[Field]string{}
+	for _, place := range fwCfgDirs {
+		for _, f := range hostFields() {
+			if *raw.At(f) != "" {
+				continue
+			}
+			name := place.dir + "/" + place.prefix + f.String()
+			origin[f] = strings.TrimPrefix(name, "by_name/")
+			if *raw.At(f), err = readFWCfg(root, name+"/raw", limitOf(f)); err != nil {
+				return Found{}, fmt.Errorf("read %s: %w", origin[f], err)
+			}
 		}
 	}
 	if raw.IsZero() {
-		return Found{}, NotFound("the host gave no identity in opt/com.powernode/*")
+		return Found{}, NotFound("the host gave no identity in opt/com.powernode/* or opt/io.systemd.credentials/powernode.*")
 	}
-	return raw.Check(path, func(f Field) string { return "opt/com.powernode/" + f.String() })
+	return raw.Check(path, func(f Field) string { return origin[f] })
+}
+
+// hostFields are what somebody outside of the machine can say: all but the name of a file of the machine.
+func hostFields() []Field {
+	return slices.DeleteFunc(Fields(), func(f Field) bool { return f == FieldCAFile })
+}
+
+// limitOf is the most that is read of a field, in bytes.
+func limitOf(f Field) int64 {
+	if f == FieldCA {
+		return nodehttp.MaxCABytes
+	}
+	return 4 << 10
 }
 
 // readFWCfg returns a key's value without the white space and zero bytes that end it, or "" where

@@ -48,7 +48,12 @@ func TestFWCfg(t *testing.T) {
 			dir + "instance_uuid": uuid + "\n", dir + "bootstrap_token": token + "\x00", dir + "platform_url": " https://p.example/ \n",
 			dir + "ca_pem": string(ca.PEM()), dir + "instance_name": "web-1", "etc/acpi/tables": "x",
 		}},
-		{name: "others only", values: map[string]string{"etc/acpi/tables": "x"}, err: "gave no opt/com.powernode", absent: true},
+		{name: "as systemd has it", values: map[string]string{
+			"opt/io.systemd.credentials/powernode.instance_uuid": uuid, dir + "bootstrap_token": token, "opt/io.systemd.credentials/powernode.bootstrap_token": "another-token-0123456789",
+			"opt/io.systemd.credentials/powernode.platform_url": "https://p.example", "opt/io.systemd.credentials/powernode.ca_pem": string(ca.PEM()), "opt/io.systemd.credentials/other": "x",
+		}},
+		{name: "bad credential", values: map[string]string{"opt/io.systemd.credentials/powernode.clock": "x"}, err: "opt/io.systemd.credentials/powernode.clock: "},
+		{name: "others only", values: map[string]string{"etc/acpi/tables": "x"}, err: "gave no identity in opt/com.powernode", absent: true},
 		{name: "no identity", values: map[string]string{dir + "instance_name": "web-1", dir + "bootstrap_token": "\n"}, err: "gave no identity", absent: true},
 		{name: "bad", values: map[string]string{dir + "platform_url": "http://p.example"}, err: "opt/com.powernode/platform_url: platform URL"},
 		{name: "huge", values: map[string]string{dir + "bootstrap_token": strings.Repeat("a", 5000)}, err: "read opt/com.powernode/bootstrap_token"},

@@ -1,0 +1,256 @@
+package volume
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/powernode/powernode-agent/internal/device"
+	"github.com/powernode/powernode-agent/internal/fault"
+	"github.com/powernode/powernode-agent/internal/identity"
+	"github.com/powernode/powernode-agent/internal/identity/userdata"
+	"github.com/powernode/powernode-agent/internal/mount"
+	"github.com/powernode/powernode-agent/internal/nodehttp"
+)
+
+// The sources' names.
+const (
+	BootName    = "boot"
+	NoCloudName = "nocloud"
+)
+
+// Boot is the identity.cfg in the root directory of the boot partition. Boot partitions are those that
+// the partition table calls an EFI system or an extended boot loader partition, and file systems and
+// partitions with one of the labels of bootLabels, in any case of letters. One that is mounted is left
+// alone: its files are read where it is mounted, by another source.
+type Boot struct {
+	Devices device.Options
+}
+
+// NoCloud is a volume labelled cidata or CIDATA, as QEMU hosts and cloud-init's tools make them
+// (cloud-init, doc/rtd/reference/datasources/nocloud.rst): FAT or ISO 9660, with the file user-data.
+// What user-data says nothing about is looked for in meta-data too. It isn't looked for on the network.
+type NoCloud struct {
+	Devices device.Options
+}
+
+var bootLabels = []string{"boot", "bootfs", "system-boot", "powernode-boot", "xbootldr", "esp", "efi"}
+
+const configName = "identity.cfg"
+
+// configMax bounds an identity.cfg, in bytes.
+const configMax = 64 << 10
+
+// Name returns BootName.
+func (Boot) Name() string { return BootName }
+
+// Name returns NoCloudName.
+func (NoCloud) Name() string { return NoCloudName }
+
+// Find looks at every boot partition. Where several have an identity.cfg, one on a fixed disk counts
+// before those on removable ones; several alike are an error, since which would count isn't for the
+// machine to guess.
+func (s Boot) Find(ctx context.Context) (identity.Found, error) {
+	return find(ctx, s.Devices, "boot partition", isBoot, func(v files, d device.Listed) (identity.Found, error) {
+		text, err := v.readFile(configName, configMax)
+		if errors.Is(err, fs.ErrNotExist) {
+			return identity.Found{}, identity.NotFound("%s has no %s", d.Path, configName)
+		}
+		if err != nil {
+			return identity.Found{}, err
+		}
+		return readConfig(v, text, d.Path+":"+configName)
+	})
+}
+
+// Find looks at every volume of that label.
+func (s NoCloud) Find(ctx context.Context) (identity.Found, error) {
+	return find(ctx, s.Devices, "volume labelled cidata", nil, func(v files, d device.Listed) (identity.Found, error) {
+		found, err := identity.Found{}, error(identity.NotFound("%s has no user-data", d.Path))
+		for _, name := range []string{"user-data", "meta-data"} {
+			text, readErr := v.readFile(name, userdata.MaxBytes)
+			if errors.Is(readErr, fs.ErrNotExist) {
+				continue
+			}
+			if readErr != nil {
+				return identity.Found{}, readErr
+			}
+			raw, parseErr := userdata.Parse(text)
+			if parseErr == nil {
+				return raw.Check(d.Path+":"+name, nil)
+			}
+			if !errors.Is(parseErr, identity.ErrNotFound) {
+				return identity.Found{}, fmt.Errorf("%s: %w", name, parseErr)
+			}
+			if name == "user-data" {
+				err = identity.NotFound("%s: %v", d.Path, parseErr)
+			}
+		}
+		return found, err
+	})
+}
+
+func isBoot(d device.Listed) bool {
+	switch d.PartType {
+	case device.TypeESP, device.TypeBoot, device.TypeMBRBoot, device.TypeMBRESP:
+		return true
+	}
+	return isBootLabel(d.PartLabel) || isBootLabel(d.Label)
+}
+
+func isBootLabel(label string) bool { return slices.Contains(bootLabels, strings.ToLower(label)) }
+
+// answer is what one volume said.
+type answer struct {
+	device device.Listed
+	found  identity.Found
+	err    error
+}
+
+// find asks every volume that is one of the kind. candidate tells by the device; nil is by the volume's
+// own label cidata. ask reads one.
+func find(ctx context.Context, o device.Options, kind string, candidate func(device.Listed) bool, ask func(files, device.Listed) (identity.Found, error)) (identity.Found, error) {
+	devices, err := device.All(o)
+	if err != nil {
+		return identity.Found{}, err
+	}
+	inUse := mountedDevices()
+	var answers []answer
+	why := "there is no " + kind
+	for _, d := range devices {
+		if ctx.Err() != nil {
+			return identity.Found{}, context.Cause(ctx)
+		}
+		at := inUse[d.Path]
+		if at != "" && d.Type != "" { // to mount it once more would fail
+			if candidate != nil && candidate(d) {
+				why = isMounted(d.Path, at)
+			}
+			continue
+		}
+		v, ok, err := open(d, candidate)
+		if !ok && err == nil {
+			continue
+		}
+		if at != "" && err == nil {
+			why = isMounted(d.Path, at)
+			_ = v.Close()
+			continue
+		}
+		a := answer{device: d, err: err}
+		if err == nil {
+			a.found, a.err = ask(v, d)
+			_ = v.Close()
+		}
+		if errors.Is(a.err, identity.ErrNotFound) {
+			why = a.err.Error()
+			continue
+		}
+		answers = append(answers, a)
+	}
+	return choose(answers, why)
+}
+
+func isMounted(device, at string) string {
+	return fmt.Sprintf("%s is mounted at %s, and its files are read there", device, at)
+}
+
+// choose takes the one answer that counts.
+func choose(answers []answer, why string) (identity.Found, error) {
+	if fixed := slices.DeleteFunc(slices.Clone(answers), func(a answer) bool { return a.device.Removable }); len(fixed) > 0 {
+		answers = fixed
+	}
+	switch len(answers) {
+	case 0:
+		return identity.Found{}, identity.NotFound("%s", why)
+	case 1:
+		if err := answers[0].err; err != nil {
+			return identity.Found{}, fault.New(fault.Refuse, fault.Input, fault.HintOf(err), "%s: %w", answers[0].device.Path, err)
+		}
+		return answers[0].found, nil
+	}
+	var names []string
+	for _, a := range answers {
+		names = append(names, a.device.Path)
+	}
+	return identity.Found{}, fault.New(fault.Refuse, fault.Input, "leave one of them", "there are several of them: %s", strings.Join(names, ", "))
+}
+
+// open opens a volume if it is a candidate. A candidate that can't be read is an error, anything else
+// is passed over.
+func open(d device.Listed, candidate func(device.Listed) bool) (files, bool, error) {
+	known := candidate != nil && candidate(d)
+	if d.Type != "" { // the kernel's
+		if !known {
+			return nil, false, nil
+		}
+		m, err := mountVolume(d.Path, d.Type)
+		return m, err == nil, err
+	}
+	f, err := os.OpenFile(d.Path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, false, nil //nolint:nilerr // a drive without a medium isn't a volume
+	}
+	m, err := openMedium(f, f)
+	switch {
+	case err == nil && (known || candidate == nil && strings.EqualFold(m.label, "cidata") || candidate != nil && isBootLabel(m.label)):
+		return m, true, nil
+	case err != nil && known && !errors.Is(err, errUnknown):
+		_ = f.Close()
+		return nil, false, fmt.Errorf("read it: %w", err)
+	}
+	_ = f.Close()
+	return nil, false, nil
+}
+
+// mountedDevices returns the mount point of each device that is mounted. Where the kernel's table can't
+// be read, there are none: what follows only reads.
+func mountedDevices() map[string]string {
+	at := map[string]string{}
+	table, err := mount.ReadTable()
+	if err != nil {
+		return at
+	}
+	for _, e := range table {
+		if strings.HasPrefix(e.Source, "/dev/") && at[e.Source] == "" {
+			at[e.Source] = e.Point
+		}
+	}
+	return at
+}
+
+// readConfig reads an identity.cfg whose CA_PEM_FILE lies beside it: named by itself, or below the
+// directory that boot partitions are usually mounted at.
+func readConfig(v files, text []byte, where string) (identity.Found, error) {
+	raw, err := identity.ParseFile(text)
+	if err != nil {
+		return identity.Found{}, err
+	}
+	if raw.IsZero() {
+		return identity.Found{}, identity.NotFound("%s names nothing of the node", where)
+	}
+	if raw.CAFile != "" && raw.CA == "" {
+		name := path.Clean(raw.CAFile)
+		for _, dir := range []string{"/boot/firmware/", "/boot/efi/", "/boot/", "/efi/"} {
+			if rest, ok := strings.CutPrefix(name, dir); ok {
+				name = rest
+				break
+			}
+		}
+		if strings.Contains(name, "/") {
+			return identity.Found{}, fault.New(fault.Refuse, fault.Input, "put it beside identity.cfg", "%s: %.100q isn't a file of the volume's root directory", identity.FileKey(identity.FieldCAFile), raw.CAFile)
+		}
+		pem, err := v.readFile(name, nodehttp.MaxCABytes)
+		if err != nil {
+			return identity.Found{}, fmt.Errorf("%s: %w", identity.FileKey(identity.FieldCAFile), err)
+		}
+		raw.CA, raw.CAFile = string(pem), ""
+	}
+	return raw.Check(where, identity.FileKey)
+}
