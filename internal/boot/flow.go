@@ -31,6 +31,7 @@ func (b *boot) identify(ctx context.Context) (string, error) {
 		return "", err
 	}
 	b.setClock()
+	b.openClock()
 	abilities, err := mount.Probe(b.store.ObjectsPath())
 	if err != nil {
 		return "", err
@@ -51,7 +52,7 @@ func (b *boot) identify(ctx context.Context) (string, error) {
 	}
 	b.listen()
 	b.credentials, b.discovered, b.unidentified = nil, identity.Identity{}, nil
-	state, err := enroll.Inspect(PKIDir(b.store.Path()), enroll.Wish{}, b.config.Now())
+	state, err := enroll.Inspect(PKIDir(b.store.Path()), enroll.Wish{}, b.now())
 	if err != nil {
 		return "", err
 	}
@@ -102,6 +103,10 @@ func (b *boot) enroll(ctx context.Context) (string, error) {
 	if err := b.spareToken(); err != nil {
 		return "", err
 	}
+	trust, err := b.loadTrust()
+	if err != nil {
+		return "", err
+	}
 	options := enroll.Options{
 		Dir: PKIDir(b.store.Path()),
 		Discover: func(ctx context.Context) (enroll.Bootstrap, error) {
@@ -113,13 +118,15 @@ func (b *boot) enroll(ctx context.Context) (string, error) {
 		},
 		AgentVersion: version.Get().Version,
 		Architecture: runtime.GOARCH,
-		HTTP:         nodehttp.Options{Now: b.config.Now},
+		KeyKind:      enroll.KeyKind(trust.NodeKey),
+		Clock:        judge{b},
+		HTTP:         nodehttp.Options{Now: b.now},
 		Backoff:      b.enrollPatience(),
 		Notify:       b.notify,
 	}
 	var credentials *enroll.Credentials
 	var situation enroll.Situation
-	err := b.bounded(ctx, enrollMost, func(ctx context.Context) (err error) {
+	err = b.bounded(ctx, enrollMost, func(ctx context.Context) (err error) {
 		credentials, situation, err = enroll.Ensure(ctx, options)
 		return err
 	})
