@@ -131,8 +131,9 @@ func (b *boot) platform() (*platform, error) {
 		b.client.Close()
 	}
 	patience := b.patience()
+	patience.HTTP.Now = b.now
 	client, err := nodeclient.New(nodeclient.Config{
-		Credentials: b.credentials, HTTP: patience.HTTP, Retry: patience.Retry, Notify: b.notify,
+		Credentials: b.credentials, HTTP: patience.HTTP, Retry: patience.Retry, Notify: b.notify, Prepare: b.prepareCall,
 	})
 	if err != nil {
 		return nil, err

@@ -13,6 +13,7 @@ import (
 	"github.com/powernode/powernode-agent/internal/mount"
 	"github.com/powernode/powernode-agent/internal/reconcile"
 	"github.com/powernode/powernode-agent/internal/rootfs"
+	"github.com/powernode/powernode-agent/internal/signedtime"
 	"github.com/powernode/powernode-agent/internal/store"
 	"github.com/powernode/powernode-agent/internal/trial"
 )
@@ -44,6 +45,8 @@ type boot struct {
 	trust     *Trust
 	level     mount.Level
 
+	// clock knows the platform's time once it was asked; nil before the directory of record is open.
+	clock       *signedtime.Clock
 	credentials *enroll.Credentials
 	discovered  identity.Identity
 	// unidentified says why discovered isn't enough to enroll with.
@@ -138,7 +141,7 @@ func (b *boot) closeStore() {
 // loadTrust reads the trust policy, once.
 func (b *boot) loadTrust() (*Trust, error) {
 	if b.trust == nil {
-		t, err := LoadTrust(b.config.Trust)
+		t, err := loadTrust(b.config.Trust, b.now)
 		if err != nil {
 			return nil, err
 		}

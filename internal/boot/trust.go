@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+	"time"
 
 	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/mount"
@@ -32,8 +33,10 @@ type Trust struct {
 }
 
 // LoadTrust reads the trust policy at path with the files that it names, which lie beside or below
-// it.
-func LoadTrust(path string) (Trust, error) {
+// it. Validity windows of keys are judged by the machine's clock.
+func LoadTrust(path string) (Trust, error) { return loadTrust(path, time.Now) }
+
+func loadTrust(path string, now func() time.Time) (Trust, error) {
 	root, err := os.OpenRoot(filepath.Dir(path))
 	if err != nil {
 		return Trust{}, noTrust(path, err)
@@ -52,7 +55,7 @@ func LoadTrust(path string) (Trust, error) {
 		return Trust{}, err
 	}
 	t.RecoveryShell, t.EphemeralRoot, t.NodeKey = policy.RecoveryShell(), policy.EphemeralRoot(), policy.NodeKey()
-	t.Verifier, err = signature.NewVerifier(policy, signature.Options{})
+	t.Verifier, err = signature.NewVerifier(policy, signature.Options{Now: now})
 	return t, err
 }
 
