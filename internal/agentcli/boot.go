@@ -8,12 +8,11 @@ import (
 	"github.com/powernode/powernode-agent/internal/boot"
 	"github.com/powernode/powernode-agent/internal/cli"
 	"github.com/powernode/powernode-agent/internal/fault"
-	"github.com/powernode/powernode-agent/internal/identity"
 )
 
 func bootCommand(app *cli.App) *cobra.Command {
 	var config boot.Config
-	var health string
+	var health, sources string
 	cmd := &cobra.Command{
 		Use:   "boot [flags] [-- INIT [ARG...]]",
 		Short: "Take this machine from power-on to the init of its composed root",
@@ -45,6 +44,11 @@ what can't be booted waits in the recovery environment on the console.`,
 			}
 			progress := shown.NewProgress()
 			defer progress.Close()
+			only, err := identitySources(sources)
+			if err != nil {
+				return err
+			}
+			config.Places.Only = only
 			config.Init = args
 			config.Health = boot.Gate(health)
 			config.Console = progress
@@ -56,12 +60,10 @@ what can't be booted waits in the recovery environment on the console.`,
 	flags.StringVar(&config.Persist, "persist", "", "the directory that outlives the boot (default: /persist, found by powernode.persist)")
 	flags.StringVar(&config.Trust, "trust-policy", "/etc/powernode/trust.yaml", "whose signatures count")
 	flags.StringVar(&config.Places.IdentityFile, "identity-file", "", "an identity.cfg to read instead of the usual sources")
+	identitySourceFlag(cmd, &sources)
 	flags.BoolVar(&config.Namespace, "namespace", false, "run as the first process of namespaces made for this boot (for testing)")
 	flags.StringVar(&config.Sysroot, "sysroot", "", "make the root at this directory of another's initramfs, and end")
 	flags.StringVar(&health, "health", "", "what makes a new generation good: hand-over or service (default: service, with --namespace hand-over)")
 	flags.StringVar(&config.UpperSize, "upper-size", "", "size of the writable layer in memory (default 50%)")
 	return cmd
 }
-
-// usualPlaces are where the sources of identity look, for commands on a running node.
-func usualPlaces(file string) identity.Places { return identity.Places{IdentityFile: file} }

@@ -42,7 +42,7 @@ type credentialsDoc struct {
 }
 
 func introspectCommand(app *cli.App) *cobra.Command {
-	var stateDir, identityFile string
+	var stateDir, identityFile, wanted string
 	var sources bool
 	cmd := &cobra.Command{
 		Use:   "introspect",
@@ -51,13 +51,21 @@ func introspectCommand(app *cli.App) *cobra.Command {
 read are named under "problems", and the rest is shown all the same.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			only, err := identitySources(wanted)
+			if err != nil {
+				return err
+			}
 			// Lists are lists also where there is nothing to list.
 			doc := introspectDoc{
 				Unions: []mount.MountedUnion{}, Modules: []store.Module{}, Generations: []store.Generation{}, Pointers: map[string]uint64{},
 			}
 			doc.credentials(stateDir)
 			if sources {
-				resolver := identity.Resolver{Sources: usualPlaces(identityFile).Sources(), All: true}
+				where := usualPlaces(identityFile)
+				if only != nil {
+					where.Only = only
+				}
+				resolver := identity.Resolver{Sources: where.Sources(), All: true}
 				found, reports, err := resolver.Resolve(cmd.Context())
 				doc.Sources, doc.Identity = reports, &found
 				doc.problem(err)
@@ -75,6 +83,7 @@ read are named under "problems", and the rest is shown all the same.`,
 	stateFlag(cmd, &stateDir)
 	cmd.Flags().BoolVar(&sources, "sources", false, "ask every source of identity, and show what each says or why it says nothing")
 	cmd.Flags().StringVar(&identityFile, "identity-file", "", "an identity.cfg to read instead of the usual sources")
+	identitySourceFlag(cmd, &wanted)
 	return cmd
 }
 

@@ -7,7 +7,7 @@ import (
 
 	"github.com/powernode/powernode-agent/internal/bootconfig"
 	"github.com/powernode/powernode-agent/internal/fault"
-	"github.com/powernode/powernode-agent/internal/identity"
+	"github.com/powernode/powernode-agent/internal/identity/places"
 )
 
 // Mode says in what surroundings a boot runs.
@@ -44,8 +44,8 @@ type Config struct {
 	Trust string
 	// Settings is the path of boot.yaml, which may be missing; "" is bootconfig.Path.
 	Settings string
-	// Places says where to look for the node's identity.
-	Places identity.Places
+	// Places says where to look for the node's identity. Without Only, the settings say which sources count.
+	Places places.Places
 	// Namespace is the caller's word that this process is the first of PID and mount namespaces
 	// made for this boot alone, on an ordinary system. Without it the process must be the first
 	// of the machine, in its initramfs, or Sysroot be given.
@@ -162,7 +162,7 @@ func (b *boot) stages() []Stage {
 		{"modules", 2 * time.Minute, b.modules},
 		{"network", time.Minute, b.startNetwork},
 		{"persist", 30 * time.Minute, b.findPersist},
-		{"identify", 2 * time.Minute, b.identify},
+		{"identify", 5 * time.Minute, b.identify},
 		{"enroll", 10 * time.Minute, b.enroll},
 		{"fetch", 2 * time.Hour, b.fetch},
 		{"verify", time.Hour, b.verify},

@@ -62,10 +62,16 @@ func (b *boot) identify(ctx context.Context) (string, error) {
 	if state.Situation.Usable() {
 		return fmt.Sprintf("node %s, enrolled at %s", state.Credentials.InstanceID, state.Credentials.PlatformURL), nil
 	}
-	b.discovered, _, b.unidentified = identity.Resolver{Sources: b.config.Places.Sources()}.Resolve(ctx)
+	where := b.config.Places
+	if len(where.Only) == 0 {
+		where.Only = b.settings.Identity
+	}
+	b.discovered, _, b.unidentified = identity.Resolver{Sources: where.Sources(), BeforeRemote: b.needNetwork}.Resolve(ctx)
 	switch {
 	case b.unidentified == nil:
 		return fmt.Sprintf("node %s of %s (from %s)", orUnnamed(b.discovered.InstanceID), b.discovered.PlatformURL, b.discovered.From.PlatformURL), nil
+	case state.Credentials != nil && enroll.Decide(state.Situation, enroll.Means{})[0] != enroll.Refuse:
+		return fmt.Sprintf("node %s of %s, credentials %s", state.Credentials.InstanceID, state.Credentials.PlatformURL, state.Situation), nil
 	case len(b.candidates()) == 0:
 		return "", b.unidentified
 	}

@@ -65,6 +65,9 @@ type Config struct {
 	// Optional, says whether it must reach the platform for that.
 	HealthTimeout time.Duration
 	Platform      string
+	// Identity are the sources of identity that count, nil for all; those among them that are asked over the
+	// network are asked whatever the firmware says of where the machine is.
+	Identity []string
 	// Generation is the one to boot instead of the one that is next, 0 for none.
 	Generation uint64
 }
@@ -144,9 +147,6 @@ func (c *Config) readCmdline(line string) ([]Remark, error) {
 	}
 	return remarks, nil
 }
-
-// identityKeys are the parameters that package identity reads.
-var identityKeys = []string{"instance_uuid", "bootstrap_token", "platform_url", "ca_pem", "ca_file"}
 
 // Keys returns the names of all settings, sorted.
 func Keys() []string {

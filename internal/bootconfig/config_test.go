@@ -25,11 +25,11 @@ func TestLoad(t *testing.T) {
 			"every setting of the command line", "schema_version: 1\nupper: persist\netc: persistent\n",
 			`powernode.persist="PARTLABEL=a b" powernode.persist-prepare=empty powernode.persist_timeout=90 powernode.network=off powernode.network_timeout=10s ` +
 				"powernode.upper=persist powernode.upper_size=25% powernode.etc=persistent powernode.integrity=enforced powernode.break=mount " +
-				"powernode.tries=5 powernode.health_timeout=2m powernode.platform=optional powernode.generation=7",
+				"powernode.tries=5 powernode.health_timeout=2m powernode.platform=optional powernode.generation=7 powernode.identity=aws,boot,aws",
 			Config{
 				Persist: "PARTLABEL=a b", PersistPrepare: Empty, PersistTimeout: 90 * time.Second, Network: Off, NetworkTimeout: 10 * time.Second,
 				Upper: OnPersist, UpperSize: "25%", Etc: Persistent, Integrity: Enforced, Break: "mount",
-				Tries: 5, HealthTimeout: 2 * time.Minute, Platform: Optional, Generation: 7,
+				Tries: 5, HealthTimeout: 2 * time.Minute, Platform: Optional, Generation: 7, Identity: []string{"aws", "boot"},
 			},
 		},
 		{"a root in memory is for both to ask for", "schema_version: 1\nupper: persist\netc: persistent\n", "powernode.upper=tmpfs powernode.etc=ephemeral", Default()},
@@ -37,7 +37,7 @@ func TestLoad(t *testing.T) {
 		{"the command line wins", "schema_version: 1\ntries: 7\nupper: persist\n", "powernode.tries=1", with(func(c *Config) { c.Tries, c.Upper = 1, OnPersist })},
 		{"the last wins", "", "powernode.tries=1 powernode.tries=2", with(func(c *Config) { c.Tries = 2 })},
 		{"integrity is raised", "schema_version: 1\nintegrity: checked\n", "powernode.integrity=enforced", with(func(c *Config) { c.Integrity = Enforced })},
-		{"identity's are others'", "", "powernode.instance_uuid=x powernode.bootstrap_token=y powernode.ca_pem='a b' powernode.ca_file=/x powernode.platform-url=z", Default()},
+		{"identity's are others'", "", "powernode.instance_uuid=x powernode.bootstrap_token=y powernode.ca_pem='a b' powernode.ca_file=/x powernode.platform-url=z powernode.ca-url=u powernode.ca_sha256=v powernode.ca=w powernode.proxy=p powernode.clock=local", Default()},
 		{"a file without settings", "schema_version: 1\n", "", Default()},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -83,6 +83,7 @@ func TestHarmless(t *testing.T) {
 		"powernode.etc=persistent":             "doesn't count",
 		"powernode.persist_timeout=1000000h":   "time like",
 		"powernode.generation=-1":              "number from 1",
+		"powernode.identity=aws,moon":          "one or several of",
 		"powernode.tries=99999999999999999999": "from 1 to 100",
 	} {
 		c, remarks, err := Load(nil, line)

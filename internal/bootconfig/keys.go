@@ -53,6 +53,7 @@ var keys = map[string]key{
 	"tries":           {set: tries, form: fmt.Sprintf("a number from 1 to %d", triesMax)},
 	"health_timeout":  length(func(c *Config) *time.Duration { return &c.HealthTimeout }, healthMin, healthMax),
 	"platform":        word(func(c *Config) *string { return &c.Platform }, Required, Optional),
+	"identity":        {set: identitySet, form: "one or several of " + strings.Join(identitySources, ", ") + ", separated by commas"},
 	"generation":      {set: generation, form: "a generation's number from 1 on"},
 }
 

@@ -5,37 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/powernode/powernode-agent/internal/fault"
+	"github.com/powernode/powernode-agent/internal/secret"
 )
-
-// Places says where the sources look; an empty field is the usual place.
-type Places struct {
-	// IdentityFile is a file that a person named: it is then the only source.
-	IdentityFile string
-	Cmdline      string
-	FWCfg        string
-	// Files are the identity.cfg files, in order; nil are /boot, /etc and /persist/etc.
-	Files []string
-}
-
-// Sources returns the sources in their order: the kernel command line, QEMU's fw_cfg, the
-// identity.cfg files.
-func (p Places) Sources() []Source {
-	if p.IdentityFile != "" {
-		return []Source{File{p.IdentityFile}}
-	}
-	sources := []Source{Cmdline{p.Cmdline}, FWCfg{p.FWCfg}}
-	files := p.Files
-	if files == nil {
-		files = []string{"/boot/identity.cfg", "/etc/identity.cfg", "/persist/etc/identity.cfg"}
-	}
-	for _, f := range files {
-		sources = append(sources, File{f})
-	}
-	return sources
-}
 
 // Status says what became of asking a source.
 type Status string
@@ -55,7 +30,8 @@ type Report struct {
 	// Where is the file or device that was read; "" where nothing was.
 	Where string `json:"where,omitempty"`
 	// Fields are the fields that it gave, whether or not an earlier source gave them too:
-	// "instance_id", "bootstrap_token", "platform_url", "ca".
+	// "instance_id", "bootstrap_token", "platform_url", "ca", "ca_url", "ca_sha256", "proxy", "clock",
+	// "dmi_uuid".
 	Fields []string `json:"fields,omitempty"`
 	// Reason says why it gave nothing, or why something that it gave was passed over.
 	Reason   string        `json:"reason,omitempty"`
@@ -67,41 +43,71 @@ type Report struct {
 // Resolver asks sources in order until the identity is complete.
 type Resolver struct {
 	Sources []Source
-	// Timeout bounds the whole; 0 is 10 s. A source that ignores its context is left behind.
+	// Timeout bounds the whole, without BeforeRemote; 0 is 10 s. A source that ignores its context is
+	// left behind.
 	Timeout time.Duration
 	// All asks every source, also when nothing is missing any more, for a person who wants to see
 	// what each would say.
 	All bool
+	// BeforeRemote, if any, is called once before the first Remote source is asked, to wait for the
+	// network. Its error is why none of them is.
+	BeforeRemote func(context.Context) error
 }
 
 // Resolve returns what the sources say together: of each field, the first that is said. A token
 // counts only from a source that names the chosen instance or none, since it would be another
-// instance's. The error, if any, says what is missing for enrolling and what each source answered;
-// the identity found so far, and one report for each source in order, are returned with it.
+// instance's. Remote sources that follow each other are asked side by side, those that answer to this
+// machine. The error, if any, says what is missing for enrolling and what each source answered; the
+// identity found so far, and one report for each source in order, are returned with it.
 func (r Resolver) Resolve(ctx context.Context) (Identity, []Report, error) {
 	if r.Timeout == 0 {
 		r.Timeout = 10 * time.Second
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, r.Timeout, fmt.Errorf("no answer within %s", r.Timeout))
-	defer cancel()
 	var id Identity
 	reports := make([]Report, 0, len(r.Sources))
-	for _, s := range r.Sources {
-		if len(id.missing()) == 0 && id.InstanceID != "" && !r.All {
-			reports = append(reports, Report{Source: s.Name(), Status: StatusSkipped, Reason: "nothing was missing any more"})
+	left := r.Timeout
+	for rest := r.Sources; len(rest) > 0; {
+		n := 1
+		if isRemote(rest[0]) {
+			for n < len(rest) && isRemote(rest[n]) {
+				n++
+			}
+		}
+		group := rest[:n]
+		rest = rest[n:]
+		if id.complete() && !r.All {
+			for _, s := range group {
+				reports = append(reports, Report{Source: s.Name(), Status: StatusSkipped, Reason: "nothing was missing any more"})
+			}
 			continue
 		}
-		found, report := ask(ctx, s)
-		if report.Status == StatusFound {
-			report.Reason = id.add(s.Name(), found)
+		answers, took := r.askGroup(ctx, group, left)
+		left -= took
+		for i, a := range answers {
+			if a.report.Status == StatusFound {
+				a.report.Reason = id.add(group[i].Name(), a.found)
+			}
+			reports = append(reports, a.report)
 		}
-		reports = append(reports, report)
 	}
-	missing := id.missing()
-	if len(missing) == 0 {
+	if len(id.missing()) == 0 {
 		return id, reports, nil
 	}
-	hint := "write ID, KEY, SERVER and CA_PEM_FILE into /boot/identity.cfg, or name such a file with --identity-file"
+	return id, reports, incomplete(id, reports)
+}
+
+func (i Identity) complete() bool { return len(i.missing()) == 0 && i.InstanceID != "" }
+
+// OnlyTokenMissing reports whether the platform and its CA are known, and no token: whoever is such a node may
+// ask the platform to be claimed.
+func (i Identity) OnlyTokenMissing() bool {
+	i.Token = secret.New("any")
+	return len(i.missing()) == 0 && i.From.Token == ""
+}
+
+// incomplete is the error of an identity that doesn't suffice.
+func incomplete(id Identity, reports []Report) error {
+	hint := "write SERVER, KEY and CA_PEM_FILE into identity.cfg on the boot partition, or name such a file with --identity-file"
 	var why strings.Builder
 	for i, rep := range reports {
 		if rep.Status == StatusInvalid {
@@ -120,8 +126,56 @@ func (r Resolver) Resolve(ctx context.Context) (Identity, []Report, error) {
 			fmt.Fprintf(&why, "%s: gives %s", rep.Source, strings.Join(rep.Fields, ", "))
 		}
 	}
-	return id, reports, fault.New(fault.Refuse, fault.Input, hint,
-		"find out who this node is: no %s (%s)", strings.Join(missing, ", no "), why.String())
+	return fault.New(fault.Refuse, fault.Input, hint,
+		"find out who this node is: no %s (%s)", strings.Join(id.missing(), ", no "), why.String())
+}
+
+func isRemote(s Source) bool {
+	_, ok := s.(Remote)
+	return ok
+}
+
+// reply is what one source of a group answered.
+type reply struct {
+	found  Found
+	report Report
+}
+
+// askGroup asks one source, or several Remote ones side by side, for at most left. It returns how long
+// that took without BeforeRemote.
+func (r Resolver) askGroup(ctx context.Context, group []Source, left time.Duration) ([]reply, time.Duration) {
+	replies := make([]reply, len(group))
+	asked := make([]bool, len(group))
+	var why error
+	waited := false
+	for i, s := range group {
+		asked[i] = true
+		remote, ok := s.(Remote)
+		if !ok {
+			continue
+		}
+		here, reason := remote.Here()
+		if here && r.BeforeRemote != nil && !waited {
+			waited, why = true, r.BeforeRemote(ctx)
+		}
+		switch {
+		case !here:
+			asked[i], replies[i].report = false, Report{Source: s.Name(), Status: StatusAbsent, Reason: reason}
+		case why != nil:
+			asked[i], replies[i].report = false, Report{Source: s.Name(), Status: StatusInvalid, Reason: why.Error(), hint: fault.HintOf(why)}
+		}
+	}
+	start := time.Now()
+	ctx, cancel := context.WithTimeoutCause(ctx, left, fmt.Errorf("no answer within %s", r.Timeout))
+	defer cancel()
+	var wait sync.WaitGroup
+	for i, s := range group {
+		if asked[i] {
+			wait.Go(func() { replies[i].found, replies[i].report = ask(ctx, s) })
+		}
+	}
+	wait.Wait()
+	return replies, time.Since(start)
 }
 
 // ask runs one source and doesn't wait for it beyond ctx.

@@ -86,7 +86,7 @@ func TestResolve(t *testing.T) {
 				{name: "a", found: Found{InstanceID: uuid}}, {name: "b", found: without(func(f *Found) { f.InstanceID = otherID })},
 			},
 			from: Provenance{InstanceID: "a", Token: "", PlatformURL: "b", CA: "b"}, statuses: "found found", reason: "its token is passed over: it is for instance " + otherID,
-			err: "no bootstrap token (a: gives instance_id; b: its token is passed over", hint: "/boot/identity.cfg",
+			err: "no bootstrap token (a: gives instance_id; b: its token is passed over", hint: "identity.cfg on the boot partition",
 		},
 		{
 			name: "a nameless token", sources: []*place{{name: "a", found: Found{InstanceID: uuid}}, {name: "b", found: without(func(f *Found) { f.InstanceID = "" })}},
@@ -151,30 +151,11 @@ func TestResolve(t *testing.T) {
 	}
 }
 
-func TestPlaces(t *testing.T) {
-	names := func(p Places) string {
-		var n []string
-		for _, s := range p.Sources() {
-			n = append(n, s.Name())
-		}
-		return strings.Join(n, " ")
-	}
-	if got, want := names(Places{}), "cmdline fw_cfg file:/boot/identity.cfg file:/etc/identity.cfg file:/persist/etc/identity.cfg"; got != want {
-		t.Errorf("sources %q, want %q", got, want)
-	}
-	if got := names(Places{IdentityFile: "/x", Files: []string{"/y"}}); got != "file:/x" {
-		t.Errorf("with --identity-file: %q", got)
-	}
-	if got := names(Places{Files: []string{"/y"}}); got != "cmdline fw_cfg file:/y" {
-		t.Errorf("with files: %q", got)
-	}
-}
-
 // TestEndToEnd reads real files in the usual layout and shows that no output holds the token.
 func TestEndToEnd(t *testing.T) {
 	cfg := write(t, "identity.cfg", "KEY="+token+"\nSERVER=https://p.example\nID="+uuid+"\n")
-	p := Places{Cmdline: write(t, "cmdline", "quiet powernode.platform_url=https://c.example"), FWCfg: "/nonexistent", Files: []string{cfg}}
-	id, reports, err := Resolver{Sources: p.Sources()}.Resolve(t.Context())
+	sources := []Source{Cmdline{write(t, "cmdline", "quiet powernode.platform_url=https://c.example")}, FWCfg{"/nonexistent"}, File{cfg}}
+	id, reports, err := Resolver{Sources: sources}.Resolve(t.Context())
 	if err == nil || !strings.Contains(err.Error(), "no CA certificate (cmdline: gives platform_url; fw_cfg: there is no /nonexistent") {
 		t.Errorf("error %v", err)
 	}

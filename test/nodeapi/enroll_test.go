@@ -14,6 +14,7 @@ import (
 	"github.com/powernode/powernode-agent/internal/enroll"
 	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/identity"
+	"github.com/powernode/powernode-agent/internal/identity/places"
 	"github.com/powernode/powernode-agent/internal/nodeapi"
 	"github.com/powernode/powernode-agent/internal/nodeclient"
 	"github.com/powernode/powernode-agent/internal/nodehttp"
@@ -66,7 +67,7 @@ func (n *node) start(hook durable.Hook) (*enroll.Credentials, enroll.Situation, 
 	return enroll.Ensure(n.t.Context(), enroll.Options{
 		Dir: n.pki, Hook: hook, AgentVersion: "v0-test", Architecture: "amd64", Backoff: nodehttp.Backoff{Tries: 1},
 		Discover: func(ctx context.Context) (enroll.Bootstrap, error) {
-			i, _, err := identity.Resolver{Sources: identity.Places{IdentityFile: n.cfg}.Sources()}.Resolve(ctx)
+			i, _, err := identity.Resolver{Sources: places.Places{IdentityFile: n.cfg}.Sources()}.Resolve(ctx)
 			return enroll.Bootstrap{PlatformURL: i.PlatformURL, CAPEM: i.CAPEM, Token: i.Token, InstanceID: i.InstanceID}, err
 		},
 	})

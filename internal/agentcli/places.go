@@ -1,0 +1,55 @@
+package agentcli
+
+import (
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/powernode/powernode-agent/internal/bootconfig"
+	"github.com/powernode/powernode-agent/internal/fault"
+	"github.com/powernode/powernode-agent/internal/identity/places"
+)
+
+// identitySourceFlag adds --identity-source to a command.
+func identitySourceFlag(cmd *cobra.Command, value *string) {
+	cmd.Flags().StringVar(value, "identity-source", "",
+		"the sources of identity that count, separated by commas (default: all; a cloud only where the firmware says so)")
+}
+
+// identitySources reads the value of --identity-source; nil are all.
+func identitySources(value string) ([]string, error) {
+	if value == "" {
+		return nil, nil
+	}
+	names, err := bootconfig.ParseIdentity(value)
+	if err != nil {
+		return nil, fault.New(fault.Refuse, fault.Input, "see docs/boot.md", "--identity-source: %w", err)
+	}
+	return names, nil
+}
+
+// usualPlaces are where the sources of identity look, for commands on a running node. What
+// powernode.identity says on the kernel command line counts there as it did at boot.
+func usualPlaces(file string) places.Places {
+	return places.Places{IdentityFile: file, Only: bootedWith("/proc/cmdline").Identity}
+}
+
+// bootedWith returns what the kernel command line in a file sets. What it sets wrongly doesn't count: the boot has
+// said so.
+func bootedWith(path string) bootconfig.Config {
+	f, err := os.Open(path)
+	if err != nil {
+		return bootconfig.Default()
+	}
+	defer f.Close()
+	line, err := io.ReadAll(io.LimitReader(f, bootconfig.CmdlineMax))
+	if err != nil {
+		return bootconfig.Default()
+	}
+	config, _, err := bootconfig.Load(nil, string(line))
+	if err != nil {
+		return bootconfig.Default()
+	}
+	return config
+}
