@@ -84,6 +84,9 @@ func (h *heartbeat) send(ctx context.Context) (answer *nodeapi.HeartbeatResponse
 	}
 	h.complain(factsErr, stateErr)
 	answer, err = h.service.c.Platform.Heartbeat(ctx, newHeartbeat(h.service.c, facts, state))
+	if c := h.service.c.Certificate; c != nil && err == nil && answer != nil {
+		c.Answered(answer)
+	}
 	if err == nil && answer == nil {
 		err = fault.New(fault.Broken, fault.Platform, "", "send the heartbeat: there is no answer")
 	}
@@ -106,8 +109,12 @@ func newHeartbeat(c Config, f Facts, s State) nodeapi.Heartbeat {
 		ModuleDigests: s.Modules, MountState: s.Mount, LoadAverage: f.LoadAverage, MemoryFreeKB: f.MemoryAvailableKB,
 		RootDigest: s.RootDigest, IntegrityLevel: s.Level, Generation: s.Generation,
 	}
+	hb.Machine = ReadMachine(c.Sys)
+	if c.Certificate != nil {
+		hb.CABundleSHA256, hb.Remarks = c.Certificate.CABundle(), c.Certificate.Remarks()
+	}
 	if c.Remarks != nil {
-		hb.Remarks = c.Remarks()
+		hb.Remarks = append(hb.Remarks, c.Remarks()...)
 	}
 	return hb
 }

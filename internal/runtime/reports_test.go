@@ -165,7 +165,7 @@ func TestBesideTheHeartbeat(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ran := 0
 		c := Config{
-			Platform: quiet{}, State: quiet{}, Proc: t.TempDir(),
+			Platform: quiet{}, State: quiet{}, Proc: t.TempDir(), Sys: t.TempDir(),
 			Beside: []Loop{
 				loop(func(context.Context, func(time.Duration)) { panic("a defect") }),
 				loop(func(ctx context.Context, alive func(time.Duration)) {

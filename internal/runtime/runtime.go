@@ -69,10 +69,12 @@ type Config struct {
 	Gate Gate
 	// Beside are the other loops that run beside the heartbeats.
 	Beside []Loop
+	// Certificate keeps the node's certificate, and is one of the loops; nil where nobody does.
+	Certificate *Certificate
 	// Remarks returns what the operator should know of the node, each in a sentence; nil for nothing.
 	Remarks func() []string
-	// Proc is where procfs is; "" is /proc.
-	Proc string
+	// Proc is where procfs is; "" is /proc. Sys is where sysfs is; "" is /sys.
+	Proc, Sys string
 	// AgentVersion and Architecture are told to the platform; "" for Architecture is this binary's.
 	AgentVersion, Architecture string
 	// Notifier hears of the service's life; nil for nobody. Watchdog is the time within which
@@ -99,6 +101,9 @@ type Service struct {
 func New(c Config) *Service {
 	if c.Proc == "" {
 		c.Proc = "/proc"
+	}
+	if c.Sys == "" {
+		c.Sys = "/sys"
 	}
 	if c.AgentVersion == "" {
 		c.AgentVersion = unknown
@@ -140,7 +145,11 @@ func (s *Service) Run(ctx context.Context) error {
 		pulses = append(pulses, p)
 		loops.Go(func() { s.judge(ctx, p) })
 	}
-	for _, l := range s.c.Beside {
+	others := s.c.Beside
+	if s.c.Certificate != nil {
+		others = append([]Loop{s.c.Certificate}, others...)
+	}
+	for _, l := range others {
 		p := newPulse(s.c.Timeout + grace)
 		pulses = append(pulses, p)
 		loops.Go(func() { s.beside(ctx, l, p) })
@@ -167,9 +176,15 @@ func (s *Service) Run(ctx context.Context) error {
 	return nil
 }
 
-// status tells systemd in one line how the service is.
+// status tells systemd in one line how the service is, and how its certificate where that is worth a word.
 func (s *Service) status(format string, args ...any) {
-	s.notify("STATUS=" + strings.ReplaceAll(fmt.Sprintf(format, args...), "\n", " "))
+	text := fmt.Sprintf(format, args...)
+	if s.c.Certificate != nil {
+		if n := s.c.Certificate.Notice(); n != "" {
+			text += "; " + n
+		}
+	}
+	s.notify("STATUS=" + strings.ReplaceAll(text, "\n", " "))
 }
 
 func (s *Service) notify(message string) {

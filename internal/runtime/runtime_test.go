@@ -180,7 +180,7 @@ func serve(t *testing.T, procDir string, prepare func(*node)) *node {
 		manager: &manager{start: time.Now()}, log: &journal{}, ended: make(chan error, 1),
 	}
 	n.config = Config{
-		Platform: n.platform, State: n.root, Proc: procDir, AgentVersion: "v1", Architecture: "arm64",
+		Platform: n.platform, State: n.root, Proc: procDir, Sys: procDir, AgentVersion: "v1", Architecture: "arm64",
 		Notifier: n.manager, Rand: func() float64 { return 0.5 }, Log: slog.New(slog.NewTextHandler(n.log, nil)),
 	}
 	if prepare != nil {

@@ -1,0 +1,224 @@
+package runtime
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/powernode/powernode-agent/internal/enroll"
+	"github.com/powernode/powernode-agent/internal/fault"
+	"github.com/powernode/powernode-agent/internal/nodeapi"
+	"github.com/powernode/powernode-agent/internal/nodehttp"
+)
+
+// CertificateKeeper keeps the node's credentials; each of its calls makes one attempt. A *enroll.Keeper is one.
+type CertificateKeeper interface {
+	// Now is the time that certificates are judged by; Prepare makes sure of it.
+	Now() time.Time
+	Prepare(ctx context.Context) error
+	Status() (enroll.Status, error)
+	Rotate(ctx context.Context) error
+	Renew(ctx context.Context) error
+	AdoptCA(ctx context.Context) error
+}
+
+// Certificate is the loop that keeps the node's certificate: it rotates it in time, renews one that has ended,
+// and follows the platform's CA. It is made by NewCertificate.
+type Certificate struct {
+	keeper CertificateKeeper
+	log    *slog.Logger
+	wake   chan struct{}
+
+	mu     sync.Mutex
+	view   CertificateView
+	notice string
+}
+
+// NewCertificate returns the loop, which does nothing until Run; nil for log discards it.
+func NewCertificate(k CertificateKeeper, log *slog.Logger) *Certificate {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	c := &Certificate{keeper: k, log: log, wake: make(chan struct{}, 1)}
+	// The first heartbeat is to have it; the loop logs what goes wrong.
+	_ = c.look()
+	return c
+}
+
+// certificateTime bounds one step.
+const certificateTime = 90 * time.Second
+
+// Run implements Loop.
+func (c *Certificate) Run(ctx context.Context, alive func(time.Duration)) {
+	complaint := ""
+	for ctx.Err() == nil {
+		alive(2 * certificateTime)
+		step, wait, err := c.step(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		text := ""
+		if err != nil {
+			text = err.Error()
+		}
+		if text != complaint && text != "" {
+			c.log.Warn("the node's certificate can't be kept up", "error", err, "hint", fault.HintOf(err))
+		}
+		if step != CertificateRest || text != "" {
+			complaint = text
+		}
+		alive(wait)
+		select {
+		case <-ctx.Done():
+		case <-c.wake:
+		case <-time.After(wait):
+		}
+	}
+}
+
+// step does what is due, and returns how long to wait then.
+func (c *Certificate) step(ctx context.Context) (CertificateStep, time.Duration, error) {
+	ctx, cancel := context.WithTimeout(ctx, certificateTime)
+	defer cancel()
+	// A clock that nobody vouches for would have a good certificate renewed.
+	prepared := c.keeper.Prepare(ctx)
+	if err := c.look(); err != nil {
+		return CertificateRest, certificateBad, err
+	}
+	c.mu.Lock()
+	step, wait := NextCertificateStep(c.keeper.Now(), c.view)
+	c.mu.Unlock()
+	if step == CertificateRest {
+		return step, wait, nil
+	}
+	err := prepared
+	if err == nil {
+		err = c.do(ctx, step)
+	}
+	c.tried(step, err)
+	return step, time.Millisecond, err
+}
+
+// do makes one attempt.
+func (c *Certificate) do(ctx context.Context, step CertificateStep) error {
+	switch step {
+	case CertificateRotate:
+		return c.keeper.Rotate(ctx)
+	case CertificateRenew:
+		return c.keeper.Renew(ctx)
+	case CertificateCA:
+		return c.keeper.AdoptCA(ctx)
+	case CertificateRest:
+	}
+	return nil
+}
+
+// look reads what the disk holds.
+func (c *Certificate) look() error {
+	status, err := c.keeper.Status()
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if was := c.view.Status; was.Serial != status.Serial {
+		// What failed with another certificate says nothing of this one.
+		c.view.Refresh, c.view.Rotate, c.view.Renew = false, Attempts{}, Attempts{}
+	}
+	c.view.Status = status
+	if status.CABundleSHA256 == c.view.Bundle {
+		c.view.CA = Attempts{}
+	}
+	if c.view.Rotate.Failures == 0 && c.view.Renew.Failures == 0 {
+		c.notice = plight(status, nil)
+	}
+	return nil
+}
+
+// tried takes down what became of an attempt.
+func (c *Certificate) tried(step CertificateStep, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	a := map[CertificateStep]*Attempts{CertificateRotate: &c.view.Rotate, CertificateRenew: &c.view.Renew, CertificateCA: &c.view.CA}[step]
+	if a == nil {
+		return
+	}
+	if err == nil && step != CertificateCA {
+		*a = Attempts{}
+		return
+	}
+	// A bundle that was adopted and still isn't the one that the platform speaks of isn't asked for in a circle.
+	a.Failures, a.Last, a.Asked = a.Failures+1, c.keeper.Now(), nodehttp.RetryAfter(err)
+	a.Refused = err != nil && fault.KindOf(err) != fault.Retry
+	if w := enroll.AsWaiting(err); w != nil {
+		a.Asked = w.Again
+	}
+	if step != CertificateCA {
+		c.notice = plight(c.view.Status, err)
+	}
+}
+
+// plight says what the operator should know of a certificate, and of the last attempt to replace it; "" for
+// nothing.
+func plight(s enroll.Status, err error) string {
+	switch w := enroll.AsWaiting(err); {
+	case w != nil:
+		return fmt.Sprintf("%s; its renewal waits for an operator: %s", s.Reason, w.Message)
+	case err != nil && s.Reason == "":
+		return err.Error()
+	case err != nil:
+		return fmt.Sprintf("%s; %v", s.Reason, err)
+	case s.Situation.Usable() && s.Situation != enroll.Inactive:
+		return ""
+	}
+	return sentence(s.Reason, s.Hint)
+}
+
+func sentence(text, hint string) string {
+	if hint == "" {
+		return text
+	}
+	return text + "; " + hint
+}
+
+// Remarks says what the operator should know, if there is something.
+func (c *Certificate) Remarks() []string {
+	if n := c.Notice(); n != "" {
+		return []string{n}
+	}
+	return nil
+}
+
+// Notice says what the operator should know in a sentence, or "".
+func (c *Certificate) Notice() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.notice
+}
+
+// CABundle returns the SHA-256 of the CA bundle that the node trusts, "" where it has none.
+func (c *Certificate) CABundle() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.view.Status.CABundleSHA256
+}
+
+// Answered hears what the platform answered to a heartbeat.
+func (c *Certificate) Answered(a *nodeapi.HeartbeatResponse) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	news := a.Refresh && !c.view.Refresh || a.CABundleSHA256 != c.view.Bundle
+	c.view.Refresh = a.Refresh
+	if a.CABundleSHA256 != c.view.Bundle {
+		c.view.Bundle, c.view.CA = a.CABundleSHA256, Attempts{}
+	}
+	if !news {
+		return
+	}
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
