@@ -112,12 +112,17 @@ func (b *boot) obeyClock() {
 
 // set sets the machine's clock, and says so.
 func (b *boot) set(now, right time.Time, why string) {
-	tv := unix.NsecToTimeval(right.UnixNano())
 	said := fmt.Sprintf("the clock said %s, %s; it was set to that", now.UTC().Format(time.RFC3339), why)
-	if err := unix.Settimeofday(&tv); err != nil {
+	if err := b.setTime(right); err != nil {
 		said = fmt.Sprintf("the clock says %s, %s; it can't be set: %v", now.UTC().Format(time.RFC3339), why, err)
 	}
 	b.remark(said, "set the machine's clock")
+}
+
+// setTimeOfDay sets the kernel's clock.
+func setTimeOfDay(t time.Time) error {
+	tv := unix.NsecToTimeval(t.UnixNano())
+	return unix.Settimeofday(&tv)
 }
 
 // setClock sets a clock that can't be right forward to a moment that is known to be past: a

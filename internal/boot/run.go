@@ -73,7 +73,7 @@ func inInitramfs(root string) bool {
 func theFirst(err error) bool { return os.Getpid() == 1 && !refused(err) }
 
 func newBoot(config Config) *boot {
-	b := &boot{config: config, mode: config.mode(), settings: bootconfig.Default(), persistDir: config.Persist, persist: Persist{Kind: "directory"}}
+	b := &boot{config: config, mode: config.mode(), settings: bootconfig.Default(), persistDir: config.Persist, persist: Persist{Kind: "directory"}, setTime: setTimeOfDay}
 	j := &journal{clock: sincePowerOn, doc: Journal{
 		BootID: bootID(), Mode: b.mode, Agent: version.Get().Version, Begun: config.Now().UTC(), Outcome: UnderWay,
 		Lines: []Line{}, Stages: []StageRecord{},

@@ -3,6 +3,7 @@ package boot
 import (
 	"errors"
 	"io/fs"
+	"time"
 
 	"github.com/powernode/powernode-agent/internal/assemble"
 	"github.com/powernode/powernode-agent/internal/bootconfig"
@@ -46,7 +47,9 @@ type boot struct {
 	level     mount.Level
 
 	// clock knows the platform's time once it was asked; nil before the directory of record is open.
-	clock       *signedtime.Clock
+	clock *signedtime.Clock
+	// setTime sets the machine's clock.
+	setTime     func(time.Time) error
 	credentials *enroll.Credentials
 	discovered  identity.Identity
 	// unidentified says why discovered isn't enough to enroll with.

@@ -63,6 +63,9 @@ func (ca *CA) Sign(tmpl *x509.Certificate, pub any) *x509.Certificate {
 	return create(ca.t, tmpl, ca.Cert, pub, ca.key)
 }
 
+// SignMessage signs a message with the authority's key, which is Ed25519.
+func (ca *CA) SignMessage(message []byte) []byte { return ed25519.Sign(ca.key, message) }
+
 // Issue makes a key and signs tmpl for it.
 func (ca *CA) Issue(tmpl *x509.Certificate) *tls.Certificate {
 	ca.t.Helper()
