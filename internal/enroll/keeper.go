@@ -102,6 +102,9 @@ func (k *Keeper) Prepare(ctx context.Context) error {
 // wait of the pair before and every bad word; one that it refused by a word on the certificate is remembered,
 // and has the pair before come back where that is in force and the present one was never used.
 func (k *Keeper) Heard(m *nodehttp.Material, err error) {
+	if clock, ok := k.o.Clock.(interface{ Doubt() }); ok && errors.Is(err, nodehttp.ErrValidity) {
+		clock.Doubt() // it may have stood still together with the machine
+	}
 	k.mu.Lock()
 	c := k.c
 	k.mu.Unlock()

@@ -69,6 +69,15 @@ func CodeOf(err error) nodeapi.Code {
 	return ""
 }
 
+// ErrValidity says that the server's certificate isn't valid by the clock of the connection. Either may be wrong.
+var ErrValidity = errors.New("the server's certificate isn't valid at this time")
+
+// validity is a text for ErrValidity that says more.
+type validity string
+
+func (v validity) Error() string     { return string(v) }
+func (v validity) Is(err error) bool { return err == ErrValidity }
+
 const maxRetryAfter = 10 * time.Minute
 
 var (
@@ -255,12 +264,12 @@ func (f *failure) invalid(e x509.CertificateInvalidError) error {
 	stamp := func(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 	switch {
 	case e.Reason == x509.Expired && e.Cert != nil && now.Before(e.Cert.NotBefore):
-		return f.new(fault.Retry, "set this machine's clock; if it is right, the platform's is ahead",
-			"this machine's clock says %s, before the server's certificate begins (%s)", stamp(now), stamp(e.Cert.NotBefore))
+		return f.new(fault.Retry, "set this machine's clock; if it is right, the platform's is ahead", "%w",
+			validity(fmt.Sprintf("this machine's clock says %s, before the server's certificate begins (%s)", stamp(now), stamp(e.Cert.NotBefore))))
 	case e.Reason == x509.Expired && e.Cert != nil:
-		return f.new(fault.Retry, "check this machine's clock; if it is right, renew the platform's certificate",
-			"the server's certificate (%s) ended at %s, and this machine's clock says %s",
-			clean(e.Cert.Subject.String(), 80), stamp(e.Cert.NotAfter), stamp(now))
+		return f.new(fault.Retry, "check this machine's clock; if it is right, renew the platform's certificate", "%w",
+			validity(fmt.Sprintf("the server's certificate (%s) ended at %s, and this machine's clock says %s",
+				clean(e.Cert.Subject.String(), 80), stamp(e.Cert.NotAfter), stamp(now))))
 	}
 	return f.new(fault.Refuse, hintCA, "the server's certificate is refused: %s", clean(e.Error(), 160))
 }

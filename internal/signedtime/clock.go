@@ -42,6 +42,7 @@ type Clock struct {
 	floor   time.Time
 	reading Reading
 	known   bool
+	doubted bool
 	remarks []string
 }
 
@@ -110,12 +111,20 @@ func (c *Clock) Remarks() []string {
 	return append([]string(nil), c.remarks...)
 }
 
-// Due reports whether a signed time is to be asked for: there is none, or the last one is older than Again. A node
+// Doubt has a signed time be due: a certificate wasn't valid by this clock, which may have stood still with the
+// whole machine.
+func (c *Clock) Doubt() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.doubted = true
+}
+
+// Due reports whether a signed time is to be asked for: there is none, or it is in doubt or older than Again. A node
 // that was told to judge by its own clock never asks.
 func (c *Clock) Due() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return !c.options.Local && (!c.known || c.options.Elapsed()-c.reading.At >= Again)
+	return !c.options.Local && (!c.known || c.doubted || c.options.Elapsed()-c.reading.At >= Again)
 }
 
 // Ask makes one attempt to learn the time from m's platform, with the settings o of the connection, whose clock
@@ -135,7 +144,7 @@ func (c *Clock) Ask(ctx context.Context, m *nodehttp.Material, o nodehttp.Option
 	if tooEarly(reading.Time, c.floor) {
 		return c.refuse(m.PlatformURL, reading.Time)
 	}
-	c.reading, c.known = reading, true
+	c.reading, c.known, c.doubted = reading, true, false
 	c.remarks = nil
 	if !reading.Time.After(c.floor) {
 		return nil

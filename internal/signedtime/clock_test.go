@@ -3,6 +3,7 @@ package signedtime
 import (
 	"context"
 	"crypto/x509"
+	"errors"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -78,8 +79,18 @@ func TestEndedServerCertificate(t *testing.T) {
 	if err := c.Ask(t.Context(), p.material(ca), nodehttp.Options{}); err != nil {
 		t.Fatal(err)
 	}
-	if err := get(t.Context(), p, ca, c); err == nil || !strings.Contains(err.Error(), "certificate (CN=platform) ended at") {
+	if err := get(t.Context(), p, ca, c); !errors.Is(err, nodehttp.ErrValidity) || !strings.Contains(err.Error(), "certificate (CN=platform) ended at") {
 		t.Errorf("by the signed time: %v", err)
+	}
+	if c.Due() {
+		t.Error("it is due without a doubt")
+	}
+	c.Doubt()
+	if !c.Due() {
+		t.Error("a doubt makes no question")
+	}
+	if err := c.Ask(t.Context(), p.material(ca), nodehttp.Options{}); err != nil || c.Due() {
+		t.Errorf("%v, due %t", err, c.Due())
 	}
 }
 
