@@ -39,7 +39,7 @@ const (
 
 // Options are the settings of Run.
 type Options struct {
-	// Dir is the directory in which the claim is kept, claim.json. It is made if it isn't there.
+	// Dir is the directory in which the claim is kept, claim.json, and nothing else. It is made if it isn't there.
 	Dir string
 	// PlatformURL is whom the machine asks, as nodehttp.ParsePlatformURL returns it. A claim of another platform isn't gone on with.
 	PlatformURL string

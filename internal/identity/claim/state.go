@@ -70,11 +70,17 @@ func open(o Options) (d *durable.Dir, release func(), err error) {
 	if err != nil {
 		return nil, nil, errors.Join(err, d.Close())
 	}
-	return d, func() {
+	release = func() {
 		// Closing the descriptor ends the lock, whatever close says.
 		_ = lock.Unlock()
 		_ = d.Close()
-	}, nil
+	}
+	// What killed writers left behind may hold a key.
+	if err := d.Sweep(); err != nil {
+		release()
+		return nil, nil, err
+	}
+	return d, release, nil
 }
 
 // read returns the claim on the disk, or errNothing where there is none that can be gone on with. A damaged one is lost either way.
@@ -135,6 +141,9 @@ func Settle(dir string, enrolled error, hook durable.Hook) error {
 	}
 	defer d.Close()
 	if enrolled == nil {
+		if err := d.Sweep(); err != nil {
+			return fmt.Errorf("forget the claim: %w", err)
+		}
 		if err := d.Remove(fileName, "claim-done"); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fault.New(fault.Retry, fault.Mount, "look at the disk", "forget the claim: %w", err)
 		}
