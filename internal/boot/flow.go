@@ -116,11 +116,13 @@ func (b *boot) enroll(ctx context.Context) (string, error) {
 	options := enroll.Options{
 		Dir: PKIDir(b.store.Path()),
 		Discover: func(ctx context.Context) (enroll.Bootstrap, error) {
-			i := b.discovered
 			if b.unidentified != nil {
 				return enroll.Bootstrap{}, b.unidentified
 			}
-			return enroll.Bootstrap{PlatformURL: i.PlatformURL, CAPEM: i.CAPEM, Token: i.Token, InstanceID: i.InstanceID}, b.needNetwork(ctx)
+			if err := b.needNetwork(ctx); err != nil {
+				return enroll.Bootstrap{}, err
+			}
+			return Bootstrap(ctx, b.discovered, b.enrollPatience(), b.notify)
 		},
 		AgentVersion: version.Get().Version,
 		Architecture: runtime.GOARCH,

@@ -112,7 +112,7 @@ func isoEntry(record []byte, joliet bool) (e entry, ok bool) {
 		size:  int64(binary.LittleEndian.Uint32(record[10:])),
 	}
 	if !joliet {
-		e.names = append(e.names, rockRidgeName(record[min(nameEnd+(nameEnd+1)%2, len(record)):]))
+		e.names = append(e.names, rockRidgeName(record[min(nameEnd+nameEnd%2, len(record)):]))
 	}
 	return e, true
 }
