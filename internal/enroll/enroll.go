@@ -73,7 +73,7 @@ type Options struct {
 	Proxy      *secret.Text
 	LocalClock *bool
 
-	// KeyKind is where new keys are to live; "" is FileKey. TPM makes those that live in one; nil is the
+	// KeyKind is where new keys are to live; "" is where the present one does, and FileKey where there is none. TPM makes those that live in one; nil is the
 	// machine's first.
 	KeyKind KeyKind
 	TPM     TPM
@@ -83,6 +83,9 @@ type Options struct {
 	// AgentVersion, Architecture and DMIUUID are told to the platform.
 	AgentVersion, Architecture, DMIUUID string
 
+	// Online, if not nil, waits until the network can be used. It runs before the platform is called; its error is the
+	// call's.
+	Online func(ctx context.Context) error
 	// HTTP are the settings of the connection: clock, proxy, deadlines.
 	HTTP nodehttp.Options
 	// Backoff says how long to go on while the platform can't be reached or doesn't answer; the
@@ -107,9 +110,6 @@ func (o Options) filled() Options {
 	}
 	if o.TPM == nil {
 		o.TPM = TPMAt("")
-	}
-	if o.KeyKind == "" {
-		o.KeyKind = FileKey
 	}
 	return o
 }
@@ -185,14 +185,12 @@ func settle(ctx context.Context, o Options, d *durable.Dir) (State, error) {
 		}
 		c, state.Credentials = n, n
 	}
-	// A clock that nobody vouches for may say so wrongly.
-	if s := state.Situation; s != Expired && s != NotYetValid || c.LocalClock {
+	// A clock that nobody vouches for may say so wrongly. Where the certificate begins in the future, it is used in any
+	// case, and whoever calls the platform asks for the time.
+	if state.Situation != Expired || c.LocalClock {
 		return state, nil
 	}
 	if err := o.askTime(ctx, c.material, c.LocalClock); err != nil {
-		if state.Situation.Usable() {
-			return state, nil
-		}
 		return state, fmt.Errorf("%s: %w", state.Reason, err)
 	}
 	return inspect(d, o.Wish, o.now(), o.keys())
@@ -300,7 +298,7 @@ func anew(ctx context.Context, o Options, d *durable.Dir, state State) (*Credent
 	}
 	c, err := exchange(ctx, o, b, key)
 	if err != nil {
-		return nil, err
+		return nil, state.because(err)
 	}
 	if err := save(d, c); err != nil {
 		return nil, fmt.Errorf("enroll this node: %w", err)
@@ -310,6 +308,15 @@ func anew(ctx context.Context, o Options, d *durable.Dir, state State) (*Credent
 		return nil, fmt.Errorf("enroll this node: %w", err)
 	}
 	return c, nil
+}
+
+// because says before err why the node enrolls anew, where it had been enrolled: what the platform says of its token
+// isn't the news.
+func (s State) because(err error) error {
+	if s.Reason == "" || s.Situation == None || s.Situation == KeyOnly {
+		return err
+	}
+	return fmt.Errorf("%s: %w", s.Reason, err)
 }
 
 // discover finds out who the node is, and insists on a token.

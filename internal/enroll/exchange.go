@@ -31,6 +31,9 @@ func (t talk) call(ctx context.Context, call nodehttp.Call, clear func()) (*node
 	if err := t.o.askTime(ctx, t.m, t.local); err != nil {
 		return nil, fmt.Errorf("%s: %w", call.Doing, err)
 	}
+	if err := t.o.online(ctx); err != nil {
+		return nil, fmt.Errorf("%s: %w", call.Doing, err)
+	}
 	conn, err := nodehttp.New(t.m, t.o.http())
 	if err != nil {
 		return nil, err
@@ -43,10 +46,20 @@ func (t talk) call(ctx context.Context, call nodehttp.Call, clear func()) (*node
 	return conn, err
 }
 
+func (o Options) online(ctx context.Context) error {
+	if o.Online == nil {
+		return nil
+	}
+	return o.Online(ctx)
+}
+
 // askTime makes sure of a time that may judge the platform's certificate.
 func (o Options) askTime(ctx context.Context, m *nodehttp.Material, local bool) error {
 	if o.Clock == nil || local || !o.Clock.Due() {
 		return nil
+	}
+	if err := o.online(ctx); err != nil {
+		return err
 	}
 	return o.Backoff.Run(ctx, o.Notify, func(ctx context.Context) error { return o.Clock.Ask(ctx, m, o.http()) })
 }

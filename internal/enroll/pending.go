@@ -83,16 +83,20 @@ func pendingKey(ctx context.Context, d *durable.Dir, o Options, p purpose, curre
 		return nodeKey{}, err
 	}
 	keys := o.keys()
+	kind := o.KeyKind
+	if kind == "" && current != nil {
+		kind = current.KeyKind()
+	}
 	if w := f.slot(p); err == nil && w.set() {
 		key, err := keys.read(w.storedKey)
-		if errors.Is(err, errAway) && o.KeyKind.fits(key) && fault.KindOf(err) == fault.Retry {
+		if errors.Is(err, errAway) && kind.fits(key) && fault.KindOf(err) == fault.Retry {
 			return nodeKey{}, fmt.Errorf("use the key that waits for its certificate: %w", err)
 		}
-		if err == nil && o.KeyKind.fits(key) && (current == nil || !ownKey(current.Leaf, key)) {
+		if err == nil && kind.fits(key) && (current == nil || !ownKey(current.Leaf, key)) {
 			return key, nil
 		}
 	}
-	key, err := keys.create(ctx, o.KeyKind, o.Log)
+	key, err := keys.create(ctx, kind, o.Log)
 	if err != nil {
 		return nodeKey{}, err
 	}
