@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"sync"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -20,6 +19,7 @@ import (
 	"github.com/powernode/powernode-agent/internal/mount"
 	"github.com/powernode/powernode-agent/internal/nodeapi"
 	"github.com/powernode/powernode-agent/internal/nodeclient"
+	"github.com/powernode/powernode-agent/internal/nodehttp"
 	"github.com/powernode/powernode-agent/internal/runtime"
 	"github.com/powernode/powernode-agent/internal/store"
 	"github.com/powernode/powernode-agent/internal/version"
@@ -31,7 +31,8 @@ func serviceCommand(app *cli.App) *cobra.Command {
 		Use:   "service",
 		Short: "Stay on the node: report to the platform until told to stop",
 		Long: `Stay on the node and report to the platform: what is mounted, read from the kernel's tables, and how
-the machine is. It outlives every outage of the platform, tells systemd when it is ready and that it
+the machine is. It keeps the node's certificate: rotates it in time, renews one that has ended, follows
+the platform's CA. It outlives every outage of the platform, tells systemd when it is ready and that it
 is alive, and ends on SIGTERM. A generation that isn't known to be good is judged here: see
 "Never stranded" in docs/boot.md. The platform is told how the boots went, and a file that the kernel
 finds damaged (fs-verity) is fetched again. Machine ID, host name and SSH host keys are kept for the
@@ -42,7 +43,8 @@ next boots, and it says when the writable layer of the root fills up.`,
 			if err != nil {
 				return err
 			}
-			platform := &nodePlatform{pki: boot.PKIDir(stateDir)}
+			credentials := newCertificateKeeper(stateDir, log)
+			platform := &nodePlatform{keeper: credentials}
 			defer platform.close()
 			facts, factsErr := boot.ReadFacts("/")
 			// On a node that booted, credentials that don't serve may do so later, and there is a
@@ -56,7 +58,7 @@ next boots, and it says when the writable layer of the root fills up.`,
 			}
 			config := runtime.Config{
 				Platform: platform, State: nodeState{stateDir}, AgentVersion: version.Get().Version,
-				Notifier: notifier, Watchdog: watchdog, Log: log,
+				Certificate: runtime.NewCertificate(credentials, log), Notifier: notifier, Watchdog: watchdog, Log: log,
 			}
 			if factsErr == nil {
 				config.Beside = []runtime.Loop{
@@ -82,11 +84,18 @@ next boots, and it says when the writable layer of the root fills up.`,
 	return cmd
 }
 
-// nodePlatform is the platform by the credentials on the disk, which are read when they are first
-// needed: a node whose certificate has ended may be enrolled again while the service runs. It may be used
-// by several goroutines.
+// newCertificateKeeper returns what keeps the node's certificate while the service runs.
+func newCertificateKeeper(stateDir string, log *slog.Logger) *enroll.Keeper {
+	return enroll.NewKeeper(enroll.Options{
+		Dir: boot.PKIDir(stateDir), Clock: openClock(stateDir), KeyKind: policyKeyKind(boot.TrustPath),
+		AgentVersion: version.Get().Version, DMIUUID: runtime.ReadMachine("/sys").DMIUUID, Log: log,
+	})
+}
+
+// nodePlatform is the platform by the credentials on the disk, which need not be there when the service
+// starts: a node may be enrolled while it runs. It may be used by several goroutines.
 type nodePlatform struct {
-	pki string
+	keeper *enroll.Keeper
 
 	mu     sync.Mutex
 	client *nodeclient.Client
@@ -98,12 +107,14 @@ func (p *nodePlatform) load() error {
 	if p.client != nil {
 		return nil
 	}
-	credentials, err := enroll.Load(p.pki, time.Now())
+	client, err := nodeclient.New(nodeclient.Config{
+		Credentials: p.keeper, HTTP: nodehttp.Options{Now: p.keeper.Now}, Prepare: p.keeper.Prepare, Heard: p.keeper.Heard,
+	})
 	if err != nil {
 		return err
 	}
-	p.client, err = nodeclient.New(nodeclient.Config{Credentials: credentials})
-	return err
+	p.client = client
+	return nil
 }
 
 func (p *nodePlatform) close() {

@@ -82,6 +82,11 @@ func (c *Credentials) KeyKind() KeyKind {
 	return FileKey
 }
 
+// Bootstrap returns what the node knows to enroll again where it is enrolled: all but a token.
+func (c *Credentials) Bootstrap() Bootstrap {
+	return Bootstrap{PlatformURL: c.PlatformURL, CAPEM: []byte(c.caPEM), InstanceID: c.InstanceID, Proxy: c.proxy, LocalClock: c.LocalClock}
+}
+
 // CABundleSHA256 returns the SHA-256 of the CA bundle that the node trusts, as heartbeats tell it.
 func (c *Credentials) CABundleSHA256() string { return bundleSum(c.caPEM) }
 

@@ -1,0 +1,178 @@
+package agentcli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/powernode/powernode-agent/internal/boot"
+	"github.com/powernode/powernode-agent/internal/cli"
+	"github.com/powernode/powernode-agent/internal/enroll"
+	"github.com/powernode/powernode-agent/internal/fault"
+	"github.com/powernode/powernode-agent/internal/identity"
+	"github.com/powernode/powernode-agent/internal/nodehttp"
+	"github.com/powernode/powernode-agent/internal/secret"
+	"github.com/powernode/powernode-agent/internal/signedtime"
+	"github.com/powernode/powernode-agent/internal/version"
+)
+
+// source says in o how to find out what to enroll with, and what the flags insist on.
+func (f *enrollFlags) source(app *cli.App, o *enroll.Options) error {
+	read := f.tokenReader(app)
+	o.Given = read != nil
+	if f.platformURL != "" {
+		url, err := nodehttp.ParsePlatformURL(f.platformURL)
+		if err != nil {
+			return err
+		}
+		ca, err := readBounded(f.caFile, nil)
+		if err != nil {
+			return err
+		}
+		o.Wish = enroll.Wish{PlatformURL: url, InstanceID: f.instanceID, CAPEM: ca}
+		o.Discover = withToken(read, enroll.Bootstrap{PlatformURL: url, CAPEM: ca, InstanceID: f.instanceID}, o)
+		return nil
+	}
+	o.Wish.InstanceID = f.instanceID
+	if read != nil {
+		// A person who gives a token to a node that knows its platform needs to say no more.
+		state, err := enroll.Inspect(o.Dir, enroll.Wish{}, o.Clock.Now())
+		if err != nil {
+			return err
+		}
+		if state.Credentials == nil {
+			return fault.New(fault.Refuse, fault.Input, "name the platform with --platform-url and --ca-file",
+				"enroll this node: %s, and a token alone doesn't say where", state.Reason)
+		}
+		b := state.Credentials.Bootstrap()
+		b.InstanceID = f.instanceID // the token may be another instance's
+		o.Discover = withToken(read, b, o)
+		return nil
+	}
+	only, err := identitySources(f.identitySources)
+	if err != nil {
+		return err
+	}
+	where := usualPlaces(f.identityFile)
+	if only != nil {
+		where.Only = only
+	}
+	o.Discover = func(ctx context.Context) (enroll.Bootstrap, error) {
+		i, _, err := (identity.Resolver{Sources: where.Sources()}).Resolve(ctx)
+		if err != nil {
+			return enroll.Bootstrap{}, err
+		}
+		b, err := boot.Bootstrap(ctx, i, o.Backoff, o.Notify)
+		return settings(b, o), err
+	}
+	return nil
+}
+
+// withToken returns a way to find b out, with the token that read reads when it is needed; nil reads none.
+func withToken(read func() (secret.Text, error), b enroll.Bootstrap, o *enroll.Options) func(context.Context) (enroll.Bootstrap, error) {
+	b = settings(b, o)
+	return func(context.Context) (enroll.Bootstrap, error) {
+		if read == nil {
+			return b, nil
+		}
+		token, err := read()
+		b.Token = token
+		return b, err
+	}
+}
+
+// settings has the flags go before what a source says.
+func settings(b enroll.Bootstrap, o *enroll.Options) enroll.Bootstrap {
+	if o.Proxy != nil {
+		b.Proxy = *o.Proxy
+	}
+	if o.LocalClock != nil {
+		b.LocalClock = *o.LocalClock
+	}
+	return b
+}
+
+// tokenCredential is the name of the systemd credential with the token.
+const tokenCredential = "powernode.bootstrap_token"
+
+// tokenReader returns what reads the token that was given; nil where none was. It is read only once it is
+// needed, since it may come from standard input.
+func (f *enrollFlags) tokenReader(app *cli.App) func() (secret.Text, error) {
+	switch {
+	case f.token != "":
+		return func() (secret.Text, error) { return parseToken(f.token, "on the command line") }
+	case f.tokenFile == "-":
+		return func() (secret.Text, error) { return readToken("standard input", app.In) }
+	case f.tokenFile != "":
+		return func() (secret.Text, error) { return readToken(f.tokenFile, nil) }
+	}
+	// The usual sources know of the credential themselves.
+	if dir := os.Getenv("CREDENTIALS_DIRECTORY"); dir != "" && f.platformURL != "" {
+		path := filepath.Join(dir, tokenCredential)
+		if _, err := os.Stat(path); err == nil {
+			return func() (secret.Text, error) { return readToken(path, nil) }
+		}
+	}
+	return nil
+}
+
+func readToken(path string, from io.Reader) (secret.Text, error) {
+	text, err := readBounded(path, from)
+	if err != nil {
+		return secret.Text{}, err
+	}
+	return parseToken(firstLine(text), "in "+path)
+}
+
+func parseToken(text, where string) (secret.Text, error) {
+	token, err := identity.ParseToken(text)
+	if err != nil {
+		return token, fault.New(fault.Refuse, fault.Input, "give the whole token that powernode token create printed", "read the token %s: %w", where, err)
+	}
+	return token, nil
+}
+
+// openClock returns the clock that certificates are judged by on a running node.
+func openClock(stateDir string) *signedtime.Clock {
+	var source time.Time
+	if t, err := time.Parse(time.RFC3339, version.Get().Date); err == nil {
+		source = t
+	}
+	return signedtime.Open(stateDir, signedtime.Options{Floor: []time.Time{source}})
+}
+
+// smallFile bounds files that a person names on the command line, in bytes.
+const smallFile = 1 << 20
+
+// readBounded reads a file of at most smallFile bytes, or from instead where it isn't nil.
+func readBounded(path string, from io.Reader) ([]byte, error) {
+	if from == nil {
+		f, err := os.Open(path)
+		if err != nil {
+			return nil, fault.New(fault.Refuse, fault.Input, "name a file that can be read", "%w", err)
+		}
+		defer f.Close()
+		from = f
+	}
+	data, err := io.ReadAll(io.LimitReader(from, smallFile+1))
+	if err == nil && len(data) > smallFile {
+		err = fmt.Errorf("it is larger than %d bytes", smallFile)
+	}
+	if err != nil {
+		return nil, fault.New(fault.Refuse, fault.Input, "name another file", "read %s: %w", path, err)
+	}
+	return data, nil
+}
+
+// firstLine returns the text up to the first line end.
+func firstLine(text []byte) string {
+	for i, c := range text {
+		if c == '\n' || c == '\r' {
+			return string(text[:i])
+		}
+	}
+	return string(text)
+}
