@@ -35,7 +35,7 @@ type enrollDoc struct {
 // enrollFlags are where the bootstrap comes from, and how to go about it.
 type enrollFlags struct {
 	stateDir, identityFile, identitySources, platformURL, caFile, instanceID string
-	tokenFile, token, clock, proxy, key, trust                               string
+	caURL, caSHA256, tokenFile, token, clock, proxy, key, trust              string
 	renew                                                                    bool
 	tries                                                                    uint
 }
@@ -85,6 +85,8 @@ that, it ends with the platform's exit code and is to be run again; with --tries
 	identitySourceFlag(cmd, &f.identitySources)
 	flags.StringVar(&f.platformURL, "platform-url", "", "the platform's https URL")
 	flags.StringVar(&f.caFile, "ca-file", "", "PEM file of the platform's CA")
+	flags.StringVar(&f.caSHA256, "ca-sha256", "", "SHA-256 fingerprint of the platform's CA certificate, which is then fetched from --ca-url or from the platform")
+	flags.StringVar(&f.caURL, "ca-url", "", "where the platform's CA certificate can be had; needs --ca-sha256")
 	flags.StringVar(&f.instanceID, "instance-id", "", "the instance that this node is; the token knows it too")
 	flags.StringVar(&f.tokenFile, "token-file", "", "file with the bootstrap token, - for standard input")
 	flags.StringVar(&f.token, "token", "", "the bootstrap token itself, which every process on this machine can read meanwhile")
@@ -94,7 +96,7 @@ that, it ends with the platform's exit code and is to be run again; with --tries
 	flags.StringVar(&f.trust, "trust-policy", boot.TrustPath, "the trust policy, for its node_key")
 	flags.BoolVar(&f.renew, "renew", false, "replace the certificate now, by one for a new key")
 	flags.UintVar(&f.tries, "tries", 3, "how often to try while the platform can't be reached; 0 is for ever")
-	cmd.MarkFlagsRequiredTogether("platform-url", "ca-file")
+	cmd.MarkFlagsMutuallyExclusive("ca-file", "ca-url")
 	cmd.MarkFlagsMutuallyExclusive("identity-file", "platform-url")
 	cmd.MarkFlagsMutuallyExclusive("token", "token-file", "renew")
 	return cmd

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/powernode/powernode-agent/internal/boot"
@@ -13,7 +14,6 @@ import (
 	"github.com/powernode/powernode-agent/internal/enroll"
 	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/identity"
-	"github.com/powernode/powernode-agent/internal/nodehttp"
 	"github.com/powernode/powernode-agent/internal/secret"
 	"github.com/powernode/powernode-agent/internal/signedtime"
 	"github.com/powernode/powernode-agent/internal/version"
@@ -23,18 +23,8 @@ import (
 func (f *enrollFlags) source(app *cli.App, o *enroll.Options) error {
 	read := f.tokenReader(app)
 	o.Given = read != nil
-	if f.platformURL != "" {
-		url, err := nodehttp.ParsePlatformURL(f.platformURL)
-		if err != nil {
-			return err
-		}
-		ca, err := readBounded(f.caFile, nil)
-		if err != nil {
-			return err
-		}
-		o.Wish = enroll.Wish{PlatformURL: url, InstanceID: f.instanceID, CAPEM: ca}
-		o.Discover = withToken(read, enroll.Bootstrap{PlatformURL: url, CAPEM: ca, InstanceID: f.instanceID}, o)
-		return nil
+	if f.platformURL != "" || f.caFile != "" || f.caURL != "" || f.caSHA256 != "" {
+		return f.named(read, o)
 	}
 	o.Wish.InstanceID = f.instanceID
 	if read != nil {
@@ -62,11 +52,55 @@ func (f *enrollFlags) source(app *cli.App, o *enroll.Options) error {
 	}
 	o.Discover = func(ctx context.Context) (enroll.Bootstrap, error) {
 		i, _, err := (identity.Resolver{Sources: where.Sources()}).Resolve(ctx)
+		if err == nil && o.Proxy != nil {
+			i.Proxy, err = identity.ParseProxy(o.Proxy.Reveal())
+		}
 		if err != nil {
 			return enroll.Bootstrap{}, err
 		}
 		b, err := boot.Bootstrap(ctx, i, o.Backoff, o.Notify)
 		return settings(b, o), err
+	}
+	return nil
+}
+
+// named is source for a platform that the flags name.
+func (f *enrollFlags) named(read func() (secret.Text, error), o *enroll.Options) error {
+	if f.platformURL == "" || f.caFile == "" && f.caSHA256 == "" {
+		return fault.New(fault.Refuse, fault.Input, "give --platform-url, and --ca-file or --ca-sha256",
+			"enroll this node: a platform is named by its URL and by its CA certificate, or that one's fingerprint")
+	}
+	// What the flags say is judged as any other source is.
+	raw := identity.Raw{PlatformURL: f.platformURL, CAURL: f.caURL, CASHA256: f.caSHA256}
+	if o.Proxy != nil {
+		raw.Proxy = o.Proxy.Reveal()
+	}
+	if f.caFile != "" {
+		ca, err := readBounded(f.caFile, nil)
+		if err != nil {
+			return err
+		}
+		raw.CA = string(ca)
+	}
+	found, err := raw.Check("the command line", func(field identity.Field) string {
+		if field == identity.FieldCA {
+			return "--ca-file"
+		}
+		return "--" + strings.ReplaceAll(field.String(), "_", "-")
+	})
+	if err != nil {
+		return err
+	}
+	i := identity.Identity{
+		InstanceID: f.instanceID, PlatformURL: found.PlatformURL, CAPEM: found.CAPEM, CAURL: found.CAURL, CASHA256: found.CASHA256, Proxy: found.Proxy,
+	}
+	o.Wish = enroll.Wish{PlatformURL: i.PlatformURL, InstanceID: i.InstanceID, CAPEM: i.CAPEM}
+	o.Discover = func(ctx context.Context) (enroll.Bootstrap, error) {
+		b, err := boot.Bootstrap(ctx, i, o.Backoff, o.Notify)
+		if err != nil {
+			return b, err
+		}
+		return withToken(read, b, o)(ctx)
 	}
 	return nil
 }

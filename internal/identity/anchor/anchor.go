@@ -67,7 +67,7 @@ func (a Anchor) Resolve(ctx context.Context) ([]byte, error) {
 	case len(a.PEM) > 0:
 		return a.PEM, nil
 	case len(a.SHA256) == 0:
-		return nil, fault.New(fault.Refuse, fault.Input, "give its SHA-256 fingerprint, too, which `powernode-platform ca` prints, or the certificate itself",
+		return nil, fault.New(fault.Refuse, fault.Input, "give its SHA-256 fingerprint, too (openssl x509 -noout -fingerprint -sha256 -in FILE), or the certificate itself",
 			"get the CA certificate: there is no fingerprint to prove it by")
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, fetchTimeout, fmt.Errorf("no answer within %s", fetchTimeout))
