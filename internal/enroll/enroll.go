@@ -101,6 +101,9 @@ type Options struct {
 	Log *slog.Logger
 	// Hook sees every operation on the disk before it happens (package durable); nil for none.
 	Hook durable.Hook
+
+	// after is time.After, unless a test has no time.
+	after func(time.Duration) <-chan time.Time
 }
 
 // filled returns o without gaps.
@@ -110,6 +113,9 @@ func (o Options) filled() Options {
 	}
 	if o.TPM == nil {
 		o.TPM = TPMAt("")
+	}
+	if o.after == nil {
+		o.after = time.After
 	}
 	return o
 }
@@ -275,7 +281,7 @@ func approved(ctx context.Context, o Options, d *durable.Dir, c *Credentials, er
 		select {
 		case <-ctx.Done():
 			return nil, err
-		case <-time.After(w.Again):
+		case <-o.after(w.Again):
 		}
 		var next *Credentials
 		if next, err = act(ctx, o, d, State{Credentials: c}, Renew); err == nil {

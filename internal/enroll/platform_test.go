@@ -2,10 +2,14 @@ package enroll
 
 import (
 	"context"
+	"crypto/ecdsa"
 	"crypto/ed25519"
+	"crypto/sha256"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -24,8 +28,8 @@ const (
 	instance = "0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9"
 )
 
-// platform is a platform's enrollment: one token, one key, and the same certificate for the same
-// key however often it asks.
+// platform is a platform's part in the life of certificates: one token, one key, and the same certificate for the
+// same key however often it asks.
 type platform struct {
 	*httptest.Server
 	t  testing.TB
@@ -40,6 +44,16 @@ type platform struct {
 	// lose is how many replies get lost after the work is done, fail how many requests are answered
 	// by 503 before it.
 	lose, fail int
+	// byKey are the certificates of rotations and renewals, refused what the platform says of a serial number, and
+	// policy what it makes of renewals: RenewIssued, RenewWaiting or "" for no.
+	byKey   map[string]nodeapi.EnrollResponse
+	refused map[string]nodeapi.Code
+	policy  nodeapi.RenewStatus
+	asked   int      // rotations and renewals
+	served  []string // the serial numbers of heartbeats that were taken
+	// web is the server's chain, bundle what nodes are told to trust.
+	web    *tls.Certificate
+	bundle string
 	// template and answer alter what is issued and what is said.
 	template func(*x509.Certificate)
 	answer   func(*nodeapi.EnrollResponse)
@@ -47,18 +61,37 @@ type platform struct {
 
 func newPlatform(t testing.TB) *platform {
 	t.Helper()
-	p := &platform{t: t, ca: pkitest.NewCA(t, "Powernode CA"), grants: map[string]nodeapi.EnrollResponse{}, keys: map[string]string{}}
-	p.issuer = p.ca
+	p := &platform{
+		t: t, ca: pkitest.NewCA(t, "Powernode CA"), grants: map[string]nodeapi.EnrollResponse{}, keys: map[string]string{},
+		byKey: map[string]nodeapi.EnrollResponse{}, refused: map[string]nodeapi.Code{},
+	}
+	p.issuer, p.bundle, p.web = p.ca, string(p.ca.PEM()), p.ca.Issue(p.ca.Web())
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST "+nodeapi.PathEnroll, p.enroll)
+	mux.HandleFunc("POST "+nodeapi.PathRefresh, p.refresh)
+	mux.HandleFunc("POST "+nodeapi.PathRenew, p.renew)
+	mux.HandleFunc("POST "+nodeapi.PathHeartbeat, p.heartbeat)
+	mux.HandleFunc("GET "+nodeapi.PathCA, func(w http.ResponseWriter, _ *http.Request) {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		ok(w, nodeapi.CAResponse{BundlePEM: p.bundle, BundleSHA256: bundleSum(p.bundle)})
+	})
 	mux.HandleFunc("GET /who", func(w http.ResponseWriter, r *http.Request) {
 		if len(r.TLS.PeerCertificates) == 0 {
 			w.WriteHeader(http.StatusUnauthorized)
 			return
 		}
-		reply(w, 200, map[string]any{"success": true, "data": r.TLS.PeerCertificates[0].Subject.CommonName})
+		ok(w, r.TLS.PeerCertificates[0].Subject.CommonName)
 	})
-	p.Server = p.ca.Serve(p.ca.Web(), mux, nil)
+	p.Server = p.ca.Serve(p.ca.Web(), mux, func(c *tls.Config) {
+		// Whose certificate is good, the handlers say.
+		c.ClientAuth = tls.RequestClientCert
+		c.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			return &tls.Config{MinVersion: tls.VersionTLS13, ClientAuth: tls.RequestClientCert, Certificates: []tls.Certificate{*p.web}}, nil
+		}
+	})
 	return p
 }
 
@@ -83,35 +116,143 @@ func (p *platform) enroll(w http.ResponseWriter, r *http.Request) {
 		reply(w, 503, nodeapi.Envelope{Error: "down for a moment", Code: nodeapi.CodeInternal})
 		return
 	}
-	block, _ := pem.Decode([]byte(req.CSRPEM))
-	if block == nil || block.Type != "CERTIFICATE REQUEST" {
-		reply(w, 400, nodeapi.Envelope{Error: "csr_pem is no request", Code: nodeapi.CodeParameterMissing})
+	csr, key := p.request(w, req.CSRPEM)
+	if csr == nil {
 		return
 	}
-	csr, err := x509.ParseCertificateRequest(block.Bytes)
-	if err != nil || csr.CheckSignature() != nil {
-		reply(w, 422, nodeapi.Envelope{Error: "CSR failure", Code: nodeapi.CodeValidation})
-		return
-	}
-	key := string(csr.PublicKey.(ed25519.PublicKey))
-	if used, ok := p.keys[req.BootstrapToken]; len(req.BootstrapToken) < 16 || ok && used != key {
+	if used, known := p.keys[req.BootstrapToken]; len(req.BootstrapToken) < 16 || known && used != key {
 		reply(w, 422, nodeapi.Envelope{Error: "the token isn't good", Code: nodeapi.CodeTokenRefused})
 		return
 	}
 	p.keys[req.BootstrapToken] = key
-	grant, ok := p.grants[req.BootstrapToken]
-	if !ok {
+	grant, known := p.grants[req.BootstrapToken]
+	if !known {
 		grant = p.issue(csr)
 		p.grants[req.BootstrapToken] = grant
 	}
+	p.losing()
+	if p.answer != nil {
+		p.answer(&grant)
+	}
+	ok(w, grant)
+}
+
+// losing loses the reply where a test asks for it.
+func (p *platform) losing() {
 	if p.lose > 0 {
 		p.lose--
 		panic(http.ErrAbortHandler)
 	}
+}
+
+// request reads a certificate request; nil is answered already.
+func (p *platform) request(w http.ResponseWriter, text string) (*x509.CertificateRequest, string) {
+	block, _ := pem.Decode([]byte(text))
+	if block == nil || block.Type != "CERTIFICATE REQUEST" {
+		reply(w, 400, nodeapi.Envelope{Error: "csr_pem is no request", Code: nodeapi.CodeParameterMissing})
+		return nil, ""
+	}
+	csr, err := x509.ParseCertificateRequest(block.Bytes)
+	if err != nil || csr.CheckSignature() != nil {
+		reply(w, 422, nodeapi.Envelope{Error: "CSR failure", Code: nodeapi.CodeValidation})
+		return nil, ""
+	}
+	return csr, string(csr.RawSubjectPublicKeyInfo)
+}
+
+// node returns the certificate that a request came with, if the platform takes it; nil is answered already.
+func (p *platform) node(w http.ResponseWriter, r *http.Request) *x509.Certificate {
+	if len(r.TLS.PeerCertificates) == 0 {
+		reply(w, 401, nodeapi.Envelope{Error: "no certificate", Code: nodeapi.CodeUnauthorized})
+		return nil
+	}
+	cert := r.TLS.PeerCertificates[0]
+	if code, bad := p.refused[serialOf(cert)]; bad {
+		reply(w, 401, nodeapi.Envelope{Error: "not this one", Code: code})
+		return nil
+	}
+	return cert
+}
+
+func serialOf(c *x509.Certificate) string { return fmt.Sprintf("%X", c.SerialNumber) }
+
+func (p *platform) heartbeat(w http.ResponseWriter, r *http.Request) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if cert := p.node(w, r); cert != nil {
+		p.served = append(p.served, serialOf(cert))
+		ok(w, nodeapi.HeartbeatResponse{Acknowledged: true})
+	}
+}
+
+// successor answers with the certificate of a key, always the same, and tells of the CA.
+func (p *platform) successor(csr *x509.CertificateRequest, key string) nodeapi.EnrollResponse {
+	grant, known := p.byKey[key]
+	if !known {
+		grant = p.issue(csr)
+		grant.CABundlePEM = p.bundle
+		p.byKey[key] = grant
+	}
+	p.losing()
 	if p.answer != nil {
 		p.answer(&grant)
 	}
-	reply(w, 200, map[string]any{"success": true, "data": grant})
+	return grant
+}
+
+func (p *platform) refresh(w http.ResponseWriter, r *http.Request) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var req nodeapi.RefreshRequest
+	if p.asked++; p.node(w, r) == nil || json.NewDecoder(r.Body).Decode(&req) != nil {
+		return
+	}
+	if csr, key := p.request(w, req.CSRPEM); csr != nil {
+		ok(w, p.successor(csr, key))
+	}
+}
+
+func (p *platform) renew(w http.ResponseWriter, r *http.Request) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.asked++
+	var req nodeapi.RenewRequest
+	if len(r.TLS.PeerCertificates) > 0 || json.NewDecoder(r.Body).Decode(&req) != nil {
+		reply(w, 400, nodeapi.Envelope{Error: "not as agreed", Code: nodeapi.CodeValidation})
+		return
+	}
+	certs, err := parseCertificates([]byte(req.CertificatePEM))
+	csr, key := p.request(w, req.CSRPEM)
+	if csr == nil {
+		return
+	}
+	if err != nil || !proven(certs[0], nodeapi.RenewMessage(csr.Raw), req.Proof) {
+		reply(w, 401, nodeapi.Envelope{Error: "no proof", Code: nodeapi.CodeUnauthorized})
+		return
+	}
+	switch code, bad := p.refused[serialOf(certs[0])]; {
+	case bad && code == nodeapi.CodeCertificateRevoked:
+		reply(w, 401, nodeapi.Envelope{Error: "revoked", Code: code})
+	case p.policy == nodeapi.RenewWaiting:
+		ok(w, nodeapi.RenewResponse{Status: p.policy, PollAfterSeconds: 1, Message: "powernode node\napprove web-1"})
+	case p.policy != nodeapi.RenewIssued:
+		reply(w, 403, nodeapi.Envelope{Error: "the policy says never", Code: nodeapi.CodeRenewalRefused})
+	default:
+		grant := p.successor(csr, key)
+		ok(w, nodeapi.RenewResponse{Status: p.policy, Certificate: &grant})
+	}
+}
+
+// proven checks a signature by a certificate's key.
+func proven(cert *x509.Certificate, message, signature []byte) bool {
+	switch key := cert.PublicKey.(type) {
+	case ed25519.PublicKey:
+		return ed25519.Verify(key, message, signature)
+	case *ecdsa.PublicKey:
+		sum := sha256.Sum256(message)
+		return ecdsa.VerifyASN1(key, sum[:], signature)
+	}
+	return false
 }
 
 func (p *platform) issue(csr *x509.CertificateRequest) nodeapi.EnrollResponse {
@@ -128,6 +269,10 @@ func (p *platform) issue(csr *x509.CertificateRequest) nodeapi.EnrollResponse {
 		CertPEM: string(pkitest.EncodePEM(cert)), CAChainPEM: chain, InstanceID: instance,
 		MTLSSubject: instance, NotAfter: cert.NotAfter, CertificateID: "c-1",
 	}
+}
+
+func ok(w http.ResponseWriter, data any) {
+	reply(w, 200, map[string]any{"success": true, "data": data})
 }
 
 func reply(w http.ResponseWriter, status int, v any) {
