@@ -12,6 +12,7 @@ import (
 	"github.com/powernode/powernode-agent/internal/enroll"
 	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/identity"
+	"github.com/powernode/powernode-agent/internal/identity/places"
 	"github.com/powernode/powernode-agent/internal/mount"
 	"github.com/powernode/powernode-agent/internal/nodehttp"
 	"github.com/powernode/powernode-agent/internal/version"
@@ -62,21 +63,35 @@ func (b *boot) identify(ctx context.Context) (string, error) {
 	if state.Situation.Usable() {
 		return fmt.Sprintf("node %s, enrolled at %s", state.Credentials.InstanceID, state.Credentials.PlatformURL), nil
 	}
-	where := b.config.Places
-	if len(where.Only) == 0 {
-		where.Only = b.settings.Identity
-	}
-	b.discovered, _, b.unidentified = identity.Resolver{Sources: where.Sources(), BeforeRemote: b.needNetwork}.Resolve(ctx)
+	b.discovered, b.unidentified = b.resolve(ctx)
+	b.claims.wanted = b.claimable(state.Situation)
 	switch {
 	case b.unidentified == nil:
 		return fmt.Sprintf("node %s of %s (from %s)", orUnnamed(b.discovered.InstanceID), b.discovered.PlatformURL, b.discovered.From.PlatformURL), nil
 	case state.Credentials != nil && enroll.Decide(state.Situation, enroll.Means{})[0] != enroll.Refuse:
 		return fmt.Sprintf("node %s of %s, credentials %s", state.Credentials.InstanceID, state.Credentials.PlatformURL, state.Situation), nil
+	case b.claims.wanted:
+		return fmt.Sprintf("a machine without a token, to be claimed at %s", b.discovered.PlatformURL), nil
 	case len(b.candidates()) == 0:
 		return "", b.unidentified
 	}
 	// A node that has run before needs no platform to run again.
 	return fmt.Sprintf("credentials %s, and nothing to enroll with; there is generation %d", state.Situation, b.candidates()[0].Generation), nil
+}
+
+// places returns where the sources of identity look, and which count.
+func (b *boot) places() places.Places {
+	where := b.config.Places
+	if len(where.Only) == 0 {
+		where.Only = b.settings.Identity
+	}
+	return where
+}
+
+// resolve asks the sources who the node is.
+func (b *boot) resolve(ctx context.Context) (identity.Identity, error) {
+	i, _, err := identity.Resolver{Sources: b.places().Sources(), BeforeRemote: b.needNetwork}.Resolve(ctx)
+	return i, err
 }
 
 // checkPersist refuses to make the directory that everything depends on: where it is missing, the
@@ -138,6 +153,7 @@ func (b *boot) enroll(ctx context.Context) (string, error) {
 		credentials, situation, err = enroll.Ensure(ctx, options)
 		return err
 	})
+	b.settleClaim(err)
 	if err != nil && ctx.Err() == nil {
 		if err = b.fallBack(err); err == nil {
 			return fmt.Sprintf("credentials are %s", situation), nil

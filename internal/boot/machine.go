@@ -54,6 +54,7 @@ func newMachine(b *boot) *machine {
 	b.triesAgain = true
 	m := &machine{boot: b, switchTo: b.handOver, down: takeDown, console: openTerminal, steady: steadyKernel}
 	m.course.stuck = m.giveUp
+	m.claims.attend = m.attend
 	if b.mode == Sysroot {
 		// The kernel's settings and the key to restart are of the first process there.
 		m.switchTo, m.steady = b.leaveRoot, func() {}
@@ -103,7 +104,12 @@ func (m *machine) run(ctx context.Context) error {
 			m.down(rebootNow)
 			return err
 		}
-		act := m.recover(ctx, err)
+		var act action
+		if told, ok := errors.AsType[*told](err); ok {
+			act = told.act
+		} else {
+			act = m.recover(ctx, err)
+		}
 		if ctx.Err() != nil && m.mode == Sysroot {
 			m.failed(err, Ended)
 			return errors.Join(ctx.Err(), err)
@@ -160,21 +166,8 @@ func (m *machine) recover(ctx context.Context, cause error) action {
 	if at := stageOf(cause); m.last == "" || m.place(at) > m.place(m.last) {
 		m.rounds, m.last = 0, cmp.Or(at, handOverName)
 	}
-	if m.terminal == nil {
-		m.terminal = m.console()
-	}
-	r := &recovery{
-		voice: m.voice, cause: cause, rounds: m.rounds, probe: m.prober(),
-		facts: map[string]func(io.Writer){"node": m.printNode, "network": m.printNetwork, "journal": m.printJournal},
-	}
-	r.last = m.typed
-	if m.terminal != nil {
-		m.terminal.begin()
-		r.lines = m.terminal.lines
-		if trust, err := m.loadTrust(); err == nil && trust.RecoveryShell {
-			r.shell = func() error { return m.shell(ctx) }
-		}
-	}
+	r := m.environment(ctx, cause)
+	r.probe = m.prober()
 	act := r.run(ctx)
 	m.typed = r.last
 	m.rounds++
@@ -183,6 +176,25 @@ func (m *machine) recover(ctx context.Context, cause error) action {
 		m.voice.journal.change(func(d *Journal) { d.Outcome = UnderWay })
 	}
 	return act
+}
+
+// environment returns what takes a person's commands, from the console if there is one.
+func (m *machine) environment(ctx context.Context, cause error) *recovery {
+	if m.terminal == nil {
+		m.terminal = m.console()
+	}
+	r := &recovery{
+		voice: m.voice, cause: cause, rounds: m.rounds, last: m.typed,
+		facts: map[string]func(io.Writer){"node": m.printNode, "network": m.printNetwork, "journal": m.printJournal},
+	}
+	if m.terminal != nil {
+		m.terminal.begin()
+		r.lines = m.terminal.lines
+		if trust, err := m.loadTrust(); err == nil && trust.RecoveryShell {
+			r.shell = func() error { return m.shell(ctx) }
+		}
+	}
+	return r
 }
 
 // handOverName stands for what comes after the stages.

@@ -85,7 +85,7 @@ func newBoot(config Config) *boot {
 	j.doc.StartedMillis = j.clock().Milliseconds()
 	b.facts.BootedAt = j.doc.Begun
 	b.voice = &voice{w: config.Console, journal: j}
-	b.course = &course{stages: b.stages(), voice: b.voice}
+	b.course = &course{stages: b.stages(), voice: b.voice, await: map[string]func(context.Context) error{"enroll": b.awaitClaim}}
 	return b
 }
 

@@ -55,6 +55,8 @@ type course struct {
 	voice  *voice
 	// breakAt is the stage to stop before, once; "" for none.
 	breakAt string
+	// await are what stages wait for before they begin, for as long as it takes: no deadline counts.
+	await map[string]func(ctx context.Context) error
 	// stuck is told of a stage that didn't end at its deadline either, because the kernel doesn't come back to it;
 	// nil for nobody.
 	stuck func(stage string)
@@ -93,7 +95,12 @@ func (c *course) run(ctx context.Context, from int) error {
 		start := time.Now()
 		var result string
 		var err error
-		c.watched(stage.Name, stage.Deadline, func() { result, err = runStage(ctx, stage) })
+		if await := c.await[stage.Name]; await != nil {
+			_, err = guarded(func() (string, error) { return "", await(ctx) })
+		}
+		if err == nil {
+			c.watched(stage.Name, stage.Deadline, func() { result, err = runStage(ctx, stage) })
+		}
 		record.Millis = time.Since(start).Milliseconds()
 		record.Result = fault.OneLine(result)
 		say := record.Result

@@ -54,6 +54,7 @@ type boot struct {
 	discovered  identity.Identity
 	// unidentified says why discovered isn't enough to enroll with.
 	unidentified error
+	claims       claims
 	// reached says that the platform answered in this boot.
 	reached bool
 

@@ -58,6 +58,9 @@ func (p *Progress) Write(lines []byte) (int, error) {
 	return p.w.Write(lines)
 }
 
+// Unwrap returns where the lines go.
+func (p *Progress) Unwrap() io.Writer { return p.w }
+
 // Start begins a part of total bytes; total 0 means that it has no size, and gets no bar.
 func (p *Progress) Start(name string, total int64) *Part {
 	part := &Part{progress: p, name: name, begun: time.Now()}

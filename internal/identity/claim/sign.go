@@ -38,8 +38,11 @@ type Size struct{ Columns, Rows int }
 // usual is the size of a terminal that doesn't know its own, as one at a serial line.
 var usual = Size{80, 24}
 
-// SizeOf returns the size of the terminal that w is, or the zero Size.
+// SizeOf returns the size of the terminal that w is, or writes to by its method Unwrap; else the zero Size.
 func SizeOf(w io.Writer) Size {
+	if outer, ok := w.(interface{ Unwrap() io.Writer }); ok {
+		w = outer.Unwrap()
+	}
 	f, ok := w.(*os.File)
 	if !ok {
 		return Size{}

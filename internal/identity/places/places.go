@@ -80,7 +80,10 @@ func named(sources []cloud.Source, name string, otherwise cloud.Source) cloud.So
 	return otherwise
 }
 
-// Claim reports whether a machine that has no token may ask its platform to be claimed.
-func (p Places) Claim() bool { return p.IdentityFile == "" && p.wants(ClaimName) }
+// Claim reports whether a machine that has no token may ask its platform to be claimed. Where a person named a file, and
+// not the claim, the file was to have one.
+func (p Places) Claim() bool {
+	return p.IdentityFile == "" && p.wants(ClaimName) || slices.Contains(p.Only, ClaimName)
+}
 
 func (p Places) wants(name string) bool { return len(p.Only) == 0 || slices.Contains(p.Only, name) }
