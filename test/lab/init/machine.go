@@ -27,7 +27,7 @@ func enterDisk() error {
 	if _, err := loader.Coldplug(context.Background(), "/sys"); err != nil {
 		fmt.Println("test init:", err)
 	}
-	if _, err := loader.Load(context.Background(), "erofs", "overlay", "loop", "dm_mod", "dm_crypt", "dm_verity", "xts", "vfat", "qemu_fw_cfg"); err != nil {
+	if _, err := loader.Load(context.Background(), "erofs", "overlay", "loop", "dm_mod", "dm_crypt", "dm_verity", "xts", "qemu_fw_cfg"); err != nil {
 		fmt.Println("test init:", err)
 	}
 	const root = "/sysroot"
