@@ -13,6 +13,7 @@ import (
 	"github.com/powernode/powernode-agent/internal/enroll"
 	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/identity"
+	"github.com/powernode/powernode-agent/internal/identity/claim"
 	"github.com/powernode/powernode-agent/internal/nodehttp"
 	"github.com/powernode/powernode-agent/internal/runtime"
 	"github.com/powernode/powernode-agent/internal/secret"
@@ -36,7 +37,7 @@ type enrollDoc struct {
 type enrollFlags struct {
 	stateDir, identityFile, identitySources, platformURL, caFile, instanceID string
 	caURL, caSHA256, tokenFile, token, clock, proxy, key, trust              string
-	renew                                                                    bool
+	renew, claim                                                             bool
 	tries                                                                    uint
 }
 
@@ -54,6 +55,9 @@ Without --platform-url the identity comes from the usual sources (see introspect
 where a token is given to a node that was enrolled before, from its credentials. The token comes from
 --token-file, or from the systemd credential powernode.bootstrap_token.
 
+With --claim a machine that has no token shows a claim code, and waits until an operator has accepted it
+with powernode claim accept.
+
 With --renew the certificate is replaced now, by one for a new key. Where an operator is to approve
 that, it ends with the platform's exit code and is to be run again; with --tries 0 it waits.`,
 		Args: cobra.NoArgs,
@@ -63,6 +67,9 @@ that, it ends with the platform's exit code and is to be run again; with --tries
 				return err
 			}
 			c, situation, err := enroll.Ensure(cmd.Context(), options)
+			if settled := claim.Settle(boot.ClaimDir(f.stateDir), err, nil); settled != nil {
+				fmt.Fprintf(app.Err, "warning: %s\n", cli.Printable(settled.Error()))
+			}
 			if err != nil {
 				return err
 			}
@@ -98,7 +105,8 @@ that, it ends with the platform's exit code and is to be run again; with --tries
 	flags.UintVar(&f.tries, "tries", 3, "how often to try while the platform can't be reached; 0 is for ever")
 	cmd.MarkFlagsMutuallyExclusive("ca-file", "ca-url")
 	cmd.MarkFlagsMutuallyExclusive("identity-file", "platform-url")
-	cmd.MarkFlagsMutuallyExclusive("token", "token-file", "renew")
+	flags.BoolVar(&f.claim, "claim", false, "without a token: show a claim code, and wait until an operator has accepted it")
+	cmd.MarkFlagsMutuallyExclusive("token", "token-file", "renew", "claim")
 	return cmd
 }
 

@@ -21,6 +21,15 @@ import (
 
 // source says in o how to find out what to enroll with, and what the flags insist on.
 func (f *enrollFlags) source(app *cli.App, o *enroll.Options) error {
+	if err := f.place(app, o); err != nil || !f.claim {
+		return err
+	}
+	o.Given, o.Discover = true, f.claimed(app, o, o.Discover)
+	return nil
+}
+
+// place is source without a claim.
+func (f *enrollFlags) place(app *cli.App, o *enroll.Options) error {
 	read := f.tokenReader(app)
 	o.Given = read != nil
 	if f.platformURL != "" || f.caFile != "" || f.caURL != "" || f.caSHA256 != "" {
@@ -52,6 +61,9 @@ func (f *enrollFlags) source(app *cli.App, o *enroll.Options) error {
 	}
 	o.Discover = func(ctx context.Context) (enroll.Bootstrap, error) {
 		i, _, err := (identity.Resolver{Sources: where.Sources()}).Resolve(ctx)
+		if f.claim && i.OnlyTokenMissing() {
+			err = nil
+		}
 		if err == nil && o.Proxy != nil {
 			i.Proxy, err = identity.ParseProxy(o.Proxy.Reveal())
 		}
