@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/powernode/powernode-agent/internal/fault"
+	"github.com/powernode/powernode-agent/internal/nodehttp"
 	"github.com/powernode/powernode-agent/internal/nodehttp/pkitest"
 )
 
@@ -94,4 +95,18 @@ func TestNothingShowsSecrets(t *testing.T) {
 	if s := out.String(); strings.Contains(s, "hunter2") || strings.Contains(s, token) || !strings.Contains(s, "u:redacted@p.example") {
 		t.Error(s)
 	}
+}
+
+func caPEM(t *testing.T) string {
+	t.Helper()
+	return string(pkitest.NewCA(t, "CA").PEM())
+}
+
+func fingerprintOf(t *testing.T, bundle string) string {
+	t.Helper()
+	cas, err := nodehttp.ParseCAs([]byte(bundle))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Fingerprint(cas[0])
 }

@@ -101,8 +101,11 @@ func (i Identity) complete() bool { return len(i.missing()) == 0 && i.InstanceID
 // OnlyTokenMissing reports whether the platform and its CA are known, and no token: whoever is such a node may
 // ask the platform to be claimed.
 func (i Identity) OnlyTokenMissing() bool {
+	if !i.Token.IsZero() {
+		return false
+	}
 	i.Token = secret.New("any")
-	return len(i.missing()) == 0 && i.From.Token == ""
+	return len(i.missing()) == 0
 }
 
 // incomplete is the error of an identity that doesn't suffice.

@@ -1,0 +1,161 @@
+package identity
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/powernode/powernode-agent/internal/fault"
+	"github.com/powernode/powernode-agent/internal/secret"
+)
+
+// far is a place that has to be asked over the network.
+type far struct {
+	place
+	here bool
+}
+
+func (f *far) Here() (bool, string) {
+	if f.here {
+		return true, "the firmware says so"
+	}
+	return false, "the firmware says something else"
+}
+
+func TestRemote(t *testing.T) {
+	full := Found{InstanceID: uuid, Token: secret.New(token), PlatformURL: "https://a", CAPEM: []byte("ca")}
+	part := Found{PlatformURL: "https://b"}
+	at := func(name string, here bool, after time.Duration, found Found) *far {
+		return &far{place{name: name, found: found, after: after}, here}
+	}
+	for _, c := range []struct {
+		name     string
+		near     Found
+		far      []*far
+		all      bool
+		network  error
+		statuses string
+		waits    int // how often the network was waited for
+		took     time.Duration
+		url      string // the source of the URL
+		reason   string
+	}{
+		{name: "nobody is here", far: []*far{at("x", false, 0, full), at("y", false, 0, full)}, statuses: "found absent absent", reason: "the firmware says something else"},
+		{name: "complete already", near: full, far: []*far{at("x", true, 0, full)}, statuses: "found skipped", url: "near", reason: "nothing was missing any more"},
+		{name: "all are asked", near: full, all: true, far: []*far{at("x", true, 0, full)}, statuses: "found found", url: "near", waits: 1, took: time.Minute},
+		{
+			name: "side by side, in their order", far: []*far{at("x", true, 3*time.Second, part), at("y", false, 0, full), at("z", true, 2*time.Second, full)},
+			statuses: "found found absent found", waits: 1, took: time.Minute + 3*time.Second, url: "x",
+		},
+		{
+			name: "one is deaf", far: []*far{{place{name: "x", after: time.Hour, deaf: true}, true}, at("z", true, 2*time.Second, full)},
+			statuses: "found invalid found", waits: 1, took: time.Minute + 10*time.Second, url: "z",
+		},
+		{
+			name: "no network", far: []*far{at("x", true, 0, full), at("z", true, 0, full)}, network: fault.New(fault.Retry, fault.Platform, "plug it in", "no cable"),
+			statuses: "found invalid invalid", waits: 1, took: time.Minute, reason: "no cable",
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				sources := []Source{&place{name: "near", found: c.near}}
+				for _, f := range c.far {
+					sources = append(sources, f)
+				}
+				waits := 0
+				start := time.Now()
+				id, reports, err := Resolver{Sources: sources, All: c.all, BeforeRemote: func(context.Context) error {
+					waits++
+					time.Sleep(time.Minute) // isn't counted
+					return c.network
+				}}.Resolve(t.Context())
+				if took := time.Since(start); took != c.took {
+					t.Errorf("took %v, want %v", took, c.took)
+				}
+				var statuses []string
+				for i, r := range reports {
+					statuses = append(statuses, string(r.Status))
+					if r.Source != sources[i].Name() {
+						t.Errorf("report %d is of %s", i, r.Source)
+					}
+				}
+				if got := strings.Join(statuses, " "); got != c.statuses || waits != c.waits || id.From.PlatformURL != c.url {
+					t.Errorf("statuses %q, %d waits, URL from %q", got, waits, id.From.PlatformURL)
+				}
+				if last := reports[len(reports)-1].Reason; last != c.reason {
+					t.Errorf("reason %q", last)
+				}
+				if (err == nil) != (c.url != "") {
+					t.Error(err)
+				}
+				for i, f := range c.far {
+					if asked := f.asked.Load() > 0; asked != (reports[i+1].Status == StatusFound || reports[i+1].Status == StatusInvalid && c.network == nil) {
+						t.Errorf("%s was asked: %v", f.name, asked)
+					}
+				}
+				time.Sleep(2 * time.Hour) // let the deaf one end
+			})
+		})
+	}
+}
+
+func TestOnlyTokenMissing(t *testing.T) {
+	tok := secret.New(token)
+	for name, c := range map[string]struct {
+		id   Identity
+		want bool
+	}{
+		"nothing":                  {Identity{}, false},
+		"all":                      {Identity{PlatformURL: "u", CAPEM: []byte("c"), Token: tok}, false},
+		"no token":                 {Identity{PlatformURL: "u", CAPEM: []byte("c")}, true},
+		"no token, a fingerprint":  {Identity{PlatformURL: "u", CASHA256: []string{"x"}}, true},
+		"no token, a URL":          {Identity{PlatformURL: "u", CAURL: "x"}, false},
+		"neither token nor URL":    {Identity{CAPEM: []byte("c")}, false},
+		"a URL without the rest":   {Identity{PlatformURL: "u"}, false},
+		"a token without the rest": {Identity{Token: tok}, false},
+	} {
+		if got := c.id.OnlyTokenMissing(); got != c.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
+
+// TestAnchorsOfSeveralSources: what was said of the CA first decides.
+func TestAnchorsOfSeveralSources(t *testing.T) {
+	ca, other := caPEM(t), caPEM(t)
+	print := func(p string) string { return fingerprintOf(t, p) }
+	for _, c := range []struct {
+		name   string
+		raws   []Raw
+		ca     string // what CAPEM is
+		prints int
+		reason string // of the last source
+	}{
+		{"a bundle before a fingerprint", []Raw{{CA: ca}, {CASHA256: print(other)}}, ca, 0, ""},
+		{"a fingerprint before its certificate", []Raw{{CASHA256: print(ca)}, {CA: other + ca}}, ca, 1, ""},
+		{"a fingerprint before another's certificate", []Raw{{CASHA256: print(ca)}, {CA: other}}, "", 1, "its CA is passed over"},
+		{"a fingerprint before another", []Raw{{CASHA256: print(ca)}, {CASHA256: print(other)}}, "", 1, ""},
+		{"both of one", []Raw{{CA: ca + other, CASHA256: print(ca)}, {CA: other}}, ca, 1, ""},
+	} {
+		var id Identity
+		reason := ""
+		for i, raw := range c.raws {
+			found, err := raw.Check("x", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			reason = id.add(string(rune('a'+i)), found)
+		}
+		if string(id.CAPEM) != c.ca || len(id.CASHA256) != c.prints || !strings.HasPrefix(reason, c.reason) || (reason == "") != (c.reason == "") {
+			t.Errorf("%s: %d bytes, %v, %q", c.name, len(id.CAPEM), id.CASHA256, reason)
+		}
+	}
+	// A URL alone is no CA.
+	_, _, err := Resolver{Sources: []Source{&place{name: "a", found: Found{PlatformURL: "https://a", Token: secret.New(token), CAURL: "https://x/"}}}}.Resolve(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "fingerprint") || errors.Is(err, ErrNotFound) {
+		t.Error(err)
+	}
+}
