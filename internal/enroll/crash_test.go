@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,7 +15,9 @@ import (
 
 	"github.com/powernode/powernode-agent/internal/durable"
 	"github.com/powernode/powernode-agent/internal/durable/durabletest"
+	"github.com/powernode/powernode-agent/internal/nodeapi"
 	"github.com/powernode/powernode-agent/internal/nodehttp"
+	"github.com/powernode/powernode-agent/internal/nodehttp/pkitest"
 	"github.com/powernode/powernode-agent/internal/secret"
 )
 
@@ -59,6 +62,7 @@ func scenario(t *testing.T, replace bool) durabletest.Scenario {
 	if !replace {
 		setup = nil
 	}
+	unused := 0
 	return durabletest.Scenario{
 		Setup: setup,
 		Run:   func(dir string, hook durable.Hook) error { return enroll(dir, token(dir, "new"), later, hook) },
@@ -75,7 +79,9 @@ func scenario(t *testing.T, replace bool) durabletest.Scenario {
 				if op == "" || !strings.HasPrefix(op, "pending-key:") && !strings.HasPrefix(op, "directory:") {
 					t.Fatalf("at %q: %v, and no waiting key", op, s.Situation)
 				}
-				which = "unused at " + op
+				// A renewal's key comes first, by the same names of operations.
+				unused++
+				which = fmt.Sprint("unused at ", op, unused)
 			}
 			if err := enroll(dir, token(dir, which), later, nil); err != nil {
 				t.Fatalf("the next start: %v", err)
@@ -91,15 +97,107 @@ func scenario(t *testing.T, replace bool) durabletest.Scenario {
 	}
 }
 
+// lifeScenario has a node that is enrolled already go through work on its certificate. Whatever happens, the next
+// start has a certificate that the platform takes, and the same work then succeeds.
+func lifeScenario(t *testing.T, work func(k *Keeper) error) durabletest.Scenario {
+	t.Helper()
+	var p *platform
+	if os.Getenv(envURL) == "" {
+		p = newPlatform(t)
+		p.policy = nodeapi.RenewIssued
+		// Another CA beside the one that it has.
+		p.bundle += string(pkitest.NewCA(t, "Powernode CA 2").PEM())
+		t.Setenv(envURL, p.URL)
+	}
+	return durabletest.Scenario{
+		Setup: func(t testing.TB, dir string) {
+			o := p.options(dir)
+			o.Discover = func(context.Context) (Bootstrap, error) {
+				b := p.bootstrap()
+				sum := sha256.Sum256([]byte(dir))
+				b.Token = secret.New("token-" + hex.EncodeToString(sum[:]))
+				return b, nil
+			}
+			if _, _, err := Ensure(context.Background(), o); err != nil {
+				t.Fatal(err)
+			}
+		},
+		Run: func(dir string, hook durable.Hook) error { return work(NewKeeper(Options{Dir: dir, Hook: hook})) },
+		Check: func(t testing.TB, dir, op string, _ error) {
+			s, err := Inspect(dir, Wish{}, time.Now())
+			if err != nil || !s.Situation.Usable() {
+				t.Fatalf("after %q: %v, %v", op, s.Situation, err)
+			}
+			k := NewKeeper(Options{Dir: dir})
+			if err := beat(k); err != nil {
+				t.Fatalf("after %q the platform doesn't take the certificate: %v", op, err)
+			}
+			if err := work(k); err != nil {
+				t.Fatalf("after %q, the next time: %v", op, err)
+			}
+			if err := beat(k); err != nil {
+				t.Fatal(err)
+			}
+			entries, err := os.ReadDir(dir)
+			if err != nil || len(entries) != 2 {
+				t.Errorf("after %q there is more than credentials and lock: %v, %v", op, entries, err)
+			}
+		},
+	}
+}
+
+// beat makes one call, and has the keeper hear what became of it.
+func beat(k *Keeper) error {
+	m, err := k.Material()
+	if err != nil {
+		return err
+	}
+	conn, err := nodehttp.New(m, nodehttp.Options{})
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	err = conn.Do(context.Background(), nodehttp.Call{Doing: "beat", Method: "POST", Path: nodeapi.PathHeartbeat, Body: nodeapi.Heartbeat{}})
+	if kept := k.hear(m, err); err == nil {
+		err = kept
+	}
+	return err
+}
+
 func TestCrashes(t *testing.T) {
+	ctx := context.Background()
+	life := func(work func(k *Keeper) error) func(*testing.T) durabletest.Scenario {
+		return func(t *testing.T) durabletest.Scenario { return lifeScenario(t, work) }
+	}
 	for _, c := range []struct {
-		name    string
-		replace bool
-	}{{"first", false}, {"replace", true}} {
+		name     string
+		scenario func(*testing.T) durabletest.Scenario
+	}{
+		{"first", func(t *testing.T) durabletest.Scenario { return scenario(t, false) }},
+		{"replace", func(t *testing.T) durabletest.Scenario { return scenario(t, true) }},
+		{"rotate", life(func(k *Keeper) error {
+			if err := k.Rotate(ctx); err != nil {
+				return err
+			}
+			return beat(k)
+		})},
+		{"renew", life(func(k *Keeper) error { return k.Renew(ctx) })},
+		{"adopt CA", life(func(k *Keeper) error { return k.AdoptCA(ctx) })},
+		{"refused", life(func(k *Keeper) error {
+			if err := k.Rotate(ctx); err != nil {
+				return err
+			}
+			m, err := k.Material()
+			if err != nil {
+				return err
+			}
+			return k.hear(m, &nodehttp.StatusError{Status: 401, Code: nodeapi.CodeUnauthorized})
+		})},
+	} {
 		t.Run(c.name, func(t *testing.T) {
-			t.Run("full disk", func(t *testing.T) { scenario(t, c.replace).FailEach(t, syscall.ENOSPC) })
-			t.Run("kill", func(t *testing.T) { scenario(t, c.replace).KillEach(t) })
-			t.Run("power cut", func(t *testing.T) { scenario(t, c.replace).PowerCutEach(t) })
+			t.Run("full disk", func(t *testing.T) { c.scenario(t).FailEach(t, syscall.ENOSPC) })
+			t.Run("kill", func(t *testing.T) { c.scenario(t).KillEach(t) })
+			t.Run("power cut", func(t *testing.T) { c.scenario(t).PowerCutEach(t) })
 		})
 	}
 }

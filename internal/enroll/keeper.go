@@ -105,11 +105,18 @@ func (k *Keeper) Heard(m *nodehttp.Material, err error) {
 	if clock, ok := k.o.Clock.(interface{ Doubt() }); ok && errors.Is(err, nodehttp.ErrValidity) {
 		clock.Doubt() // it may have stood still together with the machine
 	}
+	if err := k.hear(m, err); err != nil {
+		// The next call brings the same word.
+		k.o.Log.Warn("what the platform said of the node's certificate isn't kept", "error", err)
+	}
+}
+
+func (k *Keeper) hear(m *nodehttp.Material, err error) error {
 	k.mu.Lock()
 	c := k.c
 	k.mu.Unlock()
 	if c == nil || c.material != m {
-		return // of a pair that isn't in use any more
+		return nil // of a pair that isn't in use any more
 	}
 	judge := func(c *Credentials) *Credentials {
 		if err == nil {
@@ -118,21 +125,18 @@ func (k *Keeper) Heard(m *nodehttp.Material, err error) {
 		return afterRefusal(c, err, k.o.now())
 	}
 	if judge(c) == c {
-		return
+		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), heardTime)
 	defer cancel()
-	if err := k.change(ctx, func(d *durable.Dir, now *Credentials) error {
+	return k.change(ctx, func(d *durable.Dir, now *Credentials) error {
 		n := judge(now)
 		if !now.same(c) || n == now {
 			return nil
 		}
 		k.tell(now, n, err)
 		return save(d, n)
-	}); err != nil {
-		// The next call brings the same word.
-		k.o.Log.Warn("what the platform said of the node's certificate isn't kept", "error", err)
-	}
+	})
 }
 
 // tell logs what an answer made of the credentials.
