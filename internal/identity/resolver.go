@@ -38,6 +38,7 @@ type Report struct {
 	Warnings []string      `json:"warnings,omitempty"`
 	Took     time.Duration `json:"took_ns"`
 	hint     string
+	away     bool // the machine isn't one that it answers to
 }
 
 // Resolver asks sources in order until the identity is complete.
@@ -111,26 +112,37 @@ func (i Identity) OnlyTokenMissing() bool {
 // incomplete is the error of an identity that doesn't suffice.
 func incomplete(id Identity, reports []Report) error {
 	hint := "write SERVER, KEY and CA_PEM_FILE into identity.cfg on the boot partition, or name such a file with --identity-file"
-	var why strings.Builder
-	for i, rep := range reports {
+	type group struct {
+		names  []string
+		reason string
+	}
+	var groups []group // of neighbours that say the same
+	for _, rep := range reports {
 		if rep.Status == StatusInvalid {
 			hint = "correct what " + rep.Source + " says"
 			if rep.hint != "" {
 				hint += ": " + rep.hint
 			}
 		}
-		if i > 0 {
-			why.WriteString("; ")
+		reason := rep.Reason
+		switch {
+		case rep.away:
+			reason = "this machine isn't there"
+		case reason == "":
+			reason = "gives " + strings.Join(rep.Fields, ", ")
 		}
-		switch reason := rep.Reason; {
-		case reason != "":
-			fmt.Fprintf(&why, "%s: %s", rep.Source, reason)
-		default:
-			fmt.Fprintf(&why, "%s: gives %s", rep.Source, strings.Join(rep.Fields, ", "))
+		if n := len(groups); n == 0 || groups[n-1].reason != reason {
+			groups = append(groups, group{reason: reason})
 		}
+		last := &groups[len(groups)-1]
+		last.names = append(last.names, rep.Source)
+	}
+	var why []string
+	for _, g := range groups {
+		why = append(why, strings.Join(g.names, ", ")+": "+g.reason)
 	}
 	return fault.New(fault.Refuse, fault.Input, hint,
-		"find out who this node is: no %s (%s)", strings.Join(id.missing(), ", no "), why.String())
+		"find out who this node is: no %s (%s)", strings.Join(id.missing(), ", no "), strings.Join(why, "; "))
 }
 
 func isRemote(s Source) bool {
@@ -163,7 +175,7 @@ func (r Resolver) askGroup(ctx context.Context, group []Source, left time.Durati
 		}
 		switch {
 		case !here:
-			asked[i], replies[i].report = false, Report{Source: s.Name(), Status: StatusAbsent, Reason: reason}
+			asked[i], replies[i].report = false, Report{Source: s.Name(), Status: StatusAbsent, Reason: reason, away: true}
 		case why != nil:
 			asked[i], replies[i].report = false, Report{Source: s.Name(), Status: StatusInvalid, Reason: why.Error(), hint: fault.HintOf(why)}
 		}

@@ -94,7 +94,7 @@ func TestResolve(t *testing.T) {
 		},
 		{
 			name: "nobody", sources: []*place{none("a"), none("b")}, statuses: "absent absent",
-			err: "find out who this node is: no platform URL, no CA certificate, no bootstrap token (a: there is no such file; b: there is no such file)", hint: "--identity-file",
+			err: "find out who this node is: no platform URL, no CA certificate, no bootstrap token (a, b: there is no such file)", hint: "--identity-file",
 			reason: "there is no such file",
 		},
 		{
@@ -109,7 +109,7 @@ func TestResolve(t *testing.T) {
 				{name: "a", after: 2 * time.Second, found: Found{PlatformURL: "https://a"}}, {name: "b", after: time.Hour, deaf: true, found: full}, {name: "c", after: time.Second, found: full},
 			},
 			from: Provenance{PlatformURL: "a"}, statuses: "found invalid invalid",
-			err: "b: no answer within 10s", hint: "correct what c says", reason: "no answer within 10s",
+			err: "b, c: no answer within 10s", hint: "correct what c says", reason: "no answer within 10s",
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
