@@ -146,6 +146,11 @@ func (b *boot) enroll(ctx context.Context) (string, error) {
 		HTTP:         nodehttp.Options{Now: b.now},
 		Backoff:      b.enrollPatience(),
 		Notify:       b.notify,
+		DMIUUID:      b.discovered.DMIUUID,
+		Online:       b.needNetwork,
+		// An operator may take days: who has something to run without a certificate goes on.
+		Wait:  len(b.candidates()) == 0 && b.mode != Namespace,
+		Waits: b.waitsFor,
 	}
 	var credentials *enroll.Credentials
 	var situation enroll.Situation
@@ -166,6 +171,11 @@ func (b *boot) enroll(ctx context.Context) (string, error) {
 	b.facts.InstanceID = credentials.InstanceID
 	return fmt.Sprintf("credentials were %s; certificate of %s until %s",
 		situation, credentials.InstanceID, credentials.Leaf.NotAfter.UTC().Format("2006-01-02")), nil
+}
+
+// waitsFor says that an operator is to decide.
+func (b *boot) waitsFor(w *enroll.Waiting) {
+	b.voice.say("          the renewal of this node's certificate waits for an operator: %s", w.Message)
 }
 
 // enrolledBefore is enroll where nothing can be written: the platform isn't asked for a list either.

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/powernode/powernode-agent/internal/enroll"
 	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/nodeapi"
 	"github.com/powernode/powernode-agent/internal/nodeclient"
@@ -132,8 +133,10 @@ func (b *boot) platform() (*platform, error) {
 	}
 	patience := b.patience()
 	patience.HTTP.Now = b.now
+	// What the platform says of the certificate is for the next start to know, too.
+	keeper := enroll.NewKeeper(enroll.Options{Dir: PKIDir(b.store.Path()), Clock: judge{b}, HTTP: patience.HTTP})
 	client, err := nodeclient.New(nodeclient.Config{
-		Credentials: b.credentials, HTTP: patience.HTTP, Retry: patience.Retry, Notify: b.notify, Prepare: b.prepareCall,
+		Credentials: keeper, Heard: keeper.Heard, HTTP: patience.HTTP, Retry: patience.Retry, Notify: b.notify, Prepare: b.prepareCall,
 	})
 	if err != nil {
 		return nil, err
