@@ -48,6 +48,7 @@ var outside = map[string][]string{
 	"github.com/insomniacslk/": {"internal/network"},
 	"github.com/godbus/":       {"internal/health"},
 	"github.com/google/go-tpm": {"internal/tpmkey"},
+	"rsc.io/qr":                {"internal/identity"},
 }
 
 // standardOnly are the packages that import nothing but the standard library and each other.
