@@ -3,12 +3,14 @@ package enroll
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/nodeapi"
+	"github.com/powernode/powernode-agent/internal/nodehttp"
 	"github.com/powernode/powernode-agent/internal/nodehttp/pkitest"
 )
 
@@ -185,4 +187,29 @@ func TestEnrollAdoptsTheBundle(t *testing.T) {
 		t.Fatal(err)
 	}
 	conn.Close()
+}
+
+// TestShutOut has the platform end the handshake for the node's certificate, as where its CA was retired.
+func TestShutOut(t *testing.T) {
+	s := newService(t, newPlatform(t))
+	r := newRoll(t, s.p)
+	s.ok(s.beat())
+	r.prepare()
+	r.activate()
+	r.retire()
+	s.p.set(func() { s.p.policy, s.p.taken = nodeapi.RenewIssued, r.new.Cert })
+	s.client.Close()
+	if err := s.beat(); !errors.Is(err, nodehttp.ErrOwnCertificate) || !s.status().Shut {
+		t.Fatalf("%v, %+v", err, s.status())
+	}
+	// What needs no certificate goes on, and leads back in.
+	s.ok(s.keeper.AdoptCA(t.Context()))
+	if got := s.status().Situation; got != CARolled {
+		t.Errorf("%v", got)
+	}
+	s.ok(s.keeper.Renew(t.Context()))
+	s.ok(s.beat())
+	if got := s.status(); got.Situation != Valid || got.Shut {
+		t.Errorf("%+v", got)
+	}
 }

@@ -26,6 +26,8 @@ type Keeper struct {
 	c    *Credentials // nil where there are none
 	why  error        // why not
 	seen os.FileInfo  // of the file that c was read from
+	// shut is what the platform ended the last handshake for.
+	shut *nodehttp.Material
 }
 
 // NewKeeper returns a Keeper of the credentials in o.Dir, which need not be there yet. Of o it uses Dir, KeyKind,
@@ -114,6 +116,9 @@ func (k *Keeper) Heard(m *nodehttp.Material, err error) {
 func (k *Keeper) hear(m *nodehttp.Material, err error) error {
 	k.mu.Lock()
 	c := k.c
+	if k.shut = nil; errors.Is(err, nodehttp.ErrOwnCertificate) {
+		k.shut = m
+	}
 	k.mu.Unlock()
 	if c == nil || c.material != m {
 		return nil // of a pair that isn't in use any more
@@ -196,7 +201,9 @@ func (k *Keeper) AdoptCA(ctx context.Context) error {
 	const doing = "ask which CA to trust"
 	return k.change(ctx, func(d *durable.Dir, c *Credentials) error {
 		var answer nodeapi.CAResponse
-		conn, err := talk{k.o, c.material, c.LocalClock}.call(ctx, nodehttp.Call{
+		// Without the certificate, which the platform may not take any more.
+		m := &nodehttp.Material{PlatformURL: c.PlatformURL, CAs: c.CAs, Proxy: c.Proxy()}
+		conn, err := talk{k.o, m, c.LocalClock}.call(ctx, nodehttp.Call{
 			Doing: doing, Method: http.MethodGet, Path: nodeapi.PathCA, Into: &answer,
 		}, func() { answer = nodeapi.CAResponse{} })
 		if err != nil || answer.BundlePEM == c.caPEM {
@@ -228,6 +235,8 @@ type Status struct {
 	CABundleSHA256 string
 	// Unused says that the certificate is new, and the platform hasn't taken it yet.
 	Unused bool
+	// Shut says that the platform ended the last handshake because of the certificate.
+	Shut bool
 	// Key says where the key lives.
 	Key KeyKind
 }
@@ -238,7 +247,11 @@ func (k *Keeper) Status() (Status, error) {
 	if err != nil {
 		return Status{}, err
 	}
-	return state.Status(), nil
+	s := state.Status()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	s.Shut = k.shut != nil && k.c != nil && k.shut == k.c.material && k.c.Serial() == s.Serial
+	return s, nil
 }
 
 // Status returns what can be said of a State.

@@ -54,6 +54,8 @@ type platform struct {
 	// web is the server's chain, bundle what nodes are told to trust.
 	web    *tls.Certificate
 	bundle string
+	// taken, if not nil, is the only CA whose certificates don't end the handshake.
+	taken *x509.Certificate
 	// template and answer alter what is issued and what is said.
 	template func(*x509.Certificate)
 	answer   func(*nodeapi.EnrollResponse)
@@ -89,7 +91,11 @@ func newPlatform(t testing.TB) *platform {
 		c.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
 			p.mu.Lock()
 			defer p.mu.Unlock()
-			return &tls.Config{MinVersion: tls.VersionTLS13, ClientAuth: tls.RequestClientCert, Certificates: []tls.Certificate{*p.web}}, nil
+			c := &tls.Config{MinVersion: tls.VersionTLS13, ClientAuth: tls.RequestClientCert, Certificates: []tls.Certificate{*p.web}}
+			if p.taken != nil {
+				c.ClientAuth, c.ClientCAs = tls.VerifyClientCertIfGiven, pool([]*x509.Certificate{p.taken})
+			}
+			return c, nil
 		}
 	})
 	return p

@@ -78,6 +78,10 @@ type validity string
 func (v validity) Error() string     { return string(v) }
 func (v validity) Is(err error) bool { return err == ErrValidity }
 
+// ErrOwnCertificate is in the chain where the platform ended the handshake because of the node's certificate: it has
+// ended by the platform's clock, or the CA that issued it doesn't count there any more.
+var ErrOwnCertificate = errors.New("the platform refuses this node's certificate")
+
 const maxRetryAfter = 10 * time.Minute
 
 var (
@@ -250,7 +254,7 @@ func (f *failure) tls(err error) error {
 	// crypto/tls marks a peer's alert only by the operation's name.
 	if e, ok := errors.AsType[*net.OpError](err); ok && e.Op == "remote error" {
 		if strings.Contains(e.Err.Error(), "certificate") {
-			return f.new(fault.Refuse, hintOwnCert, "the platform refuses this node's certificate: %w", e.Err)
+			return f.new(fault.Refuse, hintOwnCert, "%w: %w", ErrOwnCertificate, e.Err)
 		}
 		return f.new(fault.Refuse, hintNotPlatform, "the server ended the TLS handshake: %w", e.Err)
 	}

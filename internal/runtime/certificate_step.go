@@ -66,6 +66,15 @@ func NextCertificateStep(now time.Time, v CertificateView) (CertificateStep, tim
 	if v.Status.Serial != "" && v.Bundle != "" && v.Bundle != v.Status.CABundleSHA256 && due(v.CA.again()) {
 		return CertificateCA, 0
 	}
+	// Who isn't let in hears of no new CA, and may have missed the certificate's end.
+	if v.Status.Shut {
+		switch {
+		case due(v.CA.again()):
+			return CertificateCA, 0
+		case due(v.Renew.again()):
+			return CertificateRenew, 0
+		}
+	}
 	switch action := enroll.Decide(v.Status.Situation, enroll.Means{})[0]; action {
 	case enroll.Use, enroll.UseAndRotate:
 		at, retry := v.Status.RotateAt, enroll.RetryIn(v.Rotate.Last, v.Status.NotAfter)

@@ -23,6 +23,7 @@ func TestNextCertificateStep(t *testing.T) {
 	status := func(s enroll.Situation) enroll.Status {
 		return enroll.Status{Situation: s, Serial: "1", NotBefore: begin, NotAfter: at(lifetime), RotateAt: at(77 * time.Hour), CABundleSHA256: "old"}
 	}
+	shut := func(s enroll.Status) enroll.Status { s.Shut = true; return s }
 	for _, c := range []struct {
 		name string
 		now  time.Duration
@@ -76,6 +77,15 @@ func TestNextCertificateStep(t *testing.T) {
 		{
 			name: "CA failed", now: time.Hour + time.Second, wait: 29 * time.Second,
 			v: CertificateView{Status: status(enroll.Valid), Bundle: "new", CA: Attempts{Failures: 1, Last: at(time.Hour)}},
+		},
+		{name: "shut out", now: time.Hour, v: CertificateView{Status: shut(status(enroll.Valid))}, step: CertificateCA},
+		{
+			name: "shut out, and the CA is the same", now: time.Hour, step: CertificateRenew,
+			v: CertificateView{Status: shut(status(enroll.Valid)), CA: Attempts{Failures: 1, Last: at(time.Hour)}},
+		},
+		{
+			name: "shut out, and not renewed", now: time.Hour, wait: certificateFirst,
+			v: CertificateView{Status: shut(status(enroll.Valid)), CA: Attempts{Failures: 1, Last: at(time.Hour)}, Renew: Attempts{Failures: 1, Last: at(time.Hour), Refused: true}},
 		},
 		{name: "CA rolled", now: time.Hour, v: CertificateView{Status: status(enroll.CARolled)}, step: CertificateRotate},
 		{
