@@ -154,10 +154,10 @@ func (d introspectDoc) table(w io.Writer) error {
 		}
 	}
 	for _, s := range d.Sources {
-		add("source "+s.Source, "%s %s%s (%s)", s.Status, strings.Join(s.Fields, " "), s.Reason, s.Took.Round(time.Microsecond))
+		pairs = append(pairs, sourceRow(s))
 	}
-	if d.Identity != nil && d.Identity.PlatformURL != "" {
-		add("identity", "node %s of %s, token %s", d.Identity.InstanceID, d.Identity.PlatformURL, d.Identity.Token)
+	if d.Identity != nil {
+		pairs = append(pairs, identityRows(d.Identity)...)
 	}
 	for _, u := range d.Unions {
 		add("union at "+u.Entry.Point, "%s, %s", u.Digest, u.Level)
