@@ -112,7 +112,7 @@ func TestAttend(t *testing.T) {
 	t.Run("a defect", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			m, downs, console, typed := attended(t, func(context.Context) error { panic("a defect") })
-			go typed("poweroff") // in the recovery environment
+			go func() { time.Sleep(time.Second); typed("poweroff") }() // in the recovery environment
 			_ = m.run(t.Context())
 			if len(*downs) != 1 || (*downs)[0] != powerOff || !strings.Contains(console.String(), "internal error: a defect") {
 				t.Errorf("%v\n%s", *downs, console)
