@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/powernode/powernode-agent/internal/nodeapi"
 	"github.com/powernode/powernode-agent/internal/nodehttp/pkitest"
 	"github.com/powernode/powernode-agent/test/lab"
 )
@@ -69,7 +70,7 @@ func TestBootRefuses(t *testing.T) {
 		{"another platform's CA", nil, func(n *node) { n.identify(n.token.PlatformURL, string(pkitest.NewCA(n.t, "other").PEM())) }, 5, []string{p.Listen, "CA"}},
 		{"a platform that can't be reached", nil, func(n *node) { n.identify("https://"+deadAddress(n.t), n.token.CAPEM) }, 5, []string{"127.0.0.1:"}},
 		{"a platform with an expired certificate", nil, func(n *node) { n.identify(expiredPlatform(n.t)) }, 5, []string{"certificate", "ended", "clock"}},
-		{"a platform that is something else", nil, func(n *node) { n.identify(otherServer(n.t)) }, 5, []string{"platform"}},
+		{"a platform that is something else", nil, func(n *node) { n.identify(otherServer(n.t)) }, 5, []string{"this platform signs no time", "clock=local"}},
 		{"nothing assigned", []string{}, nil, 5, []string{"no modules", "powernode assign"}},
 		{"a module for another architecture", []string{"base", "foreign-machine"}, nil, 1, []string{"foreign-machine", other}},
 		{"no init in the root", []string{"app"}, nil, 3, []string{"/sbin/init"}},
@@ -137,7 +138,9 @@ func expiredPlatform(t testing.TB) (url, ca string) {
 	authority := pkitest.NewCA(t, "expired")
 	certificate := authority.Web()
 	certificate.NotBefore, certificate.NotAfter = time.Now().Add(-48*time.Hour), time.Now().Add(-24*time.Hour)
-	return authority.Serve(certificate, http.NotFoundHandler(), nil).URL, string(authority.PEM())
+	mux := http.NewServeMux()
+	mux.Handle("POST "+nodeapi.PathTime, authority.Time(nil)) // it knows the time
+	return authority.Serve(certificate, mux, nil).URL, string(authority.PEM())
 }
 
 // otherServer returns URL and CA of a server that is no platform.
