@@ -29,6 +29,7 @@ var shapes = map[string]reflect.Type{
 	"update":            reflect.TypeFor[updateDoc](),
 	"damage":            reflect.TypeFor[reconcile.Damage](),
 	"enroll":            reflect.TypeFor[enrollDoc](),
+	"credentials":       reflect.TypeFor[credentialsDoc](),
 	"generation module": reflect.TypeFor[store.GenerationModule](),
 	"mount id":          reflect.TypeFor[mount.ID](),
 	"ability":           reflect.TypeFor[mount.Ability](),

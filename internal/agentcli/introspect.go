@@ -3,14 +3,11 @@ package agentcli
 import (
 	"fmt"
 	"io"
-	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/powernode/powernode-agent/internal/boot"
 	"github.com/powernode/powernode-agent/internal/cli"
-	"github.com/powernode/powernode-agent/internal/enroll"
 	"github.com/powernode/powernode-agent/internal/identity"
 	"github.com/powernode/powernode-agent/internal/mount"
 	"github.com/powernode/powernode-agent/internal/store"
@@ -31,16 +28,6 @@ type introspectDoc struct {
 	Problems    []string             `json:"problems,omitempty"`
 }
 
-type credentialsDoc struct {
-	Situation   enroll.Situation `json:"situation"`
-	Reason      string           `json:"reason,omitempty"`
-	InstanceID  string           `json:"instance_id,omitempty"`
-	PlatformURL string           `json:"platform_url,omitempty"`
-	Serial      string           `json:"serial,omitempty"`
-	NotBefore   time.Time        `json:"not_before,omitzero"`
-	NotAfter    time.Time        `json:"not_after,omitzero"`
-}
-
 func introspectCommand(app *cli.App) *cobra.Command {
 	var stateDir, identityFile, wanted string
 	var sources bool
@@ -59,7 +46,8 @@ read are named under "problems", and the rest is shown all the same.`,
 			doc := introspectDoc{
 				Unions: []mount.MountedUnion{}, Modules: []store.Module{}, Generations: []store.Generation{}, Pointers: map[string]uint64{},
 			}
-			doc.credentials(stateDir)
+			doc.Credentials, err = readCredentials(stateDir)
+			doc.problem(err)
 			if sources {
 				where := usualPlaces(identityFile)
 				if only != nil {
@@ -90,20 +78,6 @@ read are named under "problems", and the rest is shown all the same.`,
 func (d *introspectDoc) problem(err error) {
 	if err != nil {
 		d.Problems = append(d.Problems, err.Error())
-	}
-}
-
-func (d *introspectDoc) credentials(stateDir string) {
-	state, err := enroll.Inspect(boot.PKIDir(stateDir), enroll.Wish{}, time.Now())
-	if err != nil {
-		d.problem(err)
-		return
-	}
-	d.Credentials = &credentialsDoc{Situation: state.Situation, Reason: state.Reason}
-	if c := state.Credentials; c != nil {
-		d.Credentials.InstanceID, d.Credentials.PlatformURL = c.InstanceID, c.PlatformURL
-		d.Credentials.Serial = fmt.Sprintf("%X", c.Leaf.SerialNumber)
-		d.Credentials.NotBefore, d.Credentials.NotAfter = c.Leaf.NotBefore, c.Leaf.NotAfter
 	}
 }
 
@@ -145,14 +119,7 @@ func (d introspectDoc) table(w io.Writer) error {
 	add := func(key, format string, args ...any) {
 		pairs = append(pairs, [2]string{key, fmt.Sprintf(format, args...)})
 	}
-	if c := d.Credentials; c != nil {
-		add("credentials", "%s", strings.TrimSuffix(c.Situation.String()+"; "+c.Reason, "; "))
-		if c.InstanceID != "" {
-			add("node", "%s", c.InstanceID)
-			add("platform", "%s", c.PlatformURL)
-			add("certificate", "%s, %s to %s", c.Serial, c.NotBefore.UTC().Format(time.RFC3339), c.NotAfter.UTC().Format(time.RFC3339))
-		}
-	}
+	pairs = append(pairs, d.Credentials.rows(true)...)
 	for _, s := range d.Sources {
 		pairs = append(pairs, sourceRow(s))
 	}

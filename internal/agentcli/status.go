@@ -44,7 +44,9 @@ type statusDoc struct {
 	// Damage is what of the generation isn't as it was signed; Checked says that all of it was read.
 	Damage  []reconcile.Damage `json:"damage,omitempty"`
 	Checked *checkedDoc        `json:"checked,omitempty"`
-	Remarks []string           `json:"remarks,omitempty"`
+	// Credentials are the node's certificate; whether they serve says nothing of what is mounted.
+	Credentials *credentialsDoc `json:"credentials,omitempty"`
+	Remarks     []string        `json:"remarks,omitempty"`
 }
 
 // upperDoc is how full the writable layer is.
@@ -162,6 +164,9 @@ func readStatus(ctx context.Context, root, stateDir string, check bool) (statusD
 	if !doc.RootDigest.IsZero() && !doc.RecordRootDigest.IsZero() && doc.RootDigest != doc.RecordRootDigest {
 		reason("root %s is mounted, and generation %d is %s", doc.RootDigest, doc.Generation, doc.RecordRootDigest)
 	}
+	if doc.Credentials, err = readCredentials(stateDir); err != nil {
+		doc.Remarks = append(doc.Remarks, err.Error())
+	}
 	runs := doc.Generation
 	if facts.Generation != 0 {
 		runs = facts.Generation
@@ -213,6 +218,7 @@ func (d statusDoc) table(w io.Writer) error {
 			pairs = append(pairs, [2]string{"warning", u.Warning})
 		}
 	}
+	pairs = append(pairs, d.Credentials.rows(false)...)
 	pairs = append(pairs, d.trialRows()...)
 	if c := d.Checked; c != nil && len(d.Damage) == 0 {
 		pairs = append(pairs, [2]string{"checked", fmt.Sprintf("%s whole in %s, nothing is damaged", cli.Count(c.Modules, "module"), time.Duration(c.Millis)*time.Millisecond)})
