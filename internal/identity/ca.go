@@ -60,9 +60,9 @@ func SelectCAs(bundle []byte, fingerprints []string) ([]byte, error) {
 	}
 	var there []string
 	cas = slices.DeleteFunc(cas, func(c *x509.Certificate) bool {
-		print := Fingerprint(c)
-		there = append(there, print)
-		return !slices.Contains(fingerprints, print)
+		mark := Fingerprint(c)
+		there = append(there, mark)
+		return !slices.Contains(fingerprints, mark)
 	})
 	if len(cas) == 0 {
 		return nil, fmt.Errorf("no certificate has the fingerprint %s; there is %s", strings.Join(fingerprints, " or "), strings.Join(there, ", "))

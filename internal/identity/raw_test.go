@@ -14,10 +14,10 @@ import (
 
 func TestRawCheck(t *testing.T) {
 	ca, other := pkitest.NewCA(t, "CA"), pkitest.NewCA(t, "Other")
-	print := Fingerprint(ca.Cert)
-	colons := strings.ToUpper(print[:2])
-	for i := 2; i < len(print); i += 2 {
-		colons += ":" + strings.ToUpper(print[i:i+2])
+	mark := Fingerprint(ca.Cert)
+	colons := strings.ToUpper(mark[:2])
+	for i := 2; i < len(mark); i += 2 {
+		colons += ":" + strings.ToUpper(mark[i:i+2])
 	}
 	both := string(ca.PEM()) + string(other.PEM())
 	for _, c := range []struct {
@@ -26,16 +26,16 @@ func TestRawCheck(t *testing.T) {
 		want func(Found) bool
 		err  string
 	}{
-		{"fingerprint with colons", Raw{CASHA256: colons}, func(f Found) bool { return len(f.CASHA256) == 1 && f.CASHA256[0] == print }, ""},
-		{"two fingerprints", Raw{CASHA256: "sha256:" + print + ", " + Fingerprint(other.Cert) + "," + colons}, func(f Found) bool { return len(f.CASHA256) == 2 }, ""},
+		{"fingerprint with colons", Raw{CASHA256: colons}, func(f Found) bool { return len(f.CASHA256) == 1 && f.CASHA256[0] == mark }, ""},
+		{"two fingerprints", Raw{CASHA256: "sha256:" + mark + ", " + Fingerprint(other.Cert) + "," + colons}, func(f Found) bool { return len(f.CASHA256) == 2 }, ""},
 		{"a bundle is cut to the fingerprint", Raw{CA: both, CASHA256: colons}, func(f Found) bool { return string(f.CAPEM) == string(ca.PEM()) }, ""},
 		{"http for a CA", Raw{CAURL: "http://boot.example/ca.pem?x=1"}, func(f Found) bool { return f.CAURL == "http://boot.example/ca.pem?x=1" }, ""},
 		{"proxy", Raw{Proxy: "http://u:hunter2@p.example:3128"}, func(f Found) bool { return f.Proxy.URL().User.String() == "u:hunter2" }, ""},
 		{"clock", Raw{Clock: "local"}, func(f Found) bool { return f.Clock == ClockLocal }, ""},
-		{"short fingerprint", Raw{CASHA256: print[2:]}, nil, "ca_sha256: "},
-		{"empty fingerprint", Raw{CASHA256: print + ","}, nil, "ca_sha256: "},
+		{"short fingerprint", Raw{CASHA256: mark[2:]}, nil, "ca_sha256: "},
+		{"empty fingerprint", Raw{CASHA256: mark + ","}, nil, "ca_sha256: "},
 		{"many fingerprints", Raw{CASHA256: many(9)}, nil, "at most 8"},
-		{"another's fingerprint", Raw{CA: string(other.PEM()), CASHA256: print}, nil, "no certificate has the fingerprint"},
+		{"another's fingerprint", Raw{CA: string(other.PEM()), CASHA256: mark}, nil, "no certificate has the fingerprint"},
 		{"file URL", Raw{CAURL: "file:///etc/ca.pem"}, nil, "ca_url: "},
 		{"URL with a password", Raw{CAURL: "https://u:hunter2@x/"}, nil, "user name"},
 		{"URL without host", Raw{CAURL: "https:///x"}, nil, "ca_url: "},

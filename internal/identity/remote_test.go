@@ -126,7 +126,7 @@ func TestOnlyTokenMissing(t *testing.T) {
 // TestAnchorsOfSeveralSources: what was said of the CA first decides.
 func TestAnchorsOfSeveralSources(t *testing.T) {
 	ca, other := caPEM(t), caPEM(t)
-	print := func(p string) string { return fingerprintOf(t, p) }
+	mark := func(p string) string { return fingerprintOf(t, p) }
 	for _, c := range []struct {
 		name   string
 		raws   []Raw
@@ -134,11 +134,11 @@ func TestAnchorsOfSeveralSources(t *testing.T) {
 		prints int
 		reason string // of the last source
 	}{
-		{"a bundle before a fingerprint", []Raw{{CA: ca}, {CASHA256: print(other)}}, ca, 0, ""},
-		{"a fingerprint before its certificate", []Raw{{CASHA256: print(ca)}, {CA: other + ca}}, ca, 1, ""},
-		{"a fingerprint before another's certificate", []Raw{{CASHA256: print(ca)}, {CA: other}}, "", 1, "its CA is passed over"},
-		{"a fingerprint before another", []Raw{{CASHA256: print(ca)}, {CASHA256: print(other)}}, "", 1, ""},
-		{"both of one", []Raw{{CA: ca + other, CASHA256: print(ca)}, {CA: other}}, ca, 1, ""},
+		{"a bundle before a fingerprint", []Raw{{CA: ca}, {CASHA256: mark(other)}}, ca, 0, ""},
+		{"a fingerprint before its certificate", []Raw{{CASHA256: mark(ca)}, {CA: other + ca}}, ca, 1, ""},
+		{"a fingerprint before another's certificate", []Raw{{CASHA256: mark(ca)}, {CA: other}}, "", 1, "its CA is passed over"},
+		{"a fingerprint before another", []Raw{{CASHA256: mark(ca)}, {CASHA256: mark(other)}}, "", 1, ""},
+		{"both of one", []Raw{{CA: ca + other, CASHA256: mark(ca)}, {CA: other}}, ca, 1, ""},
 	} {
 		var id Identity
 		reason := ""

@@ -90,7 +90,7 @@ func TestResolve(t *testing.T) {
 			}
 		}, err: "larger than", kind: fault.Refuse},
 		{name: "URL that isn't there", anchor: Anchor{SHA256: mine}, url: http.NotFound, err: "404", kind: fault.Refuse},
-		{name: "URL that fails", anchor: Anchor{SHA256: mine}, url: func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(503) }, err: "503", kind: fault.Retry},
+		{name: "URL that fails", anchor: Anchor{SHA256: mine}, url: func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) }, err: "503", kind: fault.Retry},
 		{name: "three redirects", anchor: Anchor{SHA256: mine}, url: hops(3, string(ca.PEM())), want: string(ca.PEM())},
 		{name: "four redirects", anchor: Anchor{SHA256: mine}, url: hops(4, string(ca.PEM())), err: "more than 3 redirects", kind: fault.Retry},
 		{name: "a redirect elsewhere", anchor: Anchor{SHA256: mine}, url: func(w http.ResponseWriter, r *http.Request) {

@@ -63,7 +63,7 @@ func openFAT(r io.ReaderAt) (*fat, error) {
 	if tableSectors == 0 || count < 1 || count >= 1<<28 {
 		return nil, errNotFAT
 	}
-	f.clusters = uint32(count) //nolint:gosec // below 1<<28
+	f.clusters = uint32(count)
 	label := b[43:54]
 	// The number of clusters alone decides how wide the table's entries are.
 	switch {
