@@ -30,7 +30,7 @@ func TestAwait(t *testing.T) {
 				t.Error("a deadline counts")
 			}
 			time.Sleep(24 * time.Hour)
-			if awaited == errClaiming {
+			if errors.Is(awaited, errClaiming) {
 				panic("a defect")
 			}
 			return awaited

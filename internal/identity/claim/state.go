@@ -150,7 +150,12 @@ func Settle(dir string, enrolled error, hook durable.Hook) error {
 		return nil
 	}
 	s, err := read(d)
-	if err != nil || s.Token == "" {
+	switch {
+	case errors.Is(err, errNothing):
+		return nil
+	case err != nil:
+		return fmt.Errorf("forget the claim's token: %w", err)
+	case s.Token == "":
 		return nil
 	}
 	s.Token, s.InstanceID = "", ""

@@ -1,6 +1,7 @@
 package db
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -16,13 +17,15 @@ import (
 const (
 	// ClaimTTL is how long a claim lives after its machine's last poll.
 	ClaimTTL = 24 * time.Hour
-	// maxClaims and maxClaimsFrom bound the claims that are alive, all and those last heard of from one address.
-	maxClaims     = 2048
-	maxClaimsFrom = 256
 	// claimSilence is how long a pending claim must have been silent to give way to another where there are too many: a machine
 	// that still asks isn't pushed out.
 	claimSilence = 5 * time.Minute
 )
+
+// claimBounds are how many claims may be alive, all and those last heard of from one address.
+type claimBounds struct{ all, from int }
+
+var usualBounds = claimBounds{all: 2048, from: 256}
 
 // ClaimPoll is what a machine says at a poll, after it was checked.
 type ClaimPoll struct {
@@ -35,6 +38,8 @@ type ClaimPoll struct {
 	TokenTTL time.Duration
 	// Announce is asked whether to record an event of a new claim.
 	Announce func() bool
+
+	bounds claimBounds // none are the usual ones
 }
 
 // PollClaim finds the machine's claim, or begins one, and renews it. An accepted one gets in.Token as its only token that isn't used.
@@ -79,7 +84,7 @@ func (d *DB) PollClaim(ctx context.Context, in ClaimPoll) (Claim, error) {
 
 // beginClaim makes a row for a machine that wasn't known.
 func (d *DB) beginClaim(ctx context.Context, tx *sql.Tx, in ClaimPoll) error {
-	if err := d.roomForClaim(ctx, tx, in.From); err != nil {
+	if err := d.roomForClaim(ctx, tx, in.From, cmp.Or(in.bounds, usualBounds)); err != nil {
 		return err
 	}
 	now := d.now()
@@ -106,14 +111,14 @@ func (d *DB) beginClaim(ctx context.Context, tx *sql.Tx, in ClaimPoll) error {
 }
 
 // roomForClaim makes room for one more claim, or returns ErrClaimsFull.
-func (d *DB) roomForClaim(ctx context.Context, tx *sql.Tx, from string) error {
+func (d *DB) roomForClaim(ctx context.Context, tx *sql.Tx, from string, most claimBounds) error {
 	for _, bound := range []struct {
 		most  int
 		where string
 		args  []any
 	}{
-		{maxClaims, "1 = 1", nil},
-		{maxClaimsFrom, "heard_from = ?", []any{from}},
+		{most.all, "1 = 1", nil},
+		{most.from, "heard_from = ?", []any{from}},
 	} {
 		var n int
 		if err := tx.QueryRowContext(ctx, "SELECT count(*) FROM claims WHERE "+bound.where, bound.args...).Scan(&n); err != nil {

@@ -2,9 +2,9 @@ package db
 
 import (
 	"crypto/sha256"
-	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -22,61 +22,57 @@ func stranger(n int, from string) ClaimPoll {
 func TestClaimsAreBounded(t *testing.T) {
 	d, clock := newDB(t)
 	ctx := t.Context()
+	bounds := claimBounds{all: 40, from: 10}
+	poll := func(n int, from string) (Claim, error) {
+		in := stranger(n, from)
+		in.bounds = bounds
+		return d.PollClaim(ctx, in)
+	}
 	n := 0
-	// In one transaction, for speed.
 	fill := func(most int, from func(i int) string) {
 		t.Helper()
-		check(t, d.update(ctx, func(tx *sql.Tx) error {
-			for i := range most {
-				if err := d.beginClaim(ctx, tx, stranger(n+i, from(i))); err != nil {
-					return err
-				}
-			}
-			return nil
-		}))
+		for i := range most {
+			_, err := poll(n+i, from(i))
+			check(t, err)
+		}
 		n += most
 	}
-	one := func(int) string { return "192.0.2.1" }
-	fill(maxClaimsFrom, one)
-	first, err := d.PollClaim(ctx, stranger(0, one(0)))
+	const one = "192.0.2.1"
+	fill(bounds.from, func(int) string { return one })
+	first, err := poll(0, one)
 	check(t, err)
-	if _, err := d.PollClaim(ctx, stranger(n, one(0))); !errors.Is(err, ErrClaimsFull) {
+	if _, err := poll(n, one); !errors.Is(err, ErrClaimsFull) {
 		t.Fatalf("one more from one address: %v", err)
 	}
 	clock.advance(claimSilence + time.Second)
-	again, err := d.PollClaim(ctx, stranger(0, one(0)))
+	again, err := poll(0, one)
 	if check(t, err); again.Code != first.Code {
 		t.Errorf("%s, before %s", again.Code, first.Code)
 	}
-	if _, err := d.PollClaim(ctx, stranger(n, one(0))); err != nil {
+	if _, err := poll(n, one); err != nil {
 		t.Errorf("one more, in place of a silent one: %v", err)
 	}
 	n++
-	if again, err = d.PollClaim(ctx, stranger(0, one(0))); err != nil || again.Code != first.Code {
+	if again, err = poll(0, one); err != nil || again.Code != first.Code {
 		t.Errorf("who still asks was pushed out: %v", err)
 	}
 
-	many := func(i int) string { return fmt.Sprintf("198.51.100.%d", i/100) }
-	fill(maxClaims-maxClaimsFrom, many)
+	fill(bounds.all-bounds.from, func(i int) string { return fmt.Sprintf("198.51.100.%d", i/5) })
 	list, err := d.Claims(ctx)
-	if check(t, err); len(list) != maxClaims {
+	if check(t, err); len(list) != bounds.all {
 		t.Fatalf("%d claims", len(list))
 	}
 	accepted := list[len(list)-1]
 	_, err = d.AcceptClaim(ctx, Acceptance{Code: accepted.Code, Node: "web-1", Create: true})
 	check(t, err)
 	clock.advance(claimSilence + time.Second)
-	fill(maxClaims-maxClaimsFrom, func(i int) string { return "2001:db8::" + fmt.Sprint(i/100) })
+	fill(bounds.all-1, func(i int) string { return "2001:db8::" + fmt.Sprint(i/5) })
+	if _, err := poll(n, "2001:db8:1::"); !errors.Is(err, ErrClaimsFull) {
+		t.Errorf("one more, and all of them ask: %v", err)
+	}
 	list, err = d.Claims(ctx)
-	if check(t, err); len(list) != maxClaims {
-		t.Errorf("%d claims", len(list))
-	}
-	found := false
-	for _, c := range list {
-		found = found || c.ID == accepted.ID
-	}
-	if !found {
-		t.Error("an accepted claim was pushed out")
+	if check(t, err); len(list) != bounds.all || !slices.ContainsFunc(list, func(c Claim) bool { return c.ID == accepted.ID }) {
+		t.Errorf("%d claims, or an accepted one was pushed out", len(list))
 	}
 }
 
