@@ -1,0 +1,186 @@
+package agentcli
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/powernode/powernode-agent/internal/boot"
+	"github.com/powernode/powernode-agent/internal/cli"
+	"github.com/powernode/powernode-agent/internal/operatorapi"
+	"github.com/powernode/powernode-agent/internal/platform/platformtest"
+)
+
+// enrolling is a machine beside a platform.
+type enrolling struct {
+	t        *testing.T
+	platform *platformtest.Platform
+	state    string
+	ca       string
+}
+
+func newEnrolling(t *testing.T) *enrolling {
+	t.Helper()
+	e := &enrolling{t: t, platform: platformtest.Start(t), state: filepath.Join(t.TempDir(), "state"), ca: filepath.Join(t.TempDir(), "ca.pem")}
+	e.put(e.ca, e.platform.Config.CAPEM)
+	if _, err := e.platform.Operator.CreateNode(t.Context(), operatorapi.NodeCreate{Name: "web-1", Architecture: "amd64"}); err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+func (e *enrolling) put(path, text string) {
+	e.t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		e.t.Fatal(err)
+	}
+}
+
+func (e *enrolling) token() string {
+	e.t.Helper()
+	token, err := e.platform.Operator.CreateToken(e.t.Context(), "web-1", operatorapi.TokenCreate{})
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	return token.Token
+}
+
+// run runs the agent, and returns its exit code and all that it said.
+func (e *enrolling) run(stdin string, args ...string) (int, string) {
+	e.t.Helper()
+	var out bytes.Buffer
+	app := &cli.App{In: strings.NewReader(stdin), Out: &out, Err: &out, Getenv: os.Getenv, Format: cli.Table}
+	code := app.Run(e.t.Context(), New(app), append(args, "--state", e.state))
+	return code, out.String()
+}
+
+// named are the flags that name the platform.
+func (e *enrolling) named(more ...string) []string {
+	return append([]string{"enroll", "--tries", "1", "--platform-url", e.platform.URL, "--ca-file", e.ca}, more...)
+}
+
+// TestTokens come by four ways, and show nowhere.
+func TestTokens(t *testing.T) {
+	for _, way := range []string{"file", "standard input", "credential", "command line"} {
+		t.Run(way, func(t *testing.T) {
+			e := newEnrolling(t)
+			token := e.token()
+			file := filepath.Join(t.TempDir(), tokenCredential)
+			e.put(file, token+"\n")
+			args, stdin := e.named(), ""
+			switch way {
+			case "file":
+				args = append(args, "--token-file", file)
+			case "standard input":
+				args, stdin = append(args, "--token-file", "-"), token+"\n"
+			case "credential":
+				t.Setenv("CREDENTIALS_DIRECTORY", filepath.Dir(file))
+			case "command line":
+				args = append(args, "--token", token)
+			}
+			code, out := e.run(stdin, args...)
+			if code != 0 || !strings.Contains(out, "credentials were:   none") {
+				t.Fatalf("%d: %s", code, out)
+			}
+			if strings.Contains(out, token) || strings.Contains(out, "warning:") != (way == "command line") {
+				t.Errorf("it says %s", out)
+			}
+			// A node that serves is left as it is, and a used token of no use elsewhere.
+			if code, out := e.run("", e.named()...); code != 0 || !strings.Contains(out, "credentials were:   valid") {
+				t.Errorf("again: %d: %s", code, out)
+			}
+			e.state = filepath.Join(t.TempDir(), "other")
+			if code, out := e.run(token, e.named("--token-file", "-")...); code != cli.ExitPlatform || strings.Contains(out, token) || !strings.Contains(out, "powernode token create") {
+				t.Errorf("a used token: %d: %s", code, out)
+			}
+		})
+	}
+}
+
+// TestEnrollSettings keeps what the flags say, and changes it without a new certificate.
+func TestEnrollSettings(t *testing.T) {
+	e := newEnrolling(t)
+	read := func() credentialsDoc {
+		t.Helper()
+		doc, err := readCredentials(e.state)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return *doc
+	}
+	if code, out := e.run(e.token(), e.named("--token-file", "-", "--clock", "local")...); code != 0 {
+		t.Fatalf("%d: %s", code, out)
+	}
+	first := read()
+	if first.Clock != "local" || first.Key != "file" || first.Proxy != "" || first.RotateAt.IsZero() {
+		t.Errorf("%+v", first)
+	}
+	if code, out := e.run("", "enroll", "--clock", "platform", "--proxy", "http://u:hunter2@127.0.0.1:9"); code != 0 || strings.Contains(out, "hunter2") {
+		t.Errorf("%d: %s", code, out)
+	}
+	doc := read()
+	if doc.Clock != "platform" || doc.Proxy != "http://u:xxxxx@127.0.0.1:9" || doc.Serial != first.Serial {
+		t.Errorf("%+v", doc)
+	}
+	if code, out := e.run("", "introspect"); code != 0 || strings.Contains(out, "hunter2") || !strings.Contains(out, "to be replaced at") {
+		t.Errorf("%d: %s", code, out)
+	}
+	if code, out := e.run("", "enroll", "--proxy", "none"); code != 0 || read().Proxy != "" {
+		t.Errorf("%d: %s", code, out)
+	}
+	code, out := e.run("", "enroll", "--output", "json")
+	var answer enrollDoc
+	if err := json.Unmarshal([]byte(out), &struct {
+		*enrollDoc
+		Situation string `json:"situation"`
+	}{enrollDoc: &answer}); err != nil || code != 0 || answer.Serial != first.Serial || answer.Key != "file" {
+		t.Errorf("%d: %s (%v)", code, out, err)
+	}
+}
+
+// TestEnrollAgain gives a token to a node that knows its platform.
+func TestEnrollAgain(t *testing.T) {
+	e := newEnrolling(t)
+	if code, out := e.run(e.token(), "enroll", "--tries", "1", "--token-file", "-"); code != 1 || !strings.Contains(out, "name the platform") {
+		t.Errorf("a token alone: %d: %s", code, out)
+	}
+	if code, out := e.run(e.token(), e.named("--token-file", "-")...); code != 0 {
+		t.Fatalf("%d: %s", code, out)
+	}
+	first, err := readCredentials(e.state)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// As the service notes it when the platform says so.
+	path := filepath.Join(boot.PKIDir(e.state), "credentials.json")
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.put(path, strings.Replace(string(text), "{", `{"said":{"code":"CERTIFICATE_REVOKED","at":"2026-11-23T12:00:00Z"},`, 1))
+	if code, out := e.run("", "enroll", "--tries", "1", "--identity-file", "/dev/null"); code == 0 || !strings.Contains(out, "revoked") {
+		t.Errorf("without a token: %d: %s", code, out)
+	}
+	code, out := e.run(e.token(), "enroll", "--tries", "1", "--token-file", "-")
+	if code != 0 || !strings.Contains(out, "credentials were:   revoked") {
+		t.Fatalf("%d: %s", code, out)
+	}
+	if again, err := readCredentials(e.state); err != nil || again.Serial == first.Serial || again.InstanceID != first.InstanceID {
+		t.Errorf("%+v, %v", again, err)
+	}
+}
+
+func TestEnrollRefusesFlags(t *testing.T) {
+	e := &enrolling{t: t, state: t.TempDir()}
+	for _, args := range [][]string{
+		{"--clock", "sundial"}, {"--key", "usb"}, {"--proxy", "https://p:1"}, {"--proxy", "http://u:hunter2@p"}, {"--token", "x", "--token-file", "y"},
+		{"--renew", "--token", "x"}, {"--platform-url", "https://p.example"},
+	} {
+		if code, out := e.run("", append([]string{"enroll"}, args...)...); code != 1 || strings.Contains(out, "hunter2") {
+			t.Errorf("%v: %d: %s", args, code, out)
+		}
+	}
+}
