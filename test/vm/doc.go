@@ -21,7 +21,8 @@
 // What a scenario does to its machine, it does between these steps:
 //
 //   - to the machine before it is switched on: fields of n.machine (no network, another clock, a
-//     disk that can't be written to, kernel parameters, another initramfs by agentInitramfs);
+//     disk that can't be written to, kernel parameters, another initramfs by agentInitramfs, a TPM: another
+//     directory as n.machine.TPM is another TPM);
 //   - to the disk while it is off: qemu.Edit mounts it, qemu.FlipByte changes a bit beneath the file
 //     system, qemu.CopyDisk keeps a state to start from several times;
 //   - while it runs: s.Kill is a power cut, s.Reboot a restart (s.WaitInit waits for the next
