@@ -424,3 +424,46 @@ func FuzzDecode(f *testing.F) {
 		}
 	})
 }
+
+// TestPrepareAndHeard run before and after each attempt.
+func TestPrepareAndHeard(t *testing.T) {
+	ca := pkitest.NewCA(t, "CA")
+	code := 200
+	srv := ca.Serve(ca.Web(), http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(code)
+		_, _ = io.WriteString(w, `{"success":true,"data":{"acknowledged":true}}`)
+	}), nil)
+	m := &nodehttp.Material{PlatformURL: srv.URL, CAs: []*x509.Certificate{ca.Cert}, Certificate: ca.Issue(ca.Node("n"))}
+	var refuse error
+	var heard []int
+	var source keeper
+	source.Store(m)
+	c, err := New(Config{
+		Credentials: &source, Prepare: func(context.Context) error { return refuse },
+		Heard: func(with *nodehttp.Material, err error) {
+			if with != m {
+				t.Error("other credentials")
+			}
+			heard = append(heard, nodehttp.StatusOf(err))
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	beat := func() error { _, err := c.Heartbeat(t.Context(), nodeapi.Heartbeat{}); return err }
+	if err := beat(); err != nil {
+		t.Error(err)
+	}
+	code = 401
+	if err := beat(); nodehttp.StatusOf(err) != 401 {
+		t.Error(err)
+	}
+	refuse = fault.New(fault.Retry, fault.Platform, "", "there is no time")
+	if err := beat(); fault.KindOf(err) != fault.Retry || err.Error() != "send the heartbeat: there is no time" {
+		t.Error(err)
+	}
+	if len(heard) != 2 || heard[0] != 0 || heard[1] != 401 {
+		t.Errorf("heard %v", heard)
+	}
+}
