@@ -25,6 +25,9 @@ const (
 	version = 1
 )
 
+// errNothing says that there is no claim on the disk.
+var errNothing = errors.New("no claim")
+
 // state is the file of a claim, mode 0600. Version grows with a change that an older agent would misread.
 type state struct {
 	Version int `json:"version"`
