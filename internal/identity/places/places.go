@@ -49,8 +49,12 @@ func (p Places) Sources() []identity.Source {
 		}
 	}
 	for _, s := range []identity.Source{
-		identity.DMI{Sys: p.Sys}, identity.Cmdline{Path: p.Cmdline}, identity.FWCfg{Root: p.FWCfg}, identity.SMBIOS{Sys: p.Sys},
-		identity.Credentials{Run: p.Run}, volume.Boot{Devices: p.Devices},
+		identity.DMI{Sys: p.Sys},
+		identity.Cmdline{Path: p.Cmdline},
+		identity.FWCfg{Root: p.FWCfg},
+		identity.SMBIOS{Sys: p.Sys},
+		identity.Credentials{Run: p.Run},
+		volume.Boot{Devices: p.Devices},
 	} {
 		add(s.Name(), s)
 	}
