@@ -176,8 +176,13 @@ func TestEnrollAgain(t *testing.T) {
 func TestEnrollRefusesFlags(t *testing.T) {
 	e := &enrolling{t: t, state: t.TempDir()}
 	for _, args := range [][]string{
-		{"--clock", "sundial"}, {"--key", "usb"}, {"--proxy", "https://p:1"}, {"--proxy", "http://u:hunter2@p"}, {"--token", "x", "--token-file", "y"},
-		{"--renew", "--token", "x"}, {"--platform-url", "https://p.example"},
+		{"--clock", "sundial"},
+		{"--key", "usb"},
+		{"--proxy", "https://p:1"},
+		{"--proxy", "http://u:hunter2@p"},
+		{"--token", "x", "--token-file", "y"},
+		{"--renew", "--token", "x"},
+		{"--platform-url", "https://p.example"},
 	} {
 		if code, out := e.run("", append([]string{"enroll"}, args...)...); code != 1 || strings.Contains(out, "hunter2") {
 			t.Errorf("%v: %d: %s", args, code, out)
