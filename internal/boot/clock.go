@@ -74,7 +74,7 @@ func (b *boot) prepareCall(ctx context.Context) error {
 	}
 	err = judge{b}.Ask(ctx, m, b.patience().HTTP)
 	if err != nil && b.clock.Judges() {
-		return nil
+		return nil //nolint:nilerr // the time that is known still judges
 	}
 	return err
 }
@@ -112,11 +112,12 @@ func (b *boot) obeyClock() {
 
 // set sets the machine's clock, and says so.
 func (b *boot) set(now, right time.Time, why string) {
-	said := fmt.Sprintf("the clock said %s, %s; it was set to that", now.UTC().Format(time.RFC3339), why)
+	said, hint := fmt.Sprintf("the clock said %s, %s; it was set to that", now.UTC().Format(time.RFC3339), why), "look at the machine's battery"
 	if err := b.setTime(right); err != nil {
 		said = fmt.Sprintf("the clock says %s, %s; it can't be set: %v", now.UTC().Format(time.RFC3339), why, err)
+		hint = "set the machine's clock"
 	}
-	b.remark(said, "set the machine's clock")
+	b.remark(said, hint)
 }
 
 // setTimeOfDay sets the kernel's clock.
