@@ -1,214 +1,145 @@
-// Package ca is the platform's certificate authority: one ECDSA P-256 key that signs the nodes'
-// client certificates and the platform's own server certificate.
+// Package ca is the platform's certificate authority: an ECDSA P-256 key that signs the nodes' client
+// certificates, the platform's own server certificate and the time, and the way from one such key to the
+// next.
 //
-// It promises that a key and its certificate are one file that is replaced as a whole, that a
-// node's certificate can't serve as a server's or sign others, and that what goes into a
-// certificate comes from the platform: of a request it takes the public key and nothing else.
-// It trusts its directory, which holds the key, and the clock that it is given.
+// It promises that a key and its certificate are one file that is replaced as a whole; that one record
+// says which authority is in which state, so that a change is there or isn't, whenever the power goes;
+// that nothing is removed before what replaces it was read back and tried; that whoever trusts an older
+// authority is led to the present one as long as the older one's own validity lasts; that a node's
+// certificate can't serve as a server's or sign others; and that what goes into a certificate comes from
+// the platform: of a request it takes the public key and nothing else. It trusts its directory, which
+// holds the keys, and the clock that it is given.
 package ca
 
 import (
 	"bytes"
 	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/hex"
 	"encoding/pem"
-	"errors"
 	"fmt"
-	"io/fs"
-	"math/big"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/powernode/powernode-agent/internal/durable"
 	"github.com/powernode/powernode-agent/internal/fault"
 )
 
-// The files in the authority's directory.
-const (
-	// unitName holds the key and the certificate, readable by the owner only.
-	unitName = "authority.pem"
-	// certName holds the certificate alone, for people and programs that need the trust anchor.
-	certName = "ca.pem"
-)
+// backdate is how far a certificate's validity begins before its making, for nodes whose clocks are a
+// little behind.
+const backdate = 5 * time.Minute
 
-const (
-	// authorityLife is how long the authority's certificate lives.
-	authorityLife = 10 * 365 * 24 * time.Hour
-	// backdate is how far a certificate's validity begins before its making, for nodes whose
-	// clocks are a little behind.
-	backdate = 5 * time.Minute
-	// unitLimit bounds the file with key and certificate, in bytes.
-	unitLimit = 64 << 10
-)
-
-// CA is an open authority. It may be used by several goroutines at once.
+// CA is an open authority with its predecessors and its successor. It may be used by several goroutines at
+// once: each call sees the authorities as they were at one moment.
 type CA struct {
-	key  *ecdsa.PrivateKey
-	cert *x509.Certificate
-	pem  []byte
+	dir  *durable.Dir
 	now  func() time.Time
+	view atomic.Pointer[view]
+	// changing is held by who changes the directory and view.
+	changing sync.Mutex
 }
 
-// Open opens the authority in dir, and makes a new one if there is none. An authority that is
-// damaged or expired is an error, never a reason to make another: every node trusts this one.
+// Open opens the authority in dir, and makes a new one if there is none. An authority that is damaged or
+// expired is an error, never a reason to make another: every node trusts this one. dir must stay open as
+// long as the CA is used.
 func Open(dir *durable.Dir, now func() time.Time) (*CA, error) {
-	data, err := readUnit(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		if data, err = create(dir, now()); err != nil {
-			return nil, fmt.Errorf("make the certificate authority: %w", err)
-		}
-	}
+	c := &CA{dir: dir, now: now}
+	list, err := readAuthorities(dir, now())
 	if err != nil {
 		return nil, fmt.Errorf("read the certificate authority: %w", err)
 	}
-	c, err := parseUnit(data)
+	v, err := newView(list)
 	if err != nil {
-		return nil, fault.New(fault.Broken, fault.General, "restore "+unitName+" from a backup", "read the certificate authority in %s: %w", unitName, err)
+		return nil, broken(recordName, err)
 	}
-	if t := now(); t.After(c.cert.NotAfter) || t.Before(c.cert.NotBefore) {
+	if t := now(); !v.active.validAt(t) {
 		return nil, fault.New(fault.Refuse, fault.General, "check this machine's clock",
 			"the certificate authority is valid from %s to %s, and it is %s",
-			c.cert.NotBefore.Format(time.RFC3339), c.cert.NotAfter.Format(time.RFC3339), t.UTC().Format(time.RFC3339))
+			v.active.cert.NotBefore.Format(time.RFC3339), v.active.cert.NotAfter.Format(time.RFC3339), t.UTC().Format(time.RFC3339))
 	}
-	c.now = now
-	// The public copy follows the unit, also after a crash between the two writes.
-	if have, err := dir.ReadFile(certName, unitLimit); err != nil || !bytes.Equal(have, c.pem) {
-		if err := dir.WriteFile(certName, c.pem, 0o644, "ca-certificate"); err != nil {
-			return nil, fmt.Errorf("write the certificate authority's certificate: %w", err)
-		}
-	}
-	return c, nil
+	c.view.Store(v)
+	return c, c.tidy()
 }
 
-// PEM returns the authority's certificate: the trust anchor of nodes and operators.
-func (c *CA) PEM() []byte { return bytes.Clone(c.pem) }
+// PEM returns the certificate of the authority that signs nodes' certificates now, and after it the
+// cross-certificates that lead to it from older ones.
+func (c *CA) PEM() []byte {
+	v := c.view.Load()
+	return encode(v.way(v.active, c.now())...)
+}
 
-// Bundle returns the authorities that nodes and operators shall trust, as PEM.
-func (c *CA) Bundle() []byte { return bytes.Clone(c.pem) }
+// ChainOf returns the same for the authority that signed a certificate, PEM, which may be an older one; or
+// PEM where the signer is unknown.
+func (c *CA) ChainOf(certificate string) []byte {
+	v := c.view.Load()
+	if a := v.issuer(certificate); a != nil {
+		return encode(v.way(a, c.now())...)
+	}
+	return c.PEM()
+}
+
+// Bundle returns the authorities that nodes and operators shall trust, as PEM, the oldest first.
+func (c *CA) Bundle() []byte { return bytes.Clone(c.view.Load().bundle) }
 
 // BundleSHA256 returns the SHA-256 of Bundle in lower-case hexadecimal digits.
-func (c *CA) BundleSHA256() string {
-	sum := sha256.Sum256(c.pem)
-	return hex.EncodeToString(sum[:])
-}
+func (c *CA) BundleSHA256() string { return c.view.Load().bundleSHA256 }
 
 // Sign signs a message by the authority's key: ECDSA over SHA-256, ASN.1. The message must be one that no
-// X.509 structure begins like. signer is the authority's certificate, then those that lead to it from an
-// older one, as PEM.
+// X.509 structure begins like. signer is the authority's certificate, then those that lead to it from older
+// ones, as PEM.
 func (c *CA) Sign(message []byte) (signature, signer []byte, err error) {
+	v, now := c.view.Load(), c.now()
+	by := v.presenter(now)
 	sum := sha256.Sum256(message)
-	signature, err = ecdsa.SignASN1(rand.Reader, c.key, sum[:])
-	return signature, bytes.Clone(c.pem), err
+	signature, err = ecdsa.SignASN1(rand.Reader, by.key, sum[:])
+	return signature, encode(v.way(by, now)...), err
 }
 
-// Pool returns a pool that holds the authority's certificate alone.
+// Pool returns a pool of the authorities that nodes and operators shall trust.
 func (c *CA) Pool() *x509.CertPool {
 	pool := x509.NewCertPool()
-	pool.AddCert(c.cert)
+	for _, a := range c.view.Load().trusted() {
+		pool.AddCert(a.cert)
+	}
 	return pool
 }
 
-// NotAfter returns the end of the authority's life.
-func (c *CA) NotAfter() time.Time { return c.cert.NotAfter }
+// ClientPool returns a pool of every authority that ever signed a node's certificate. One that is retired
+// is among them so that the holder of its certificate can be told what to do: whether a certificate is
+// still good is on file, and not for the handshake to say.
+func (c *CA) ClientPool() *x509.CertPool { return c.view.Load().clients }
 
-func readUnit(dir *durable.Dir) ([]byte, error) {
-	f, err := dir.Open(unitName)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if info.Mode().Perm()&0o077 != 0 {
-		return nil, fault.New(fault.Refuse, fault.General, "find out who could read it, then chmod 600",
-			"%s: mode %04o lets others read the authority's key", unitName, info.Mode().Perm())
-	}
-	return dir.ReadFile(unitName, unitLimit)
-}
+// NotAfter returns the end of the present authority's life.
+func (c *CA) NotAfter() time.Time { return c.view.Load().active.cert.NotAfter }
 
-// create makes a key and a certificate and writes them as one file.
-func create(dir *durable.Dir, now time.Time) ([]byte, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, err
-	}
-	serial, err := newSerial()
-	if err != nil {
-		return nil, err
-	}
-	// A part of the serial in the name tells two platforms' authorities apart in error messages.
-	name := "Powernode platform CA " + hex.EncodeToString(serial.Bytes()[:4])
-	template := &x509.Certificate{
-		SerialNumber:          serial,
-		Subject:               pkix.Name{CommonName: name},
-		NotBefore:             now.Add(-backdate),
-		NotAfter:              now.Add(authorityLife),
-		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
-		BasicConstraintsValid: true,
-		IsCA:                  true,
-		MaxPathLenZero:        true,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		return nil, err
-	}
-	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return nil, err
-	}
-	data := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER})
-	data = append(data, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...)
-	return data, dir.WriteFile(unitName, data, 0o600, "ca-authority")
-}
-
-func parseUnit(data []byte) (*CA, error) {
-	var c CA
-	for {
-		var block *pem.Block
-		if block, data = pem.Decode(data); block == nil {
-			break
-		}
-		switch block.Type {
-		case "PRIVATE KEY":
-			key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
-			if err != nil {
-				return nil, err
-			}
-			var ok bool
-			if c.key, ok = key.(*ecdsa.PrivateKey); !ok {
-				return nil, errors.New("the key isn't an ECDSA key")
-			}
-		case "CERTIFICATE":
-			cert, err := x509.ParseCertificate(block.Bytes)
-			if err != nil {
-				return nil, err
-			}
-			c.cert, c.pem = cert, pem.EncodeToMemory(block)
+// Leads reports whether who trusts the authority of that ID only is led to the active one.
+func (c *CA) Leads(id string) bool {
+	v := c.view.Load()
+	for _, a := range append(v.older(v.active, c.now()), v.active) {
+		if a.id == id {
+			return true
 		}
 	}
-	switch {
-	case c.key == nil || c.cert == nil:
-		return nil, errors.New("want a private key and a certificate")
-	case !c.key.PublicKey.Equal(c.cert.PublicKey):
-		return nil, errors.New("key and certificate don't belong together")
-	case !c.cert.IsCA:
-		return nil, errors.New("the certificate isn't an authority's")
-	}
-	return &c, nil
+	return false
 }
 
-// newSerial returns 127 random bits, never so few that fewer than 16 bytes come out.
-func newSerial() (*big.Int, error) {
-	var b [16]byte
-	if _, err := rand.Read(b[:]); err != nil {
-		return nil, err
+// Current reports whether the present authority signed cert, which must have been verified.
+func (c *CA) Current(cert *x509.Certificate) bool { return c.view.Load().active.signed(cert) }
+
+// Issuer returns the ID of the authority that signed a certificate, PEM; "" where it is unknown.
+func (c *CA) Issuer(certificate string) string {
+	if a := c.view.Load().issuer(certificate); a != nil {
+		return a.id
 	}
-	b[0] = b[0]&0x7f | 0x40
-	return new(big.Int).SetBytes(b[:]), nil
+	return ""
+}
+
+func encode(certs ...*x509.Certificate) []byte {
+	var text []byte
+	for _, cert := range certs {
+		text = append(text, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})...)
+	}
+	return text
 }

@@ -80,17 +80,17 @@ func TestOpenKeepsTheAuthority(t *testing.T) {
 	if !bytes.Equal(first.PEM(), second.PEM()) {
 		t.Error("the second opening made another authority")
 	}
-	for name, perm := range map[string]os.FileMode{unitName: 0o600, certName: 0o644} {
+	for name, perm := range map[string]os.FileMode{firstUnit: 0o600, bundleName: 0o644} {
 		info, err := os.Stat(filepath.Join(path, name))
 		if err != nil || info.Mode().Perm() != perm {
 			t.Errorf("%s: %v, %v", name, info.Mode(), err)
 		}
 	}
-	public, err := os.ReadFile(filepath.Join(path, certName))
+	public, err := os.ReadFile(filepath.Join(path, bundleName))
 	if err != nil || bytes.Contains(public, []byte("PRIVATE")) || !bytes.Equal(public, first.PEM()) {
 		t.Errorf("the public copy is %q, %v", public, err)
 	}
-	if a, b := newCA(t).cert.Subject.CommonName, first.cert.Subject.CommonName; a == b {
+	if a, b := newCA(t).view.Load().active.cert.Subject.CommonName, first.view.Load().active.cert.Subject.CommonName; a == b {
 		t.Errorf("two authorities are both called %s", a)
 	}
 }
@@ -117,7 +117,7 @@ func TestOpenAfterAFailureAnywhere(t *testing.T) {
 		if !errors.Is(err, cut) {
 			t.Fatalf("operation %d: %v", n, err)
 		}
-		before, _ := os.ReadFile(filepath.Join(path, unitName))
+		before, _ := os.ReadFile(filepath.Join(path, firstUnit))
 		c, err := Open(openDir(t, path, nil), at(start))
 		if err != nil {
 			t.Fatalf("after a cut at operation %d: %v", n, err)
@@ -134,7 +134,7 @@ func TestOpenRefuses(t *testing.T) {
 		if _, err := Open(openDir(t, path, nil), at(start)); err != nil {
 			t.Fatal(err)
 		}
-		return filepath.Join(path, unitName)
+		return filepath.Join(path, firstUnit)
 	}())
 	if err != nil {
 		t.Fatal(err)
@@ -161,7 +161,7 @@ func TestOpenRefuses(t *testing.T) {
 			if _, err := Open(openDir(t, path, nil), at(start)); err != nil {
 				t.Fatal(err)
 			}
-			file := filepath.Join(path, unitName)
+			file := filepath.Join(path, firstUnit)
 			unit, err := os.ReadFile(file)
 			if err != nil {
 				t.Fatal(err)

@@ -79,28 +79,27 @@ func ParseRequest(text []byte) (Request, error) {
 
 // IssueNode issues a client certificate for the node's key, with the node's ID as common name.
 func (c *CA) IssueNode(nodeID string, req Request) (Leaf, error) {
-	return c.issue(&x509.Certificate{
+	return c.view.Load().active.issue(&x509.Certificate{
 		Subject:     pkix.Name{CommonName: nodeID},
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
-	}, req.Key, NodeLife)
+	}, req.Key, NodeLife, c.now())
 }
 
 // issue fills in what every leaf has and signs it.
-func (c *CA) issue(template *x509.Certificate, key crypto.PublicKey, life time.Duration) (Leaf, error) {
+func (a *authority) issue(template *x509.Certificate, key crypto.PublicKey, life time.Duration, now time.Time) (Leaf, error) {
 	serial, err := newSerial()
 	if err != nil {
 		return Leaf{}, err
 	}
-	now := c.now()
 	template.SerialNumber = serial
 	template.NotBefore = now.Add(-backdate)
 	template.NotAfter = now.Add(life)
-	if template.NotAfter.After(c.cert.NotAfter) {
-		template.NotAfter = c.cert.NotAfter
+	if template.NotAfter.After(a.cert.NotAfter) {
+		template.NotAfter = a.cert.NotAfter
 	}
 	template.KeyUsage = x509.KeyUsageDigitalSignature
 	template.BasicConstraintsValid = true
-	der, err := x509.CreateCertificate(rand.Reader, template, c.cert, key, c.key)
+	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, key, a.key)
 	if err != nil {
 		return Leaf{}, fmt.Errorf("sign a certificate: %w", err)
 	}

@@ -7,7 +7,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"net"
@@ -18,14 +17,15 @@ import (
 // serverLife is how long a server certificate lives; it is made anew after two thirds of it.
 const serverLife = 30 * 24 * time.Hour
 
-// ServerCertificate is the platform's own certificate. Key and certificate live in memory only:
-// every start, and every two thirds of a lifetime, makes new ones.
+// ServerCertificate is the platform's own certificate. Key and certificate live in memory only: every
+// start, every two thirds of a lifetime, and every change of the authorities makes new ones.
 type ServerCertificate struct {
 	ca    *CA
 	names []string
 
 	mu      sync.Mutex
 	current *tls.Certificate
+	of      *view
 	renewAt time.Time
 }
 
@@ -45,18 +45,20 @@ func (c *CA) NewServerCertificate(names []string) (*ServerCertificate, error) {
 func (s *ServerCertificate) GetCertificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.current != nil && s.ca.now().Before(s.renewAt) {
+	v, now := s.ca.view.Load(), s.ca.now()
+	if s.current != nil && s.of == v && now.Before(s.renewAt) {
 		return s.current, nil
 	}
-	cert, err := s.make()
+	cert, err := newServerCertificate(v, s.names, now)
 	if err != nil {
 		return nil, fmt.Errorf("make the server certificate: %w", err)
 	}
-	s.current, s.renewAt = cert, s.ca.now().Add(serverLife*2/3)
+	s.current, s.of, s.renewAt = cert, v, now.Add(cert.Leaf.NotAfter.Sub(now)*2/3)
 	return cert, nil
 }
 
-func (s *ServerCertificate) make() (*tls.Certificate, error) {
+// newServerCertificate makes a key, a certificate of v for it, and what is sent along.
+func newServerCertificate(v *view, names []string, now time.Time) (*tls.Certificate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, err
@@ -65,17 +67,25 @@ func (s *ServerCertificate) make() (*tls.Certificate, error) {
 		Subject:     pkix.Name{CommonName: "powernode-platform"},
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
-	for _, name := range s.names {
+	for _, name := range names {
 		if ip := net.ParseIP(name); ip != nil {
 			template.IPAddresses = append(template.IPAddresses, ip)
 		} else {
 			template.DNSNames = append(template.DNSNames, name)
 		}
 	}
-	leaf, err := s.ca.issue(template, key.Public(), serverLife)
+	by := v.presenter(now)
+	issued, err := by.issue(template, key.Public(), serverLife, now)
 	if err != nil {
 		return nil, err
 	}
-	block, _ := pem.Decode(leaf.PEM)
-	return &tls.Certificate{Certificate: [][]byte{block.Bytes, s.ca.cert.Raw}, PrivateKey: key}, nil
+	leaf, err := parseOne(string(issued.PEM))
+	if err != nil {
+		return nil, err
+	}
+	cert := &tls.Certificate{Certificate: [][]byte{leaf.Raw}, PrivateKey: key, Leaf: leaf}
+	for _, c := range v.presented(by, now) {
+		cert.Certificate = append(cert.Certificate, c.Raw)
+	}
+	return cert, nil
 }
