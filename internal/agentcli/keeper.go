@@ -3,7 +3,6 @@ package agentcli
 import (
 	"log/slog"
 	"runtime"
-	"time"
 
 	"github.com/powernode/powernode-agent/internal/boot"
 	"github.com/powernode/powernode-agent/internal/enroll"
@@ -31,7 +30,9 @@ func newKeeper(stateDir string, facts boot.Facts, log *slog.Logger) *reconcile.K
 func newReconciler(st *store.Store, trust boot.Trust, level mount.Level, c reconcile.Config) (*reconcile.Reconciler, error) {
 	c.Store, c.Verifier, c.Arch, c.Level = st, trust.Verifier, runtime.GOARCH, level
 	// Without credentials there are still registries that ask for none.
-	if credentials, err := enroll.Load(boot.PKIDir(st.Path()), time.Now()); err == nil {
+	certificates := enroll.NewKeeper(enroll.Options{Dir: boot.PKIDir(st.Path()), Clock: openClock(st.Path())})
+	c.Now, c.Prepare = certificates.Now, certificates.Prepare
+	if credentials, err := enroll.Load(boot.PKIDir(st.Path()), certificates.Now()); err == nil {
 		c.Credentials = credentials
 	}
 	return reconcile.New(c)

@@ -103,7 +103,7 @@ func (b *boot) reconcile() (*reconcile.Reconciler, error) {
 	}
 	config := reconcile.Config{
 		Store: b.store, Verifier: b.trust.Verifier, Credentials: b.credentials, Arch: runtime.GOARCH,
-		Level: b.level, Now: b.config.Now, Patience: b.patience(), Deep: b.doubted(),
+		Level: b.level, Now: b.now, Prepare: b.prepareCall, Patience: b.patience(), Deep: b.doubted(),
 		Progress: func(name string, total int64) (func(int64), func(error)) {
 			d := b.config.Progress(name, total)
 			return d.Add, d.Done

@@ -33,8 +33,10 @@ type Config struct {
 	// Progress is told of a download of total bytes that begins, and returns what to tell of n more
 	// bytes and of the end; nil shows nothing.
 	Progress func(name string, total int64) (add func(n int64), done func(error))
-	// Now is the clock; nil is time.Now.
-	Now func() time.Time
+	// Now is the clock, by which certificates are judged too; nil is time.Now. Prepare, if not nil, runs before each attempt
+	// at a call to the platform: it makes sure that the clock can judge.
+	Now     func() time.Time
+	Prepare func(ctx context.Context) error
 
 	// Patience says how long to ask. Notify, if not nil, is told of each call to the platform that
 	// failed and is tried again.
@@ -78,8 +80,10 @@ func New(c Config) (*Reconciler, error) {
 	var own string
 	if c.Credentials != nil {
 		var err error
+		http := c.Patience.HTTP
+		http.Now = c.Now
 		if r.client, err = nodeclient.New(nodeclient.Config{
-			Credentials: c.Credentials, Retry: c.Patience.Retry, HTTP: c.Patience.HTTP, Notify: c.Notify,
+			Credentials: c.Credentials, Retry: c.Patience.Retry, HTTP: http, Notify: c.Notify, Prepare: c.Prepare,
 		}); err != nil {
 			return nil, err
 		}
