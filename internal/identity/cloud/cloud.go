@@ -127,20 +127,25 @@ func (s Source) fetch(ctx context.Context) ([]byte, error) {
 	if earlier, ok := ctx.Deadline(); ok && earlier.Before(end) {
 		end = earlier
 	}
-	ctx, cancel := context.WithDeadline(ctx, end.Add(-margin))
+	ctx, cancel := context.WithDeadlineCause(ctx, end.Add(-margin), errors.New("no answer, or not all of it, in the time that was left"))
 	defer cancel()
 	c := newClient(s.provider, s.transport)
+	var last passingError
 	for wait := 100 * time.Millisecond; ; wait = min(2*wait, time.Second) {
 		data, err := s.provider.fetch(ctx, c)
 		passing, ok := errors.AsType[passingError](err)
 		if !ok {
 			return data, err
 		}
+		// What the service did before is a better reason than that its time was up.
+		if ctx.Err() == nil || last.err == nil {
+			last = passing
+		}
 		select {
 		case <-time.After(wait):
 		case <-ctx.Done():
-			return nil, fault.New(fault.Retry, fault.Platform, passing.hint,
-				"ask the metadata service of %s, again and again: %w", s.provider.title, passing.err)
+			return nil, fault.New(fault.Retry, fault.Platform, last.hint,
+				"ask the metadata service of %s, again and again: %w", s.provider.title, last.err)
 		}
 	}
 }
