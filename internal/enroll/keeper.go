@@ -186,7 +186,14 @@ func (k *Keeper) Rotate(ctx context.Context) error { return k.replace(ctx, rotat
 func (k *Keeper) Renew(ctx context.Context) error { return k.replace(ctx, renew) }
 
 func (k *Keeper) replace(ctx context.Context, by func(context.Context, Options, *durable.Dir, *Credentials) (*Credentials, error)) error {
+	had, err := k.Credentials()
+	if err != nil {
+		return err
+	}
 	return k.change(ctx, func(d *durable.Dir, c *Credentials) error {
+		if !c.Leaf.Equal(had.Leaf) {
+			return nil // another process was there first
+		}
 		if err := tidy(d, c, k.o.Log); err != nil {
 			return err
 		}
