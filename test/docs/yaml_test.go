@@ -13,6 +13,8 @@ import (
 	"testing/fstest"
 
 	"github.com/powernode/powernode-agent/internal/fault"
+	"github.com/powernode/powernode-agent/internal/identity"
+	"github.com/powernode/powernode-agent/internal/identity/userdata"
 	"github.com/powernode/powernode-agent/internal/module"
 	"github.com/powernode/powernode-agent/internal/oracle"
 	"github.com/powernode/powernode-agent/internal/signature"
@@ -26,7 +28,7 @@ func (k anyKey) Open(name string) (fs.File, error) {
 	return fstest.MapFS{name: {Data: k.pem}}.Open(name)
 }
 
-// TestYAML: every block of YAML is a manifest.yaml or a trust.yaml, and parses.
+// TestYAML: every block of YAML is a manifest.yaml, a trust.yaml or user-data, and parses.
 func TestYAML(t *testing.T) {
 	key, err := signing.GenerateKey()
 	if err != nil {
@@ -42,6 +44,11 @@ func TestYAML(t *testing.T) {
 			count++
 			text := []byte(b.text)
 			switch {
+			case bytes.HasPrefix(text, []byte("#cloud-config\n")):
+				var raw identity.Raw
+				if raw, err = userdata.Parse(text); err == nil {
+					_, err = raw.Check(p.path, nil)
+				}
 			case !bytes.Contains(text, []byte("\nrules:")):
 				_, err = module.ParseManifest(text)
 			case bytes.Contains(text, []byte("trusted_root:")):
