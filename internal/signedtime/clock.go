@@ -10,8 +10,8 @@ import (
 	"github.com/powernode/powernode-agent/internal/nodehttp"
 )
 
-// slack is how far a signed time may lie before what is known to be past: the platform's own clock may have
-// been set back a little.
+// slack is how far a signed time may lie before what is known to be past without a word: the platform's own clock
+// may have been set back a little.
 const slack = 24 * time.Hour
 
 // Again is the age of a signed time after which it is due to be asked for again: the kernel's clock drifts, and
@@ -38,7 +38,9 @@ type Clock struct {
 	dir     string
 	options Options
 
-	mu      sync.Mutex
+	mu sync.Mutex
+	// source is the latest of the options' floor; floor is that, or the last signed time.
+	source  time.Time
 	floor   time.Time
 	reading Reading
 	known   bool
@@ -58,8 +60,9 @@ func Open(dir string, o Options) *Clock {
 	}
 	c := &Clock{dir: dir, options: o}
 	for _, t := range o.Floor {
-		c.floor = later(c.floor, t)
+		c.source = later(c.source, t)
 	}
+	c.floor = c.source
 	if dir == "" {
 		return c
 	}
@@ -129,8 +132,8 @@ func (c *Clock) Due() bool {
 
 // Ask makes one attempt to learn the time from m's platform, with the settings o of the connection, whose clock
 // doesn't count. It does nothing for a node that was told to judge by its own clock. The errors are those of the
-// function Ask, and fault.Refuse for a time that lies more than 24 h before what is known to be past. After an error
-// Now goes on as before. That the file couldn't be written is a remark, and no error.
+// function Ask, and fault.Refuse for a time that contradicts what is known to be past. After an error Now goes on as
+// before. That the file couldn't be written, or that the platform's time went back, is a remark and no error.
 func (c *Clock) Ask(ctx context.Context, m *nodehttp.Material, o nodehttp.Options) error {
 	if c.options.Local {
 		return nil
@@ -141,35 +144,54 @@ func (c *Clock) Ask(ctx context.Context, m *nodehttp.Material, o nodehttp.Option
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if tooEarly(reading.Time, c.floor) {
-		return c.refuse(m.PlatformURL, reading.Time)
+	said := sense(reading, c.source, c.floor)
+	if said == contradicts {
+		return fault.New(fault.Refuse, fault.Platform, "set the platform's clock", "ask for the time at %s: the platform says %s, and %s is past",
+			m.PlatformURL, stamp(reading.Time), stamp(c.floor))
+	}
+	c.remarks = nil
+	if said == wentBack {
+		c.remarks = append(c.remarks, "the platform's time went back: it was "+stamp(c.floor)+" once and is "+stamp(reading.Time)+" now")
 	}
 	c.reading, c.known, c.doubted = reading, true, false
-	c.remarks = nil
-	if !reading.Time.After(c.floor) {
+	if said == goesOn && !reading.Time.After(c.floor) {
 		return nil
 	}
-	c.floor = reading.Time
+	c.floor = later(c.source, reading.Time)
 	if c.dir == "" {
 		return nil
 	}
-	if err := writeSeen(c.dir, reading.Time, c.options.Hook); err != nil {
+	if err := writeSeen(c.dir, reading.Time, said == wentBack, c.options.Hook); err != nil {
 		c.remarks = append(c.remarks, "the platform's time can't be kept: "+err.Error())
 	}
 	return nil
 }
 
-func (c *Clock) refuse(platform string, t time.Time) error {
-	hint := "set the platform's clock"
-	if c.dir != "" {
-		hint += "; if that is right, and was ahead before, remove " + path(c.dir) + " on this node"
-	}
-	return fault.New(fault.Refuse, fault.Platform, hint, "ask for the time at %s: the platform says %s, and %s is past",
-		platform, stamp(t), stamp(c.floor))
-}
+// sensed is how a signed time goes with what is known to be past.
+type sensed int
 
-// tooEarly decides whether a signed time contradicts what is known to be past.
-func tooEarly(signed, floor time.Time) bool { return signed.Before(floor.Add(-slack)) }
+const (
+	// goesOn: it is later, or earlier by so little that a clock may have been set.
+	goesOn sensed = iota
+	// wentBack: the platform once signed a later time, and its CAs are valid then too. Its clock was wrong, and has
+	// been set right: to refuse that would lock out each node that has seen the wrong time.
+	wentBack
+	// contradicts: it is before this program was written; or its CAs had ended when a later time was signed, so
+	// that an ended CA's stolen key may be what says it.
+	contradicts
+)
+
+// sense judges a reading by the date of the source and the floor, which isn't before it.
+func sense(r Reading, source, floor time.Time) sensed {
+	switch {
+	case !r.Time.Before(floor.Add(-slack)):
+		return goesOn
+	case r.Time.Before(source.Add(-slack)), r.vouched == nil, r.vouched(floor) != nil:
+		return contradicts
+	default:
+		return wentBack
+	}
+}
 
 func later(a, b time.Time) time.Time {
 	if b.After(a) {

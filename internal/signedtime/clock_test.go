@@ -123,13 +123,16 @@ func TestFloor(t *testing.T) {
 	if err := ask(c, now.Add(-23*time.Hour)); err != nil || !about(c.Now(), now.Add(-23*time.Hour)) {
 		t.Errorf("set back by less than a day: %s, %v", c.Now(), err)
 	}
-	before := c.Now()
-	err := ask(c, now.Add(-25*time.Hour))
-	if fault.KindOf(err) != fault.Refuse || !strings.Contains(err.Error(), "is past") || !strings.Contains(fault.HintOf(err), filepath.Join(dir, "clock.json")) {
-		t.Errorf("set back by more than a day: %v; %s", err, fault.HintOf(err))
+	// A platform whose clock was ahead, and was set right: each node that saw the wrong time goes on with it.
+	back := now.Add(-100 * day)
+	if err := ask(c, back); err != nil || !about(c.Now(), back) || !c.Floor().Equal(back) {
+		t.Errorf("set back by more than a day: %s, floor %s, %v", c.Now(), c.Floor(), err)
 	}
-	if !about(c.Now(), before) || !c.Floor().Equal(now) {
-		t.Errorf("after a refusal: %s, floor %s", c.Now(), c.Floor())
+	if r := c.Remarks(); len(r) != 1 || !strings.Contains(r[0], "went back") {
+		t.Errorf("remarks %q", r)
+	}
+	if got := open(time.Unix(0, 0)).Floor(); !got.Equal(back) {
+		t.Errorf("after a restart the floor is %s", got)
 	}
 	// Another process has kept a later time meanwhile.
 	if err := ask(open(now), now.Add(2*day)); err != nil {
@@ -146,8 +149,34 @@ func TestFloor(t *testing.T) {
 	if err := ask(c, now); err != nil || !c.Floor().Equal(now) {
 		t.Errorf("%s, %v", c.Floor(), err)
 	}
-	if err := ask(c, now.Add(-2*day)); fault.KindOf(err) != fault.Refuse || strings.Contains(fault.HintOf(err), "remove") {
-		t.Errorf("%v; %s", err, fault.HintOf(err))
+}
+
+// TestContradictions: what no platform can say, and leaves the clock as it is.
+func TestContradictions(t *testing.T) {
+	now := time.Now().Truncate(time.Second)
+	short := newAuthority(t, "ends soon", nil, func(c *x509.Certificate) { c.NotBefore, c.NotAfter = now.Add(-year), now.Add(day) })
+	p := newPlatform(t, short, nil)
+	for name, o := range map[string]struct{ source, seen time.Time }{
+		"before the program was written": {source: now.Add(2 * day)},
+		// Who has stolen the key of a CA after its end says that it hasn't ended.
+		"by a CA that had ended": {source: now.Add(-year), seen: now.Add(3 * day)},
+	} {
+		dir := t.TempDir()
+		if !o.seen.IsZero() {
+			if err := writeSeen(dir, o.seen, false, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		c := Open(dir, Options{Floor: []time.Time{o.source}, Wall: fixed(now)})
+		before, floor := c.Now(), c.Floor()
+		p.at(fixed(now))
+		err := c.Ask(t.Context(), p.material(short), nodehttp.Options{})
+		if fault.KindOf(err) != fault.Refuse || !strings.Contains(err.Error(), "is past") || fault.HintOf(err) == "" {
+			t.Errorf("%s: %v; %s", name, err, fault.HintOf(err))
+		}
+		if !c.Now().Equal(before) || !c.Floor().Equal(floor) || c.Judges() {
+			t.Errorf("%s: after the refusal %s, floor %s", name, c.Now(), c.Floor())
+		}
 	}
 }
 
@@ -229,11 +258,13 @@ func scenario(t *testing.T) durabletest.Scenario {
 	first, second := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC), time.Date(2026, 11, 2, 0, 0, 0, 0, time.UTC)
 	return durabletest.Scenario{
 		Setup: func(t testing.TB, dir string) {
-			if err := writeSeen(filepath.Join(dir, "state"), first, nil); err != nil {
+			if err := writeSeen(filepath.Join(dir, "state"), first, false, nil); err != nil {
 				t.Fatal(err)
 			}
 		},
-		Run: func(dir string, hook durable.Hook) error { return writeSeen(filepath.Join(dir, "state"), second, hook) },
+		Run: func(dir string, hook durable.Hook) error {
+			return writeSeen(filepath.Join(dir, "state"), second, false, hook)
+		},
 		Check: func(t testing.TB, dir, op string, err error) {
 			c := Open(filepath.Join(dir, "state"), Options{})
 			if f := c.Floor(); len(c.Remarks()) != 0 || !f.Equal(first) && !f.Equal(second) {
@@ -242,7 +273,7 @@ func scenario(t *testing.T) durabletest.Scenario {
 			if op == "" && err == nil && !c.Floor().Equal(second) {
 				t.Errorf("in the end: %s", c.Floor())
 			}
-			if err := writeSeen(filepath.Join(dir, "state"), second, nil); err != nil {
+			if err := writeSeen(filepath.Join(dir, "state"), second, false, nil); err != nil {
 				t.Errorf("at %q: the next: %v", op, err)
 			}
 		},

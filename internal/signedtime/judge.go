@@ -22,32 +22,33 @@ const (
 	maxSignature = 128 // bytes; ECDSA on P-256 in ASN.1 takes 72, Ed25519 64
 )
 
-// judge returns the time of an answer to the question with nonce, if one of cas vouches for it.
-func judge(a nodeapi.TimeResponse, nonce string, cas []*x509.Certificate) (time.Time, error) {
+// judge returns the time of an answer to the question with nonce, if one of cas vouches for it, and whether its
+// CAs are valid at other times.
+func judge(a nodeapi.TimeResponse, nonce string, cas []*x509.Certificate) (t time.Time, at func(time.Time) error, err error) {
 	if a.Nonce != nonce {
-		return time.Time{}, errors.New("it answers another question (the nonce isn't ours)")
+		return time.Time{}, nil, errors.New("it answers another question (the nonce isn't ours)")
 	}
-	t, err := parseTime(a.ServerTime)
-	if err != nil {
-		return time.Time{}, err
+	if t, err = parseTime(a.ServerTime); err != nil {
+		return time.Time{}, nil, err
 	}
 	if len(a.Signature) == 0 || len(a.Signature) > maxSignature {
-		return time.Time{}, fmt.Errorf("its signature has %d bytes, 1 to %d are expected", len(a.Signature), maxSignature)
+		return time.Time{}, nil, fmt.Errorf("its signature has %d bytes, 1 to %d are expected", len(a.Signature), maxSignature)
 	}
 	chain, err := nodehttp.ParseCAs([]byte(a.SignerPEM))
 	if err != nil {
-		return time.Time{}, fmt.Errorf("its signer: %w", err)
+		return time.Time{}, nil, fmt.Errorf("its signer: %w", err)
 	}
 	if len(chain) > maxSigners {
-		return time.Time{}, fmt.Errorf("it comes with %d certificates, at most %d are read", len(chain), maxSigners)
+		return time.Time{}, nil, fmt.Errorf("it comes with %d certificates, at most %d are read", len(chain), maxSigners)
 	}
-	if err := vouched(chain, cas, t); err != nil {
-		return time.Time{}, err
+	at = func(t time.Time) error { return vouched(chain, cas, t) }
+	if err := at(t); err != nil {
+		return time.Time{}, nil, err
 	}
 	if err := signed(chain[0], nodeapi.TimeMessage(nonce, a.ServerTime), a.Signature); err != nil {
-		return time.Time{}, err
+		return time.Time{}, nil, err
 	}
-	return t, nil
+	return t, at, nil
 }
 
 // vouched checks that the first of chain is one of cas, or leads to one, at the time now.

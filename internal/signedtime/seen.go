@@ -63,14 +63,14 @@ func seenIn(d *durable.Dir) (time.Time, error) {
 	return f.PlatformTime, nil
 }
 
-// writeSeen keeps t in dir unless another process has kept a later one meanwhile.
-func writeSeen(dir string, t time.Time, hook durable.Hook) error {
+// writeSeen keeps t in dir; unless lower is set, only where another process hasn't kept a later one meanwhile.
+func writeSeen(dir string, t time.Time, lower bool, hook durable.Hook) error {
 	d, err := durable.MakeDir(dir, 0o700, hook)
 	if err != nil {
 		return err
 	}
 	defer d.Close()
-	if seen, err := seenIn(d); err == nil && !t.After(seen) {
+	if seen, err := seenIn(d); err == nil && !lower && !t.After(seen) {
 		return nil
 	}
 	t = t.UTC().Truncate(time.Second)

@@ -3,8 +3,8 @@
 //
 // It promises that a time counts only if a pinned CA signed it, or a CA that one of these vouches for, over a
 // nonce that was made for this one question, and if those CAs are valid at that very time; that the key of a
-// server, stolen long ago, is not enough to say that its certificate hasn't ended; that a time which lies before
-// what is known to be past is refused; and that without a signed time a Clock never says a time before that.
+// server, stolen long ago, is not enough to say that its certificate hasn't ended; that neither is the key of a CA
+// which ended before a time that was signed since; that a time before this program was written is refused; and that without a signed time a Clock never says a time before that.
 //
 // It trusts the pinned CAs, the kernel's clock of the time since power-on, and the file that it wrote itself. It
 // doesn't trust the machine's clock, nor the validity of the server's certificate, which is what the time is
@@ -38,6 +38,8 @@ type Reading struct {
 	At time.Duration
 	// Within is half of the round trip.
 	Within time.Duration
+	// vouched tells whether the CAs that proved this time are valid at another.
+	vouched func(time.Time) error
 }
 
 // Now returns the time at the instant elapsed of the clock of At.
@@ -76,13 +78,13 @@ func ask(ctx context.Context, m *nodehttp.Material, o nodehttp.Options, elapsed 
 	if err != nil {
 		return Reading{}, err
 	}
-	t, err := judge(answer, nonce, m.CAs)
+	t, vouched, err := judge(answer, nonce, m.CAs)
 	if err != nil {
 		return Reading{}, fault.New(fault.Refuse, fault.Platform, "check that nothing intercepts the connection, and the CA certificate that the node was given",
 			"ask for the time at %s: the platform's answer is refused: %w", conn.URL(), err)
 	}
 	half := (end - start) / 2
-	return Reading{Time: t, At: start + half, Within: half}, nil
+	return Reading{Time: t, At: start + half, Within: half, vouched: vouched}, nil
 }
 
 // newNonce returns 32 random bytes in hexadecimal digits.

@@ -201,7 +201,7 @@ func TestJudgeSigner(t *testing.T) {
 		for _, a := range trust {
 			cas = append(cas, a.cert)
 		}
-		got, err := judge(respond(t, c.signer, nonce, c.at, c.also...), nonce, cas)
+		got, _, err := judge(respond(t, c.signer, nonce, c.at, c.also...), nonce, cas)
 		switch {
 		case c.want == "" && (err != nil || !got.Equal(c.at)):
 			t.Errorf("%s: %s, %v", c.name, got, err)
@@ -243,7 +243,7 @@ func FuzzJudge(f *testing.F) {
 	f.Add("", "", "-----BEGIN CERTIFICATE-----\n", []byte{0x30})
 	f.Fuzz(func(t *testing.T, n, text, signer string, signature []byte) {
 		a := nodeapi.TimeResponse{Nonce: n, ServerTime: text, SignerPEM: signer, Signature: signature}
-		got, err := judge(a, nonce, []*x509.Certificate{ca.cert})
+		got, _, err := judge(a, nonce, []*x509.Certificate{ca.cert})
 		if err != nil {
 			if len(err.Error()) > 2000 {
 				t.Fatalf("%d characters of error", len(err.Error()))
