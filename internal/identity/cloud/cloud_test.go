@@ -352,13 +352,14 @@ func TestNoPacket(t *testing.T) {
 			}
 		})
 	}
-	for _, source := range Sources(Options{Sys: t.TempDir(), Ask: DigitalOcean}) {
-		if here, why := source.Here(); here != (source.Name() == DigitalOcean) {
+	// The last of them, so that what closes its connection isn't taken for another's.
+	for _, source := range Sources(Options{Sys: t.TempDir(), Ask: Hetzner}) {
+		if here, why := source.Here(); here != (source.Name() == Hetzner) {
 			t.Errorf("%s: here %v: %s", source.Name(), here, why)
 		}
 		_, err := find(t, source)
-		if sent := packets.packets(t) > 0; sent != (err == nil) || sent != (source.Name() == DigitalOcean) {
-			t.Errorf("%s, when DigitalOcean was asked for: packets %v, %v", source.Name(), sent, err)
+		if sent := packets.packets(t) > 0; sent != (err == nil) || sent != (source.Name() == Hetzner) {
+			t.Errorf("%s, when Hetzner was asked for: packets %v, %v", source.Name(), sent, err)
 		}
 	}
 }
@@ -433,5 +434,43 @@ func TestReadMachine(t *testing.T) {
 	want := Machine{SysVendor: "Xen", ProductName: "HVM domU", ProductVersion: "4.11.amazon", BIOSVendor: "Xen", BoardAssetTag: strings.Repeat("x", 256), HypervisorUUID: "ec2"}
 	if m != want {
 		t.Errorf("%+v", m)
+	}
+}
+
+// TestResolver: of all clouds only the machine's own is asked, and a machine in none waits for no
+// network.
+func TestResolver(t *testing.T) {
+	s := &service{userData: []byte(lines)}
+	s.serve(t)
+	packets := newSniffer(t)
+	for _, name := range []string{"none", Azure} {
+		files := machines[name]
+		t.Run(name, func(t *testing.T) {
+			var sources []identity.Source
+			for _, source := range Sources(Options{Sys: sysfs(t, files)}) {
+				sources = append(sources, source)
+			}
+			waited := 0
+			id, reports, err := identity.Resolver{Sources: sources, BeforeRemote: func(context.Context) error {
+				waited++
+				return nil
+			}}.Resolve(t.Context())
+			if err == nil {
+				t.Error("an identity without a CA is complete")
+			}
+			for _, r := range reports {
+				want := identity.StatusAbsent
+				if r.Source == name {
+					want = identity.StatusFound
+				}
+				if r.Status != want {
+					t.Errorf("%s: %s: %s", r.Source, r.Status, r.Reason)
+				}
+			}
+			sent := packets.packets(t) > 0
+			if in := name != "none"; sent != in || (waited == 1) != in || (id.From.Token == name) != in {
+				t.Errorf("packets %v, waited %d times, the token is from %q", sent, waited, id.From.Token)
+			}
+		})
 	}
 }
