@@ -87,6 +87,11 @@ type Node struct {
 	ExpectedRootError  string `json:"expected_root_error,omitempty"`
 	// InStep reports that the node said it runs exactly ExpectedRootDigest.
 	InStep bool `json:"in_step"`
+	// Attention says why an operator should look at the node's identity, as when two machines use it:
+	// sentences, until a new enrollment or an approval clears them.
+	Attention []string `json:"attention,omitempty"`
+	// WaitingRenewals is the number of renewals that wait for an approval.
+	WaitingRenewals int `json:"waiting_renewals,omitempty"`
 	// Report is the last heartbeat; nil before the first.
 	Report *Report `json:"report,omitempty"`
 }
@@ -122,6 +127,8 @@ type NodeDetail struct {
 	Node         Node          `json:"node"`
 	Assignments  []Module      `json:"assignments"`
 	Certificates []Certificate `json:"certificates"`
+	// Renewals are those that wait for an operator, or that one has decided; the one that asked last first.
+	Renewals []Renewal `json:"renewals"`
 	// Conflicts are the paths that several of the assigned modules claim, as composition
 	// settled them.
 	Conflicts []Conflict `json:"conflicts"`
@@ -143,10 +150,16 @@ type Conflict struct {
 type Certificate struct {
 	ID string `json:"id"`
 	// Serial is the serial number in upper-case hexadecimal digits.
-	Serial    string     `json:"serial"`
-	NotBefore time.Time  `json:"not_before"`
-	NotAfter  time.Time  `json:"not_after"`
-	RevokedAt *time.Time `json:"revoked_at,omitempty"`
+	Serial string           `json:"serial"`
+	State  CertificateState `json:"state"`
+	// Origin is "enroll", "refresh" or "renew".
+	Origin    string    `json:"origin"`
+	NotBefore time.Time `json:"not_before"`
+	NotAfter  time.Time `json:"not_after"`
+	// UsedAt is the time of the first request by it.
+	UsedAt       *time.Time `json:"used_at,omitempty"`
+	SupersededAt *time.Time `json:"superseded_at,omitempty"`
+	RevokedAt    *time.Time `json:"revoked_at,omitempty"`
 }
 
 // TokenCreate asks for a bootstrap token.

@@ -47,6 +47,8 @@ type Options struct {
 	PublicURL *url.URL
 	// Names are further host names and IP addresses for the server certificate.
 	Names []string
+	// RenewExpired is what becomes of nodes whose certificate expired while they were off.
+	RenewExpired api.RenewPolicy
 	// ResetOperator replaces the operator's token; the one before is worth nothing afterwards.
 	ResetOperator bool
 	Version       string

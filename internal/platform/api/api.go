@@ -34,6 +34,8 @@ type Options struct {
 	DB      *db.DB
 	CA      *ca.CA
 	Catalog Catalog
+	// RenewExpired is what becomes of nodes whose certificate expired while they were off.
+	RenewExpired RenewPolicy
 	// PublicURL is the platform's URL as nodes and operators know it.
 	PublicURL *url.URL
 	Version   string
@@ -55,6 +57,9 @@ type API struct {
 	timeAsked *addressLimiter
 	// claimAsked bounds what each address may ask for machines without a token.
 	claimAsked *addressLimiter
+	// renewAsked bounds what each address may ask for with a certificate that has ended.
+	renewAsked  *addressLimiter
+	renewPolicy RenewPolicy
 }
 
 // New returns an API.
@@ -64,6 +69,7 @@ func New(o Options) *API {
 		strangers:  newLimiter(strangerEvents, time.Minute, o.Now),
 		timeAsked:  newAddressLimiter(timeBurst, timeInterval, o.Now),
 		claimAsked: newAddressLimiter(claimBurst, claimInterval, o.Now),
+		renewAsked: newAddressLimiter(renewBurst, renewInterval, o.Now), renewPolicy: o.RenewExpired,
 	}
 }
 
@@ -77,6 +83,8 @@ func (a *API) Handler() http.Handler {
 		allowed[path] = append(allowed[path], method)
 	}
 	route("POST "+nodeapi.PathEnroll, a.enroll)
+	route("POST "+nodeapi.PathRefresh, a.asNode(a.refresh))
+	route("POST "+nodeapi.PathRenew, a.renew)
 	route("POST "+nodeapi.PathTime, a.time)
 	route("GET "+nodeapi.PathCA, a.caBundle)
 	route("POST "+nodeapi.PathClaim, a.claim)
@@ -90,6 +98,8 @@ func (a *API) Handler() http.Handler {
 	route("POST "+operatorapi.PathNodes, a.asOperator(a.createNode))
 	route("GET "+operatorapi.PathNode, a.asOperator(a.showNode))
 	route("POST "+operatorapi.PathTokens, a.asOperator(a.createToken))
+	route("POST "+operatorapi.PathRevoke, a.asOperator(a.revokeNode))
+	route("POST "+operatorapi.PathApprove, a.asOperator(a.approveNode))
 	route("GET "+operatorapi.PathAssignments, a.asOperator(a.listAssignments))
 	route("POST "+operatorapi.PathAssignments, a.asOperator(a.assign))
 	route("DELETE "+operatorapi.PathAssignment, a.asOperator(a.unassign))

@@ -4,9 +4,11 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
+	"crypto/x509"
 	"errors"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/powernode/powernode-agent/internal/nodeapi"
 	"github.com/powernode/powernode-agent/internal/operatorapi"
@@ -79,26 +81,46 @@ func (a *API) node(r *http.Request) (db.Standing, error) {
 	if err != nil {
 		return db.Standing{}, err
 	}
-	now := a.now()
-	switch {
-	case node.Revoked:
-		return a.barred(r, node, "this certificate was revoked: enroll again with a new token")
-	case !now.Before(node.NotAfter) || now.After(cert.NotAfter) || now.Before(cert.NotBefore):
-		return a.barred(r, node, "this certificate is outside its validity: enroll again with a new token")
-	case !node.Active:
-		return a.barred(r, node, "this node is not active")
+	if err := judge(node, cert, a.now()); err != nil {
+		return a.barred(r, node, err)
+	}
+	if node.Used {
+		return node, nil
+	}
+	if err := a.db.FirstUse(r.Context(), node.CertificateID, host(r)); err != nil {
+		return a.barred(r, node, err)
 	}
 	return node, nil
 }
 
+// judge says why a certificate isn't good now, by what is on file and by what is in it.
+func judge(node db.Standing, cert *x509.Certificate, now time.Time) error {
+	switch {
+	case node.Revoked:
+		return db.ErrRevoked
+	case node.Superseded:
+		return db.ErrSuperseded
+	case !now.Before(node.NotAfter) || now.After(cert.NotAfter) || now.Before(cert.NotBefore):
+		return db.ErrExpired
+	case !node.Active:
+		return db.ErrNodeInactive
+	}
+	return nil
+}
+
 // barred refuses a node that is known, and records it.
-func (a *API) barred(r *http.Request, node db.Standing, text string) (db.Standing, error) {
+func (a *API) barred(r *http.Request, node db.Standing, err error) (db.Standing, error) {
+	p := ended(err)
+	if p == nil {
+		return db.Standing{}, err
+	}
 	if a.strangers.allow() {
-		if err := a.db.RecordEvent(r.Context(), db.EventAccessRefused, node.NodeID, "refused at "+r.URL.Path+" from "+host(r)+": "+text); err != nil {
+		text := "refused at " + r.URL.Path + " from " + host(r) + ", certificate " + node.Serial + ": " + p.text
+		if err := a.db.RecordEvent(r.Context(), db.EventAccessRefused, node.NodeID, text); err != nil {
 			return db.Standing{}, err
 		}
 	}
-	return db.Standing{}, unauthorized(text)
+	return db.Standing{}, p
 }
 
 // RegistryCaller says who makes a request to the registry: the operator by HTTP basic

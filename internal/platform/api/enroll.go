@@ -42,24 +42,13 @@ func (a *API) enroll(w http.ResponseWriter, r *http.Request) (any, error) {
 	}
 	cert, err := a.db.Enroll(r.Context(), db.Enrollment{
 		Token: in.BootstrapToken, KeyHash: request.KeyHash, NodeID: in.InstanceID, Architecture: in.Architecture, From: host(r),
-		Issue: func(nodeID string) (db.Certificate, error) {
-			leaf, err := a.ca.IssueNode(nodeID, request)
-			if err != nil {
-				return db.Certificate{}, err
-			}
-			return db.Certificate{
-				Serial: leaf.Serial, Fingerprint: leaf.Fingerprint, PEM: string(leaf.PEM), NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter,
-			}, nil
-		},
+		Issue: a.issue(request),
 	})
 	if err != nil {
 		return nil, a.enrollRefused(r, err)
 	}
 	a.log.Info("enrolled", "node", cert.NodeID, "serial", cert.Serial, "from", host(r), "agent_version", clip(in.AgentVersion, maxVersion))
-	return nodeapi.EnrollResponse{
-		CertPEM: cert.PEM, CAChainPEM: string(a.ca.PEM()), InstanceID: cert.NodeID, MTLSSubject: cert.NodeID,
-		NotAfter: cert.NotAfter, CertificateID: cert.ID,
-	}, nil
+	return a.certificateAnswer(cert), nil
 }
 
 // enrollRefused gives every refusal the same answer. Only a node that holds a good token is told

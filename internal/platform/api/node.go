@@ -33,7 +33,7 @@ func (a *API) heartbeat(w http.ResponseWriter, r *http.Request, node db.Standing
 	if err := checkHeartbeat(hb); err != nil {
 		return nil, err
 	}
-	if err := a.db.Heartbeat(r.Context(), node.NodeID, hb); err != nil {
+	if err := a.db.Heartbeat(r.Context(), db.Sender{NodeID: node.NodeID, CertificateID: node.CertificateID, From: host(r)}, hb); err != nil {
 		return nil, err
 	}
 	return nodeapi.HeartbeatResponse{
@@ -54,6 +54,8 @@ func checkHeartbeat(hb nodeapi.Heartbeat) error {
 		{"agent_version", hb.AgentVersion, maxVersion, true},
 		{"load_average", hb.LoadAverage, maxWord, false},
 		{"integrity_level", hb.IntegrityLevel, maxWord, false},
+		{"dmi_uuid", hb.Machine.DMIUUID, maxWord, false},
+		{"vm_generation_id", hb.Machine.VMGenerationID, maxWord, false},
 	} {
 		if err := checkText(field.name, field.value, field.most, field.needed); err != nil {
 			return err

@@ -68,13 +68,19 @@ func (a *API) listNodes(_ http.ResponseWriter, r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	waiting, err := a.concerns(r.Context(), "")
+	if err != nil {
+		return nil, err
+	}
 	list := operatorapi.NodeList{Nodes: []operatorapi.Node{}, Count: len(nodes)}
 	for _, node := range nodes {
 		modules, err := a.db.Assigned(r.Context(), node.ID)
 		if err != nil {
 			return nil, err
 		}
-		list.Nodes = append(list.Nodes, a.operatorView(r.Context(), node, modules))
+		view := a.operatorView(r.Context(), node, modules)
+		waiting.into(&view)
+		list.Nodes = append(list.Nodes, view)
 	}
 	return list, nil
 }
@@ -101,6 +107,12 @@ func (a *API) showNode(_ http.ResponseWriter, r *http.Request) (any, error) {
 	}
 	detail := operatorapi.NodeDetail{Assignments: []operatorapi.Module{}, Certificates: []operatorapi.Certificate{}, Conflicts: []operatorapi.Conflict{}}
 	detail.Node = a.operatorView(ctx, node, modules)
+	waiting, err := a.concerns(ctx, node.ID)
+	if err != nil {
+		return nil, err
+	}
+	waiting.into(&detail.Node)
+	detail.Renewals = renewalViews(waiting.renewals[node.ID])
 	for _, m := range modules {
 		detail.Assignments = append(detail.Assignments, a.moduleView(m))
 	}
@@ -109,9 +121,7 @@ func (a *API) showNode(_ http.ResponseWriter, r *http.Request) (any, error) {
 		return nil, err
 	}
 	for _, c := range certificates {
-		detail.Certificates = append(detail.Certificates, operatorapi.Certificate{
-			ID: c.ID, Serial: c.Serial, NotBefore: c.NotBefore, NotAfter: c.NotAfter, RevokedAt: c.RevokedAt,
-		})
+		detail.Certificates = append(detail.Certificates, a.certificateView(c))
 	}
 	root, _ := a.expected(ctx, node.Architecture, modules)
 	for _, c := range root.Conflicts {
@@ -197,7 +207,7 @@ func (a *API) createToken(w http.ResponseWriter, r *http.Request) (any, error) {
 		return nil, err
 	}
 	return operatorapi.Token{
-		Token: token, NodeID: node.ID, NodeName: node.Name, ExpiresAt: expires, PlatformURL: a.publicURL.String(), CAPEM: string(a.ca.PEM()),
+		Token: token, NodeID: node.ID, NodeName: node.Name, ExpiresAt: expires, PlatformURL: a.publicURL.String(), CAPEM: string(a.ca.Bundle()),
 	}, nil
 }
 

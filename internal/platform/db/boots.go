@@ -43,10 +43,7 @@ func (d *DB) BootReport(ctx context.Context, nodeID string, report nodeapi.BootR
 		}
 		before, _ := bootNews(was)
 		if now, news := bootNews(report); news != "" && now != before {
-			if err := d.event(ctx, tx, EventBootTrouble, nodeID, news); err != nil {
-				return err
-			}
-			if err := keepTroubles(ctx, tx, nodeID); err != nil {
+			if err := d.nodeEvent(ctx, tx, EventBootTrouble, nodeID, news); err != nil {
 				return err
 			}
 		}
@@ -59,16 +56,6 @@ func (d *DB) BootReport(ctx context.Context, nodeID string, report nodeapi.BootR
 			(SELECT id FROM boots WHERE node_id = ?1 ORDER BY id DESC LIMIT ?2)`, nodeID, KeptBoots)
 		return err
 	})
-}
-
-// keptTroubles is how many EventBootTrouble of one node are kept: a node that is in trouble at every boot
-// must not push out what is known of the others.
-const keptTroubles = 100
-
-func keepTroubles(ctx context.Context, tx *sql.Tx, nodeID string) error {
-	_, err := tx.ExecContext(ctx, `DELETE FROM events WHERE node_id = ?1 AND kind = ?2 AND id <=
-		(SELECT id FROM events WHERE node_id = ?1 AND kind = ?2 ORDER BY id DESC LIMIT 1 OFFSET ?3)`, nodeID, EventBootTrouble, keptTroubles)
-	return err
 }
 
 // trouble is what tells the troubles of one boot apart.

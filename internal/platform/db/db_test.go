@@ -124,11 +124,11 @@ func TestNodes(t *testing.T) {
 		BootID: "boot1", AgentVersion: "1", Architecture: "arm64", UptimeSeconds: 7, ModuleDigests: map[string]string{"m": "sha256:00"},
 		MountState: nodeapi.MountMounted, LoadAverage: "0.1 0.2 0.3", MemoryFreeKB: 5, RootDigest: "ff", IntegrityLevel: "checked", Generation: 1<<63 - 1,
 	}
-	check(t, d.Heartbeat(ctx, a.ID, hb))
+	check(t, d.Heartbeat(ctx, Sender{NodeID: a.ID}, hb))
 	c.advance(time.Minute)
 	hb.BootID = "boot2"
-	check(t, d.Heartbeat(ctx, a.ID, hb))
-	check(t, d.Heartbeat(ctx, a.ID, hb))
+	check(t, d.Heartbeat(ctx, Sender{NodeID: a.ID}, hb))
+	check(t, d.Heartbeat(ctx, Sender{NodeID: a.ID}, hb))
 	if diff := cmp.Diff(&Report{hb, c.now()}, first(d.Node(ctx, "a")).Report); diff != "" {
 		t.Error(diff)
 	}
@@ -139,7 +139,7 @@ func TestNodes(t *testing.T) {
 	if diff := cmp.Diff([]string{EventBooted, EventRunning}, kinds); diff != "" {
 		t.Error(diff)
 	}
-	if err := d.Heartbeat(ctx, "nobody", hb); err == nil {
+	if err := d.Heartbeat(ctx, Sender{NodeID: "nobody"}, hb); err == nil {
 		t.Error("a heartbeat of nobody was kept")
 	}
 }
@@ -300,11 +300,11 @@ func TestSickNode(t *testing.T) {
 	if diff := cmp.Diff(want, texts()); diff != "" {
 		t.Error(diff)
 	}
-	for i := range keptTroubles + 10 {
+	for i := range keptNodeEvents + 10 {
 		report.BootID = fmt.Sprint(i)
 		check(t, d.BootReport(ctx, sick.ID, report))
 	}
-	if n := len(texts()); n != keptTroubles {
+	if n := len(texts()); n != keptNodeEvents {
 		t.Errorf("%d events of the sick node", n)
 	}
 	if list := first(d.Events(ctx, well.ID, 10)); len(list) != 1 {

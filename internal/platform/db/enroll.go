@@ -20,19 +20,6 @@ var (
 	ErrArchitecture  = errors.New("the node is of another architecture")
 )
 
-// Certificate is an issued certificate as it is kept.
-type Certificate struct {
-	ID          string
-	NodeID      string
-	Serial      string
-	Fingerprint [32]byte
-	KeyHash     [32]byte
-	PEM         string
-	NotBefore   time.Time
-	NotAfter    time.Time
-	RevokedAt   *time.Time
-}
-
 // Enrollment is what a node asks for, after its request was checked.
 type Enrollment struct {
 	Token string
@@ -43,10 +30,8 @@ type Enrollment struct {
 	// Architecture is the node's own, or "".
 	Architecture string
 	// From is the network address that the request came from.
-	From string
-	// Issue makes the certificate for the node of that ID. It is called within the transaction
-	// that uses up the token, and only then.
-	Issue func(nodeID string) (Certificate, error)
+	From  string
+	Issue IssueFunc
 }
 
 // CreateToken keeps the hash of a bootstrap token for a node.
@@ -135,7 +120,7 @@ func (d *DB) judge(ctx context.Context, tx *sql.Tx, in Enrollment) (tokenRow, er
 			return t, err
 		case cert.KeyHash != in.KeyHash:
 			return t, ErrTokenUsed
-		case cert.RevokedAt != nil || !d.now().Before(cert.NotAfter):
+		case cert.Ended(d.now()) != nil:
 			return t, ErrTokenRevoked
 		}
 		return t, nil
@@ -154,30 +139,29 @@ func (d *DB) useToken(ctx context.Context, tx *sql.Tx, t tokenRow, in Enrollment
 	if err != nil {
 		return Certificate{}, err
 	}
-	cert.ID, cert.NodeID, cert.KeyHash = NewID(), t.nodeID, in.KeyHash
 	now := millis(d.now())
-	result, err := tx.ExecContext(ctx, "UPDATE certificates SET revoked_at = ? WHERE node_id = ? AND revoked_at IS NULL", now, t.nodeID)
+	revoked, err := affected(tx.ExecContext(ctx, "UPDATE certificates SET revoked_at = ? WHERE node_id = ? AND revoked_at IS NULL", now, t.nodeID))
 	if err != nil {
 		return Certificate{}, err
 	}
-	revoked, err := result.RowsAffected()
-	if err != nil {
+	cert.NodeID, cert.KeyHash, cert.Origin = t.nodeID, in.KeyHash, OriginEnroll
+	if cert, err = d.file(ctx, tx, cert); err != nil {
 		return Certificate{}, err
 	}
 	for _, stmt := range []struct {
 		query string
 		args  []any
 	}{
-		{
-			"INSERT INTO certificates (id, node_id, serial, fingerprint, key_hash, pem, not_before, not_after, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-			[]any{cert.ID, t.nodeID, cert.Serial, cert.Fingerprint[:], cert.KeyHash[:], cert.PEM, millis(cert.NotBefore), millis(cert.NotAfter), now},
-		},
 		{"UPDATE tokens SET used_at = ?, certificate_id = ? WHERE id = ?", []any{now, cert.ID, t.id}},
 		{"UPDATE nodes SET architecture = ? WHERE id = ? AND architecture = ''", []any{in.Architecture, t.nodeID}},
+		{"DELETE FROM renewals WHERE node_id = ?", []any{t.nodeID}},
 	} {
 		if _, err := tx.ExecContext(ctx, stmt.query, stmt.args...); err != nil {
 			return Certificate{}, err
 		}
+	}
+	if err := forgetMachines(ctx, tx, t.nodeID); err != nil {
+		return Certificate{}, err
 	}
 	text := "enrolled from " + in.From + ", certificate " + cert.Serial
 	if revoked > 0 {

@@ -19,6 +19,17 @@ const (
 	EventUnassigned    = "module.unassigned"
 	EventRegistered    = "module.registered"
 	EventAccessRefused = "access.refused"
+
+	EventRefreshed       = "certificate.refreshed"
+	EventRenewed         = "certificate.renewed"
+	EventSuperseded      = "certificate.superseded"
+	EventRevoked         = "certificate.revoked"
+	EventRenewalWaiting  = "renewal.waiting"
+	EventRenewalApproved = "renewal.approved"
+	EventRenewalDenied   = "renewal.denied"
+	EventRenewalRefused  = "renewal.refused"
+	EventShared          = "identity.shared"
+	EventCleared         = "identity.cleared"
 )
 
 // keepEvents is how many of the latest events are kept.
@@ -33,9 +44,9 @@ type Event struct {
 	Text   string
 }
 
-// RecordEvent keeps an event.
+// RecordEvent keeps an event; of one kind and one node, the last keptNodeEvents.
 func (d *DB) RecordEvent(ctx context.Context, kind, nodeID, text string) error {
-	return d.update(ctx, func(tx *sql.Tx) error { return d.event(ctx, tx, kind, nodeID, text) })
+	return d.update(ctx, func(tx *sql.Tx) error { return d.nodeEvent(ctx, tx, kind, nodeID, text) })
 }
 
 // event keeps an event within a transaction and drops those that are too old.
@@ -46,6 +57,20 @@ func (d *DB) event(ctx context.Context, tx *sql.Tx, kind, nodeID, text string) e
 	}
 	// By their number, not by the latest ID: there are gaps where a node's were dropped.
 	_, err = tx.ExecContext(ctx, "DELETE FROM events WHERE id <= (SELECT id FROM events ORDER BY id DESC LIMIT 1 OFFSET ?)", keepEvents)
+	return err
+}
+
+// keptNodeEvents is how many events of one kind and one node are kept by nodeEvent.
+const keptNodeEvents = 100
+
+// nodeEvent is event, for what a node can bring about as often as it likes: it must not push out what is
+// known of the others.
+func (d *DB) nodeEvent(ctx context.Context, tx *sql.Tx, kind, nodeID, text string) error {
+	if err := d.event(ctx, tx, kind, nodeID, text); err != nil || nodeID == "" {
+		return err
+	}
+	_, err := tx.ExecContext(ctx, `DELETE FROM events WHERE node_id = ?1 AND kind = ?2 AND id <=
+		(SELECT id FROM events WHERE node_id = ?1 AND kind = ?2 ORDER BY id DESC LIMIT 1 OFFSET ?3)`, nodeID, kind, keptNodeEvents)
 	return err
 }
 

@@ -97,9 +97,17 @@ func (d *DB) Node(ctx context.Context, ref string) (Node, error) {
 	return list[0], nil
 }
 
+// NodeName returns the name of the node of that ID, or ErrNotFound.
+func (d *DB) NodeName(ctx context.Context, id string) (string, error) {
+	var name string
+	err := d.read.QueryRowContext(ctx, "SELECT name FROM nodes WHERE id = ?", id).Scan(&name)
+	return name, explain(err)
+}
+
 // Heartbeat keeps a node's heartbeat in place of the one before, and records the first one and
-// each new boot as events. It settles the node's architecture where nobody had said it.
-func (d *DB) Heartbeat(ctx context.Context, nodeID string, hb nodeapi.Heartbeat) error {
+// each new boot as events, and what tells of two machines with one identity. It settles the node's
+// architecture where nobody had said it.
+func (d *DB) Heartbeat(ctx context.Context, sender Sender, hb nodeapi.Heartbeat) error {
 	digests, err := json.Marshal(hb.ModuleDigests)
 	if err != nil {
 		return err
@@ -112,13 +120,18 @@ func (d *DB) Heartbeat(ctx context.Context, nodeID string, hb nodeapi.Heartbeat)
 		return err
 	}
 	return d.update(ctx, func(tx *sql.Tx) error {
-		var boot string
-		err := tx.QueryRowContext(ctx, "SELECT boot_id FROM reports WHERE node_id = ?", nodeID).Scan(&boot)
+		nodeID := sender.NodeID
+		newBoot, err := d.sight(ctx, tx, sender, hb)
+		if err != nil {
+			return err
+		}
+		var one int
+		err = tx.QueryRowContext(ctx, "SELECT 1 FROM reports WHERE node_id = ?", nodeID).Scan(&one)
 		switch {
 		case errors.Is(err, sql.ErrNoRows):
 			err = d.event(ctx, tx, EventRunning, nodeID, "first heartbeat, agent "+hb.AgentVersion)
-		case err == nil && boot != hb.BootID:
-			err = d.event(ctx, tx, EventBooted, nodeID, "booted, agent "+hb.AgentVersion)
+		case err == nil && newBoot:
+			err = d.nodeEvent(ctx, tx, EventBooted, nodeID, "booted, agent "+hb.AgentVersion)
 		}
 		if err != nil {
 			return err
