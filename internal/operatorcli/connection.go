@@ -22,6 +22,10 @@ type connection struct {
 
 // config reads the operator's credentials.
 func (c *connection) config() (operatorclient.Config, error) {
+	return operatorclient.LoadConfig(c.configPath())
+}
+
+func (c *connection) configPath() string {
 	path := c.path
 	if path == "" {
 		path = c.app.Getenv("POWERNODE_CONFIG")
@@ -33,16 +37,21 @@ func (c *connection) config() (operatorclient.Config, error) {
 		}
 		path = filepath.Join(dir, "powernode", operatorapi.CredentialName)
 	}
-	return operatorclient.LoadConfig(path)
+	return path
 }
 
-// client returns a client of the operator API.
+// client returns a client of the operator API, which keeps the credential file in step with the platform's CA.
 func (c *connection) client() (*operatorclient.Client, error) {
 	config, err := c.config()
 	if err != nil {
 		return nil, err
 	}
-	return operatorclient.NewClient(config)
+	client, err := operatorclient.NewClient(config)
+	if err != nil {
+		return nil, err
+	}
+	client.FollowCA(func(caPEM string, err error) { c.learnedCA(config, caPEM, err) })
+	return client, nil
 }
 
 // registry returns a client that may push to the platform's own registry, which it knows by the

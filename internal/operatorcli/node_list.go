@@ -3,6 +3,7 @@ package operatorcli
 import (
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -40,10 +41,10 @@ func nodeTable(w io.Writer, nodes []operatorapi.Node) error {
 		}
 		rows = append(rows, []string{
 			n.Name, string(n.Status), orDash(n.Architecture), fmt.Sprint(n.Modules), inStep(n), orDash(cli.ShortDigest(report.RootDigest)),
-			orDash(cli.ShortDigest(n.ExpectedRootDigest)), orDash(report.IntegrityLevel), orDash(report.AgentVersion), heartbeatAge(n),
+			orDash(cli.ShortDigest(n.ExpectedRootDigest)), orDash(report.IntegrityLevel), orDash(report.AgentVersion), heartbeatAge(n), concern(n),
 		})
 	}
-	return cli.Rows(w, []string{"NAME", "STATUS", "ARCH", "MODULES", "IN STEP", "ROOT", "EXPECTED", "LEVEL", "AGENT", "HEARTBEAT"}, rows)
+	return cli.Rows(w, []string{"NAME", "STATUS", "ARCH", "MODULES", "IN STEP", "ROOT", "EXPECTED", "LEVEL", "AGENT", "HEARTBEAT", "WAITS"}, rows)
 }
 
 // inStep says whether a node runs what the platform expects, "-" where either isn't known.
@@ -56,6 +57,18 @@ func inStep(n operatorapi.Node) string {
 	default:
 		return "no"
 	}
+}
+
+// concern says in a word what of the node waits for an operator: powernode node show has the sentences.
+func concern(n operatorapi.Node) string {
+	var words []string
+	if len(n.Attention) > 0 {
+		words = append(words, "identity")
+	}
+	if n.WaitingRenewals > 0 {
+		words = append(words, "renewal")
+	}
+	return orDash(strings.Join(words, ", "))
 }
 
 func heartbeatAge(n operatorapi.Node) string {

@@ -65,6 +65,9 @@ func showNode(w io.Writer, d operatorapi.NodeDetail) error {
 	if len(d.Boots) > 0 {
 		pairs = append(pairs, lastBoot(d.Boots[0])...)
 	}
+	for _, text := range n.Attention {
+		pairs = append(pairs, [2]string{"attention", text + "; revoke it, or powernode node approve " + n.Name})
+	}
 	if err := cli.Pairs(w, pairs); err != nil {
 		return err
 	}
@@ -73,7 +76,8 @@ func showNode(w io.Writer, d operatorapi.NodeDetail) error {
 		rows   [][]string
 	}{
 		{moduleHeader, moduleRows(d.Assignments)},
-		{[]string{"CERTIFICATE", "VALID FROM", "UNTIL", "REVOKED"}, certificateRows(d.Certificates)},
+		{[]string{"RENEWAL", "STATE", "CERTIFICATE", "WHY", "ASKED", "LAST ASKED", "FROM", "DMI UUID", "AGENT"}, renewalRows(d.Renewals)},
+		{[]string{"CERTIFICATE", "STATE", "SINCE", "BY", "VALID FROM", "UNTIL"}, certificateRows(d.Certificates)},
 		{[]string{"CONFLICT", "WINNER", "LOSERS", "REASON"}, conflictRows(d.Conflicts)},
 		{[]string{"STAGE OF THE LAST BOOT", "BEGUN", "TOOK", "RESULT"}, stageRows(d.Boots)},
 		{[]string{"BOOT", "BEGUN", "OUTCOME", "GENERATION", "TOOK", "WHY"}, bootRows(d.Boots)},
@@ -88,18 +92,6 @@ func showNode(w io.Writer, d operatorapi.NodeDetail) error {
 		}
 	}
 	return nil
-}
-
-func certificateRows(list []operatorapi.Certificate) [][]string {
-	var rows [][]string
-	for _, c := range list {
-		revoked := "-"
-		if c.RevokedAt != nil {
-			revoked = c.RevokedAt.Format(time.RFC3339)
-		}
-		rows = append(rows, []string{c.Serial, c.NotBefore.Format(time.RFC3339), c.NotAfter.Format(time.RFC3339), revoked})
-	}
-	return rows
 }
 
 // shownConflicts is how many conflicts a person is shown; --output json has all that are kept.

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/powernode/powernode-agent/internal/fault"
@@ -33,6 +34,9 @@ type Client struct {
 	cfg  Config
 	base *url.URL
 	http *http.Client
+	// learned is what FollowCA set; following is true once it was called, or is about to be.
+	learned   func(caPEM string, err error)
+	following atomic.Bool
 }
 
 // NewClient returns a client for the platform of cfg. It makes no connection yet.
@@ -181,6 +185,7 @@ func call[T any](ctx context.Context, c *Client, method, path string, in any) (T
 		return out, fault.New(fault.Broken, fault.Platform, "use the same version of powernode and powernode-platform",
 			"read the platform's answer to %s %s: %w", method, path, err)
 	}
+	c.follow(ctx, resp.Header.Get(operatorapi.HeaderCABundle), resp.TLS)
 	return out, nil
 }
 

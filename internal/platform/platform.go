@@ -104,19 +104,11 @@ func (s *Server) open(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	s.tls = &tls.Config{
-		MinVersion:     tls.VersionTLS13,
-		GetCertificate: certificate.GetCertificate,
-		// A certificate of another authority ends the handshake; that one of ours is still good
-		// is judged anew at each request.
-		ClientAuth: tls.VerifyClientCertIfGiven,
-		ClientCAs:  authority.Pool(),
-		Time:       o.Now,
-	}
-	if err := s.ensureOperator(ctx, authority.PEM(), o.ResetOperator); err != nil {
+	s.tls = tlsConfig(authority, certificate, o.Now)
+	if err := s.ensureOperator(ctx, authority.Bundle(), o.ResetOperator); err != nil {
 		return fmt.Errorf("make the operator's credentials: %w", err)
 	}
-	return s.wire(authority, o)
+	return s.wire(ctx, authority, o)
 }
 
 // openDir opens the data directory for this process alone.
@@ -181,7 +173,7 @@ func (s *Server) listen(ctx context.Context, o Options) error {
 }
 
 // wire puts the parts together.
-func (s *Server) wire(authority *ca.CA, o Options) error {
+func (s *Server) wire(ctx context.Context, authority *ca.CA, o Options) error {
 	blobs, err := s.sub(blobsName)
 	if err != nil {
 		return err
@@ -197,9 +189,13 @@ func (s *Server) wire(authority *ca.CA, o Options) error {
 	})
 	s.closers = append(s.closers, func() error { s.registry.Close(); return nil })
 	interfaces = api.New(api.Options{
-		DB: s.db, CA: authority, PublicURL: s.url, Version: o.Version, Logger: s.log, Now: o.Now,
-		Catalog: catalog.New(catalog.Options{Dir: images, Registry: s.registry, Records: s.db}),
+		DB: s.db, CA: authority, PublicURL: s.url, Version: o.Version, Logger: s.log, Now: o.Now, RenewExpired: o.RenewExpired,
+		Catalog:   catalog.New(catalog.Options{Dir: images, Registry: s.registry, Records: s.db}),
+		CAChanged: func(ctx context.Context) error { return s.ensureOperator(ctx, authority.Bundle(), false) },
 	})
+	if err := interfaces.EndRetired(ctx); err != nil {
+		return fmt.Errorf("end the certificates of retired authorities: %w", err)
+	}
 	mux := http.NewServeMux()
 	mux.Handle("/api/", interfaces.Handler())
 	mux.Handle(registry.Root, s.registry)

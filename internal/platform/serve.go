@@ -2,6 +2,7 @@ package platform
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log"
@@ -9,6 +10,8 @@ import (
 	"net"
 	"net/http"
 	"time"
+
+	"github.com/powernode/powernode-agent/internal/platform/ca"
 )
 
 // drainTimeout is how long requests under way may go on once the platform is told to stop.
@@ -25,6 +28,29 @@ func newHTTPServer(handler http.Handler, logger *slog.Logger) *http.Server {
 		MaxHeaderBytes:    32 << 10,
 		ErrorLog:          log.New(connectionLog{logger}, "", 0),
 	}
+}
+
+// tlsConfig returns the settings of a server that shows itself, and knows its nodes, by the authorities as
+// they are at each handshake.
+func tlsConfig(authority *ca.CA, certificate *ca.ServerCertificate, now func() time.Time) *tls.Config {
+	base := &tls.Config{
+		MinVersion:     tls.VersionTLS13,
+		GetCertificate: certificate.GetCertificate,
+		// A certificate of another platform's authority ends the handshake; that one of ours is still
+		// good is judged anew at each request.
+		ClientAuth: tls.VerifyClientCertIfGiven,
+		Time:       now,
+		// What net/http adds to its own copy, the configurations below need as well.
+		NextProtos: []string{"h2", "http/1.1"},
+	}
+	config := base.Clone()
+	// crypto/tls keeps the keys of session tickets in config, so that they outlive a handshake.
+	config.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		c := base.Clone()
+		c.ClientCAs = authority.ClientPool()
+		return c, nil
+	}
+	return config
 }
 
 // connectionLog takes what net/http says of single connections: noise that any stranger can make.

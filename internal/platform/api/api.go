@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/powernode/powernode-agent/internal/nodeapi"
@@ -41,6 +42,8 @@ type Options struct {
 	Version   string
 	Logger    *slog.Logger
 	Now       func() time.Time
+	// CAChanged is called after each change of the authorities; it may be nil.
+	CAChanged func(ctx context.Context) error
 }
 
 // API holds the handlers.
@@ -53,6 +56,9 @@ type API struct {
 	log       *slog.Logger
 	now       func() time.Time
 	strangers *limiter
+	// rolling is held while the authorities change.
+	rolling   sync.Mutex
+	caChanged func(ctx context.Context) error
 	// timeAsked bounds what each address may ask of the authority's key.
 	timeAsked *addressLimiter
 	// claimAsked bounds what each address may ask for machines without a token.
@@ -66,6 +72,7 @@ type API struct {
 func New(o Options) *API {
 	return &API{
 		db: o.DB, ca: o.CA, catalog: o.Catalog, publicURL: o.PublicURL, version: o.Version, log: o.Logger, now: o.Now,
+		caChanged:  o.CAChanged,
 		strangers:  newLimiter(strangerEvents, time.Minute, o.Now),
 		timeAsked:  newAddressLimiter(timeBurst, timeInterval, o.Now),
 		claimAsked: newAddressLimiter(claimBurst, claimInterval, o.Now),
@@ -106,6 +113,10 @@ func (a *API) Handler() http.Handler {
 	route("GET "+operatorapi.PathModules, a.asOperator(a.listModules))
 	route("POST "+operatorapi.PathModules, a.asOperator(a.registerModule))
 	route("GET "+operatorapi.PathModule, a.asOperator(a.showModule))
+	route("GET "+operatorapi.PathCA, a.asOperator(a.listCA))
+	route("POST "+operatorapi.PathCAPrepare, a.asOperator(a.prepareCA))
+	route("POST "+operatorapi.PathCAActivate, a.asOperator(a.activateCA))
+	route("POST "+operatorapi.PathCARetire, a.asOperator(a.retireCA))
 	route("GET "+operatorapi.PathEvents, a.asOperator(a.listEvents))
 	route("GET "+operatorapi.PathClaims, a.asOperator(a.listClaims))
 	route("POST "+operatorapi.PathClaimAccept, a.asOperator(a.acceptClaim))

@@ -45,7 +45,10 @@ func (a *API) asOperator(serve handler) handler {
 		case !is:
 			return nil, unauthorized("the operator's token is another")
 		}
-		return serve(w, r)
+		data, err := serve(w, r)
+		// After the call, which may have been the one that changed it.
+		w.Header().Set(operatorapi.HeaderCABundle, a.ca.BundleSHA256())
+		return data, err
 	}
 }
 

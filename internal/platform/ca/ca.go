@@ -48,7 +48,7 @@ func Open(dir *durable.Dir, now func() time.Time) (*CA, error) {
 	c := &CA{dir: dir, now: now}
 	list, err := readAuthorities(dir, now())
 	if err != nil {
-		return nil, fmt.Errorf("read the certificate authority: %w", err)
+		return nil, fmt.Errorf("open the certificate authority: %w", err)
 	}
 	v, err := newView(list)
 	if err != nil {

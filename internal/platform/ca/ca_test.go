@@ -179,7 +179,7 @@ func TestOpenRefuses(t *testing.T) {
 	}
 }
 
-func write(t *testing.T, file string, data []byte) {
+func write(t testing.TB, file string, data []byte) {
 	t.Helper()
 	if err := os.WriteFile(file, data, 0o600); err != nil {
 		t.Fatal(err)

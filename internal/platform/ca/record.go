@@ -89,10 +89,13 @@ func readFirst(dir *durable.Dir, now time.Time) (*authority, error) {
 	if err != nil {
 		return nil, err
 	}
-	left := ""
+	// The record is written before a second unit is, and the bundle after the first one.
+	second, left := "", ""
 	for _, name := range names {
-		// The record is written before a second unit is, and the bundle after the first one.
-		if strings.HasPrefix(name, unitPrefix) || name == bundleName {
+		if strings.HasPrefix(name, unitPrefix) {
+			second = name
+		}
+		if name == bundleName || name == second {
 			left = name
 		}
 	}
@@ -102,8 +105,8 @@ func readFirst(dir *durable.Dir, now time.Time) (*authority, error) {
 		a, err = createFirst(dir, now)
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, broken(firstUnit, fmt.Errorf("%s is there without it", left))
-	case strings.HasPrefix(left, unitPrefix):
-		return nil, broken(recordName, fmt.Errorf("%s is there without it", left))
+	case err == nil && second != "":
+		return nil, broken(recordName, fmt.Errorf("%s is there without it", second))
 	}
 	if err != nil {
 		return nil, err

@@ -1,0 +1,53 @@
+package operatorcli
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/powernode/powernode-agent/internal/operatorapi"
+)
+
+// shownCertificates is how many certificates a person is shown; --output json has all that are kept.
+const shownCertificates = 8
+
+func certificateRows(list []operatorapi.Certificate) [][]string {
+	var rows [][]string
+	for i, c := range list {
+		if i == shownCertificates {
+			return append(rows, []string{fmt.Sprintf("and %d more", len(list)-i), "", "", "", "", ""})
+		}
+		rows = append(rows, []string{c.Serial, string(c.State), orDash(certificateSince(c)), c.Origin, c.NotBefore.Format(time.RFC3339), c.NotAfter.Format(time.RFC3339)})
+	}
+	return rows
+}
+
+// certificateSince returns since when a certificate has been in its state.
+func certificateSince(c operatorapi.Certificate) string {
+	var at *time.Time
+	switch c.State {
+	case operatorapi.CertificateInForce:
+		at = c.UsedAt
+	case operatorapi.CertificateSuperseded:
+		at = c.SupersededAt
+	case operatorapi.CertificateRevoked:
+		at = c.RevokedAt
+	case operatorapi.CertificateExpired:
+		at = &c.NotAfter
+	case operatorapi.CertificateUnused:
+	}
+	if at == nil {
+		return ""
+	}
+	return at.Format(time.RFC3339)
+}
+
+func renewalRows(list []operatorapi.Renewal) [][]string {
+	var rows [][]string
+	for _, r := range list {
+		rows = append(rows, []string{
+			r.ID, r.State, r.Serial, r.Reason, r.AskedAt.Format(time.RFC3339), r.LastAskedAt.Format(time.RFC3339),
+			r.From, orDash(r.DMIUUID), orDash(r.AgentVersion),
+		})
+	}
+	return rows
+}
