@@ -56,7 +56,8 @@ type Authority struct {
 type CAList struct {
 	Authorities  []Authority `json:"authorities"`
 	BundleSHA256 string      `json:"bundle_sha256"`
-	// Behind are the nodes that keep the old authority from being retired, while there is one.
+	// Behind are, while one authority follows another, the nodes that aren't done: those that don't say that they
+	// trust the next one, and, once that signs, those that hold certificates by the old one.
 	Behind []CABehind `json:"behind"`
 }
 

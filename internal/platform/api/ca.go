@@ -58,9 +58,9 @@ type behindNode struct {
 // behind returns the nodes that would lose by the retiring of an authority: those that hold a certificate
 // by it, and those that don't say that they trust the present bundle. A node whose certificates have all
 // expired counts only where nothing leads from that authority to the active one: otherwise it still knows
-// the platform, and renews.
+// the platform, and renews. An empty ID asks for those only that don't trust the bundle yet.
 func behind(holders []db.Holder, c *ca.CA, id string, now time.Time) []behindNode {
-	leads, bundle := c.Leads(id), c.BundleSHA256()
+	leads, bundle := id == "" || c.Leads(id), c.BundleSHA256()
 	var list []behindNode
 	at := map[string]int{}
 	add := func(h db.Holder, reason string) {
@@ -79,7 +79,7 @@ func behind(holders []db.Holder, c *ca.CA, id string, now time.Time) []behindNod
 	}
 	for _, h := range holders {
 		inForce := now.Before(h.NotAfter)
-		if inForce && c.Issuer(h.PEM) == id {
+		if inForce && id != "" && c.Issuer(h.PEM) == id {
 			add(h, fmt.Sprintf("its certificate %s by this authority is in force until %s", h.Serial, h.NotAfter.Format(time.RFC3339)))
 		}
 		if h.BundleSHA256 == bundle || !inForce && leads {

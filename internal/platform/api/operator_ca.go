@@ -32,21 +32,17 @@ func (a *API) caList(ctx context.Context) (operatorapi.CAList, error) {
 			signed[a.ca.Issuer(h.PEM)]++
 		}
 	}
-	leaving := ""
+	leaving, rolling := "", false
 	for _, x := range a.ca.Authorities() {
 		list.Authorities = append(list.Authorities, operatorapi.Authority{
 			ID: x.ID, Name: x.Name, State: operatorapi.AuthorityState(x.State), SHA256: x.Fingerprint, NotBefore: x.NotBefore, NotAfter: x.NotAfter,
 			CrossSignedBy: x.CrossSignedBy, CrossNotAfter: x.CrossNotAfter, Presents: x.Presents,
 			PreparedAt: x.PreparedAt, ActivatedAt: x.ActivatedAt, RetiredAt: x.RetiredAt, Certificates: signed[x.ID],
 		})
-		// While the next one is prepared, the active one is what the nodes will have to do without.
-		if leaving == "" && (x.State == ca.Trusted || x.State == ca.Active) {
+		rolling = rolling || x.State == ca.Prepared || x.State == ca.Trusted
+		if leaving == "" && x.State == ca.Trusted {
 			leaving = x.ID
 		}
-	}
-	rolling := false
-	for _, x := range list.Authorities {
-		rolling = rolling || x.State == operatorapi.AuthorityPrepared || x.State == operatorapi.AuthorityTrusted
 	}
 	if !rolling {
 		return list, nil
