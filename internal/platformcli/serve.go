@@ -17,6 +17,7 @@ type serveFlags struct {
 	listen        string
 	publicURL     string
 	names         []string
+	renewExpired  string
 	resetOperator bool
 	logLevel      string
 	logFormat     string
@@ -50,6 +51,8 @@ Nothing else has to be installed. SIGTERM lets the requests under way end.`,
 	flags.StringVar(&f.listen, "listen", "127.0.0.1:8443", "the address to listen on; port 0 takes a free one")
 	flags.StringVar(&f.publicURL, "public-url", "", "the https URL by which nodes and operators reach the platform (default: the listening address)")
 	flags.StringSliceVar(&f.names, "tls-name", nil, "a further host name or IP address for the server certificate")
+	flags.StringVar(&f.renewExpired, "renew-expired", platform.DefaultRenewPolicy,
+		"renew certificates that expired while their node was off: always, never, approval (an operator's), or 30d (that many days by itself, then by approval)")
 	flags.BoolVar(&f.resetOperator, "reset-operator", false, "replace the operator's token and write operator.json anew")
 	flags.StringVar(&f.logLevel, "log-level", "info", "how much to log: debug, info, warn or error")
 	flags.StringVar(&f.logFormat, "log-format", "text", "how to log: text or json")
@@ -67,11 +70,14 @@ func (f *serveFlags) options(app *cli.App) (platform.Options, error) {
 			return o, err
 		}
 	}
+	var err error
 	if f.publicURL != "" {
-		var err error
 		if o.PublicURL, err = platform.ParsePublicURL(f.publicURL); err != nil {
 			return o, err
 		}
+	}
+	if o.RenewExpired, err = platform.ParseRenewPolicy(f.renewExpired); err != nil {
+		return o, err
 	}
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(f.logLevel)); err != nil {

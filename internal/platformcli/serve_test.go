@@ -100,6 +100,7 @@ func TestServeRefused(t *testing.T) {
 		{[]string{"serve", "--data", ""}, "name a directory with --data"},
 		{[]string{"serve", "--data", dir, "--public-url", "http://x"}, "give it as https://host:port"},
 		{[]string{"serve", "--data", dir, "--tls-name", "a b"}, "give a host name or an IP address"},
+		{[]string{"serve", "--data", dir, "--renew-expired", "soon"}, "use always, never, approval, or a number of days like 30d"},
 		{[]string{"serve", "--data", dir, "--log-level", "loud"}, "use debug, info, warn or error"},
 		{[]string{"serve", "--data", dir, "--log-format", "xml"}, "use text or json"},
 		{[]string{"serve", "--data", filepath.Join(dir, "x"), "--listen", "nowhere"}, "choose another address"},

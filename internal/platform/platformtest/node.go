@@ -67,6 +67,42 @@ func (p *Platform) EnrollAgain(name string) *Node {
 	return &Node{ID: out.InstanceID, Name: name, TLS: p.Pair(out.CertPEM, key)}
 }
 
+// Refresh asks for the successor of the node's certificate for a key.
+func (p *Platform) Refresh(node *Node, key crypto.Signer) Answer {
+	p.t.Helper()
+	return p.Do(node, http.MethodPost, nodeapi.PathRefresh, nodeapi.RefreshRequest{CSRPEM: p.CSR(key), AgentVersion: "v1"})
+}
+
+// Renew asks for a certificate for a key by the proof of the node's own, without presenting it.
+func (p *Platform) Renew(node *Node, key crypto.Signer) Answer {
+	p.t.Helper()
+	return p.Do(nil, http.MethodPost, nodeapi.PathRenew, p.RenewRequest(node, key))
+}
+
+// RenewRequest returns what Renew sends.
+func (p *Platform) RenewRequest(node *Node, key crypto.Signer) nodeapi.RenewRequest {
+	p.t.Helper()
+	csr := p.CSR(key)
+	block, _ := pem.Decode([]byte(csr))
+	signer, ok := node.TLS.PrivateKey.(crypto.Signer)
+	if !ok {
+		p.t.Fatalf("%T can't sign", node.TLS.PrivateKey)
+	}
+	// Ed25519 signs the message itself.
+	proof, err := signer.Sign(rand.Reader, nodeapi.RenewMessage(block.Bytes), crypto.Hash(0))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	certificate := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: node.TLS.Certificate[0]})
+	return nodeapi.RenewRequest{CSRPEM: csr, CertificatePEM: string(certificate), Proof: proof, AgentVersion: "v1", DMIUUID: "dmi-1"}
+}
+
+// With returns the node with another certificate, that of an answer, and its key.
+func (p *Platform) With(node *Node, certPEM string, key crypto.PrivateKey) *Node {
+	p.t.Helper()
+	return &Node{ID: node.ID, Name: node.Name, TLS: p.Pair(certPEM, key)}
+}
+
 // Pair joins a certificate and its key.
 func (p *Platform) Pair(certPEM string, key crypto.PrivateKey) tls.Certificate {
 	p.t.Helper()

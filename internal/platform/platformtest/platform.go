@@ -33,8 +33,9 @@ type Platform struct {
 	// Clock is its clock.
 	Clock *Clock
 
-	t    testing.TB
-	stop func()
+	t       testing.TB
+	options platform.Options
+	stop    func()
 }
 
 // Clock is the machine's clock, moved by what the test adds.
@@ -60,29 +61,34 @@ func (c *Clock) Advance(d time.Duration) {
 // Start starts a platform in a new directory. It stops with the test.
 func Start(t testing.TB) *Platform {
 	t.Helper()
-	return start(t, filepath.Join(t.TempDir(), "platform"), "127.0.0.1:0", &Clock{})
+	return StartWith(t, platform.Options{})
+}
+
+// StartWith is Start with options that the test sets; directory, address, clock, version and log are Start's.
+func StartWith(t testing.TB, o platform.Options) *Platform {
+	t.Helper()
+	return start(t, o, filepath.Join(t.TempDir(), "platform"), "127.0.0.1:0", &Clock{})
 }
 
 // Restart stops the platform and starts it again over the same directory and address.
 func (p *Platform) Restart() *Platform {
 	p.t.Helper()
 	p.Stop()
-	return start(p.t, p.Dir, p.Config.RegistryHost(), p.Clock)
+	return start(p.t, p.options, p.Dir, p.Config.RegistryHost(), p.Clock)
 }
 
-func start(t testing.TB, dir, listen string, clock *Clock) *Platform {
+func start(t testing.TB, o platform.Options, dir, listen string, clock *Clock) *Platform {
 	t.Helper()
-	server, err := platform.Open(t.Context(), platform.Options{
-		Dir: dir, Listen: listen, Version: "v0-test", Now: clock.Now,
-		Logger: slog.New(slog.NewTextHandler(testLog{t}, &slog.HandlerOptions{Level: slog.LevelInfo})),
-	})
+	o.Dir, o.Listen, o.Version, o.Now = dir, listen, "v0-test", clock.Now
+	o.Logger = slog.New(slog.NewTextHandler(testLog{t}, &slog.HandlerOptions{Level: slog.LevelInfo}))
+	server, err := platform.Open(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(ctx) }()
-	p := &Platform{Dir: dir, URL: server.URL().String(), Clock: clock, t: t}
+	p := &Platform{Dir: dir, URL: server.URL().String(), Clock: clock, t: t, options: o}
 	p.stop = sync.OnceFunc(func() {
 		if p.Operator != nil {
 			p.Operator.Close()
