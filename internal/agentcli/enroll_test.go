@@ -10,6 +10,7 @@ import (
 
 	"github.com/powernode/powernode-agent/internal/boot"
 	"github.com/powernode/powernode-agent/internal/cli"
+	"github.com/powernode/powernode-agent/internal/enroll"
 	"github.com/powernode/powernode-agent/internal/operatorapi"
 	"github.com/powernode/powernode-agent/internal/platform/platformtest"
 )
@@ -187,5 +188,31 @@ func TestEnrollRefusesFlags(t *testing.T) {
 		if code, out := e.run("", append([]string{"enroll"}, args...)...); code != 1 || strings.Contains(out, "hunter2") {
 			t.Errorf("%v: %d: %s", args, code, out)
 		}
+	}
+}
+
+// TestRenewNow replaces a certificate that serves.
+func TestRenewNow(t *testing.T) {
+	e := newEnrolling(t)
+	if code, out := e.run(e.token(), e.named("--token-file", "-")...); code != 0 {
+		t.Fatalf("%d: %s", code, out)
+	}
+	first, err := readCredentials(e.state)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if code, out := e.run("", "enroll", "--tries", "1", "--renew"); code != 0 || !strings.Contains(out, "credentials were:   valid") || strings.Contains(out, first.Serial) {
+		t.Errorf("%d: %s", code, out)
+	}
+	second, err := readCredentials(e.state)
+	if err != nil || second.Serial == first.Serial || !second.Unused || second.Situation != enroll.Valid {
+		t.Errorf("%+v, %v", second, err)
+	}
+	e.platform.Stop()
+	if code, out := e.run("", "enroll", "--tries", "1", "--renew"); code != cli.ExitPlatform {
+		t.Errorf("without a platform: %d: %s", code, out)
+	}
+	if third, err := readCredentials(e.state); err != nil || third.Serial != second.Serial {
+		t.Errorf("%+v, %v", third, err)
 	}
 }
