@@ -19,6 +19,7 @@ import (
 	"github.com/powernode/powernode-agent/internal/nodehttp"
 	"github.com/powernode/powernode-agent/internal/operatorapi"
 	"github.com/powernode/powernode-agent/internal/platform/platformtest"
+	"github.com/powernode/powernode-agent/internal/runtime"
 )
 
 const day = 24 * time.Hour
@@ -313,4 +314,29 @@ func TestTheCARolls(t *testing.T) {
 			t.Errorf("%v", got)
 		}
 	}
+}
+
+// TestServiceAfterALongSleep serves with a certificate that ended while the node was off: the service renews it by
+// itself.
+func TestServiceAfterALongSleep(t *testing.T) {
+	p := platformtest.Start(t)
+	l := newLiving(t, p, "sleeper")
+	first := l.status().Serial
+	p.Clock.Advance(100 * day)
+	l.restart(nil)
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		ended <- runtime.New(runtime.Config{
+			Platform: l.client, State: fixed{Mount: nodeapi.MountUnmounted}, Certificate: runtime.NewCertificate(l.keeper, nil), AgentVersion: "v0-test", Architecture: "amd64",
+		}).Run(ctx)
+	}()
+	for l.status().Serial == first {
+		time.Sleep(10 * time.Millisecond)
+	}
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	l.ok(l.beat())
 }
