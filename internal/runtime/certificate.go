@@ -30,6 +30,8 @@ type Certificate struct {
 	keeper CertificateKeeper
 	log    *slog.Logger
 	wake   chan struct{}
+	// fresh has something in it when there is another certificate than before.
+	fresh chan struct{}
 
 	mu     sync.Mutex
 	view   CertificateView
@@ -41,7 +43,7 @@ func NewCertificate(k CertificateKeeper, log *slog.Logger) *Certificate {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	c := &Certificate{keeper: k, log: log, wake: make(chan struct{}, 1)}
+	c := &Certificate{keeper: k, log: log, wake: make(chan struct{}, 1), fresh: make(chan struct{}, 1)}
 	// The first heartbeat is to have it; the loop logs what goes wrong.
 	_ = c.look()
 	return c
@@ -126,6 +128,9 @@ func (c *Certificate) look() error {
 	if was := c.view.Status; was.Serial != status.Serial {
 		// What failed with another certificate says nothing of this one.
 		c.view.Refresh, c.view.Rotate, c.view.Renew = false, Attempts{}, Attempts{}
+		if was.Serial != "" {
+			signal(c.fresh)
+		}
 	}
 	c.view.Status = status
 	if status.CABundleSHA256 == c.view.Bundle {
@@ -217,8 +222,13 @@ func (c *Certificate) Answered(a *nodeapi.HeartbeatResponse) {
 	if !news {
 		return
 	}
+	signal(c.wake)
+}
+
+// signal puts something into a channel of one place.
+func signal(ch chan struct{}) {
 	select {
-	case c.wake <- struct{}{}:
+	case ch <- struct{}{}:
 	default:
 	}
 }

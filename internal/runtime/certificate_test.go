@@ -320,6 +320,19 @@ func TestHeartbeatTellsOfTheCertificate(t *testing.T) {
 		if !strings.Contains(told, "STATUS=Heartbeat acknowledged") || !strings.Contains(told, "; the certificate is inactive") {
 			t.Errorf("systemd was told\n%s", told)
 		}
+		// A new certificate is shown to the platform at once.
+		n.platform.mu.Lock()
+		n.platform.fail = fault.New(fault.Refuse, fault.Platform, "", "shut out")
+		n.platform.mu.Unlock()
+		k.set(func() { k.word, k.begin = enroll.Expired, time.Now().Add(-2*lifetime) })
+		sleep(certificateLook + time.Second)
+		if got := k.tried(); got != "renew" {
+			t.Errorf("tried %s", got)
+		}
+		beats := n.platform.times
+		if last := beats[len(beats)-1]; time.Since(last) > 2*time.Second {
+			t.Errorf("the last heartbeat was %s ago", time.Since(last))
+		}
 		if _, err := n.stop(t); err != nil {
 			t.Error(err)
 		}

@@ -32,9 +32,15 @@ type heartbeat struct {
 func (h *heartbeat) run(ctx, work context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	// A node that was shut out is back at once, and the platform sees a new certificate used.
+	var fresh chan struct{}
+	if c := h.service.c.Certificate; c != nil {
+		fresh = c.fresh
+	}
 	for {
 		select {
 		case <-timer.C:
+		case <-fresh:
 		case <-ctx.Done():
 			return
 		}
