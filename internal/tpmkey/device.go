@@ -2,9 +2,7 @@ package tpmkey
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"net"
@@ -12,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/google/go-tpm/tpm2"
 	"github.com/google/go-tpm/tpm2/transport"
 	"golang.org/x/sys/unix"
 )
@@ -35,10 +32,6 @@ const (
 
 	firstWait = 20 * time.Millisecond
 	maxWait   = time.Second
-
-	// maxAnswer is the largest answer that is read: TPM_BUFSIZE of Linux's driver.
-	maxAnswer  = 4096
-	headerSize = 10 // tag, size and response code; TPM 2.0 Library, part 1, 18.8
 )
 
 // Present reports whether there is a TPM 2.0 at device: a character device, or the UNIX socket of a
@@ -73,8 +66,26 @@ func usable(path string) bool {
 
 // open opens the TPM. One that is another program's at the moment is waited for.
 func open(ctx context.Context, path string) (io.ReadWriteCloser, error) {
+	for wait, waited := firstWait, time.Duration(0); ; wait = min(2*wait, maxWait) {
+		rw, err := openOnce(ctx, path)
+		// EAGAIN is a socket's with as many connections waiting as it takes.
+		busy := errors.Is(err, unix.EBUSY) || errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR)
+		if !busy || waited >= busyPatience {
+			return rw, err
+		}
+		if err := sleep(ctx, wait); err != nil {
+			return nil, err
+		}
+		waited += wait
+	}
+}
+
+func openOnce(ctx context.Context, path string) (io.ReadWriteCloser, error) {
 	info, err := os.Stat(path)
-	if err == nil && info.Mode()&fs.ModeSocket != 0 {
+	if err != nil {
+		return nil, err
+	}
+	if info.Mode()&fs.ModeSocket != 0 {
 		conn, err := (&net.Dialer{}).DialContext(ctx, "unix", path)
 		if err != nil {
 			return nil, err
@@ -84,90 +95,13 @@ func open(ctx context.Context, path string) (io.ReadWriteCloser, error) {
 		}
 		return conn, err
 	}
-	for wait, waited := firstWait, time.Duration(0); ; wait = min(2*wait, maxWait) {
-		// Not os.OpenFile, which would make it non-blocking: a read would then return nothing while
-		// the TPM works, which looks like the end of a file.
-		fd, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NOCTTY, 0)
-		switch {
-		case err == nil:
-			return os.NewFile(uintptr(fd), path), nil
-		case errors.Is(err, unix.EINTR):
-		case !errors.Is(err, unix.EBUSY) || waited >= busyPatience:
-			return nil, &fs.PathError{Op: "open", Path: path, Err: err}
-		default:
-			if err := sleep(ctx, wait); err != nil {
-				return nil, err
-			}
-			waited += wait
-		}
-	}
-}
-
-// wire sends commands to an open TPM, and sends those again that it puts off.
-type wire struct {
-	ctx context.Context
-	rw  io.ReadWriter
-}
-
-// Send implements transport.TPM.
-func (w wire) Send(command []byte) ([]byte, error) {
-	for wait, waited := firstWait, time.Duration(0); ; wait = min(2*wait, maxWait) {
-		answer, err := w.exchange(command)
-		if err != nil || !later(answer) || waited >= busyPatience {
-			return answer, err
-		}
-		if err := sleep(w.ctx, wait); err != nil {
-			return nil, err
-		}
-		waited += wait
-	}
-}
-
-// exchange sends one command and reads its whole answer. A device gives it at once, a socket perhaps
-// in parts.
-func (w wire) exchange(command []byte) ([]byte, error) {
-	if _, err := w.rw.Write(command); err != nil {
-		return nil, err
-	}
-	answer := make([]byte, maxAnswer)
-	n, err := io.ReadAtLeast(w.rw, answer, headerSize)
+	// Not os.OpenFile, which would make it non-blocking: a read would then return nothing while the TPM
+	// works, which looks like the end of a file.
+	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NOCTTY, 0)
 	if err != nil {
-		return nil, err
+		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
 	}
-	size := binary.BigEndian.Uint32(answer[2:6])
-	if size < headerSize || size > maxAnswer || uint32(n) > size {
-		return nil, fmt.Errorf("it says that its answer has %d bytes: want %d to %d", size, headerSize, maxAnswer)
-	}
-	if uint32(n) < size {
-		if _, err := io.ReadFull(w.rw, answer[n:size]); err != nil {
-			return nil, err
-		}
-	}
-	return answer[:size], nil
-}
-
-// later reports whether the TPM asks for the same command again: it is testing itself, saves its
-// memory from wear, or has its memory full of what other programs will unload (TPM 2.0 Library, part
-// 2, 6.6.3).
-func later(answer []byte) bool {
-	switch tpm2.TPMRC(binary.BigEndian.Uint32(answer[6:headerSize])) {
-	case tpm2.TPMRCRetry, tpm2.TPMRCYielded, tpm2.TPMRCTesting, tpm2.TPMRCNVRate,
-		tpm2.TPMRCObjectMemory, tpm2.TPMRCSessionMemory, tpm2.TPMRCMemory:
-		return true
-	default:
-		return false
-	}
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
+	return os.NewFile(uintptr(fd), path), nil
 }
 
 // do opens the TPM at path, works with it, and closes it. turn, a semaphore, keeps others of the same

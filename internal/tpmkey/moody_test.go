@@ -56,7 +56,7 @@ func (m *moody) serve() {
 }
 
 func (m *moody) talk(conn net.Conn) error {
-	tpm, err := net.Dial("unix", m.real)
+	tpm, err := open(m.t.Context(), m.real)
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@
 package tpmtest
 
 import (
+	"errors"
 	"net"
 	"os"
 	"os/exec"
@@ -102,11 +103,24 @@ func (s *TPM) Do(work func(transport.TPM) error) {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	if err := work(t); err != nil {
+	if err := work(patient{t}); err != nil {
 		s.t.Fatal(err)
 	}
 	if err := t.Close(); err != nil {
 		s.t.Fatal(err)
+	}
+}
+
+// patient waits for its turn: swtpm lets hardly anybody queue, and each command is a connection.
+type patient struct{ transport.TPM }
+
+// Send implements transport.TPM.
+func (p patient) Send(command []byte) ([]byte, error) {
+	for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+		answer, err := p.TPM.Send(command)
+		if !errors.Is(err, syscall.EAGAIN) || time.Now().After(deadline) {
+			return answer, err
+		}
 	}
 }
 
