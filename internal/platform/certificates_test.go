@@ -229,9 +229,16 @@ func TestRenewPolicies(t *testing.T) {
 		late   time.Duration
 		want   nodeapi.RenewStatus // "" for a refusal
 	}{
-		{"", -30 * day, nodeapi.RenewIssued}, {"", time.Hour, nodeapi.RenewIssued}, {"", 29 * day, nodeapi.RenewIssued}, {"", 31 * day, nodeapi.RenewWaiting},
-		{"always", 3000 * day, nodeapi.RenewIssued}, {"2d", 1 * day, nodeapi.RenewIssued}, {"2d", 3 * day, nodeapi.RenewWaiting},
-		{"approval", time.Hour, nodeapi.RenewWaiting}, {"never", time.Hour, ""}, {"never", -time.Hour, nodeapi.RenewIssued},
+		{"", -30 * day, nodeapi.RenewIssued},
+		{"", time.Hour, nodeapi.RenewIssued},
+		{"", 29 * day, nodeapi.RenewIssued},
+		{"", 31 * day, nodeapi.RenewWaiting},
+		{"always", 3000 * day, nodeapi.RenewIssued},
+		{"2d", 1 * day, nodeapi.RenewIssued},
+		{"2d", 3 * day, nodeapi.RenewWaiting},
+		{"approval", time.Hour, nodeapi.RenewWaiting},
+		{"never", time.Hour, ""},
+		{"never", -time.Hour, nodeapi.RenewIssued},
 	} {
 		t.Run(tc.policy+" "+tc.late.String(), func(t *testing.T) {
 			var o platform.Options
