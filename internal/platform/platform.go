@@ -49,6 +49,8 @@ type Options struct {
 	Names []string
 	// RenewExpired is what becomes of nodes whose certificate expired while they were off.
 	RenewExpired api.RenewPolicy
+	// CertificateLife is how long a node's certificate lives; 0 is 90 days.
+	CertificateLife time.Duration
 	// ResetOperator replaces the operator's token; the one before is worth nothing afterwards.
 	ResetOperator bool
 	Version       string
@@ -189,7 +191,7 @@ func (s *Server) wire(ctx context.Context, authority *ca.CA, o Options) error {
 	})
 	s.closers = append(s.closers, func() error { s.registry.Close(); return nil })
 	interfaces = api.New(api.Options{
-		DB: s.db, CA: authority, PublicURL: s.url, Version: o.Version, Logger: s.log, Now: o.Now, RenewExpired: o.RenewExpired,
+		DB: s.db, CA: authority, PublicURL: s.url, Version: o.Version, Logger: s.log, Now: o.Now, RenewExpired: o.RenewExpired, CertificateLife: o.CertificateLife,
 		Catalog:   catalog.New(catalog.Options{Dir: images, Registry: s.registry, Records: s.db}),
 		CAChanged: func(ctx context.Context) error { return s.ensureOperator(ctx, authority.Bundle(), false) },
 	})

@@ -2,13 +2,22 @@ package platformcli
 
 import (
 	"log/slog"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/powernode/powernode-agent/internal/cli"
 	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/platform"
+	"github.com/powernode/powernode-agent/internal/platform/ca"
 	"github.com/powernode/powernode-agent/internal/version"
+)
+
+// minLife and maxLife are the bounds of --certificate-life: a node asks for the next certificate a minute after a
+// failure at the soonest, and an authority lives for ten years.
+const (
+	minLife = time.Minute
+	maxLife = 5 * 365 * 24 * time.Hour
 )
 
 // serveFlags are the flags of `serve`.
@@ -18,6 +27,7 @@ type serveFlags struct {
 	publicURL     string
 	names         []string
 	renewExpired  string
+	life          time.Duration
 	resetOperator bool
 	logLevel      string
 	logFormat     string
@@ -53,6 +63,7 @@ Nothing else has to be installed. SIGTERM lets the requests under way end.`,
 	flags.StringSliceVar(&f.names, "tls-name", nil, "a further host name or IP address for the server certificate")
 	flags.StringVar(&f.renewExpired, "renew-expired", platform.DefaultRenewPolicy,
 		"renew certificates that expired while their node was off: always, never, approval (an operator's), or 30d (that many days by itself, then by approval)")
+	flags.DurationVar(&f.life, "certificate-life", ca.NodeLife, "how long a node's certificate lives; it is renewed after three quarters of that")
 	flags.BoolVar(&f.resetOperator, "reset-operator", false, "replace the operator's token and write operator.json anew")
 	flags.StringVar(&f.logLevel, "log-level", "info", "how much to log: debug, info, warn or error")
 	flags.StringVar(&f.logFormat, "log-format", "text", "how to log: text or json")
@@ -78,6 +89,9 @@ func (f *serveFlags) options(app *cli.App) (platform.Options, error) {
 	}
 	if o.RenewExpired, err = platform.ParseRenewPolicy(f.renewExpired); err != nil {
 		return o, err
+	}
+	if o.CertificateLife = f.life; f.life < minLife || f.life > maxLife {
+		return o, fault.New(fault.Refuse, fault.Input, "use 2160h for 90 days", "a certificate's life of %s isn't between %s and %s", f.life, minLife, maxLife)
 	}
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(f.logLevel)); err != nil {

@@ -37,6 +37,8 @@ type Options struct {
 	Catalog Catalog
 	// RenewExpired is what becomes of nodes whose certificate expired while they were off.
 	RenewExpired RenewPolicy
+	// CertificateLife is how long a node's certificate lives; 0 is ca.NodeLife.
+	CertificateLife time.Duration
 	// PublicURL is the platform's URL as nodes and operators know it.
 	PublicURL *url.URL
 	Version   string
@@ -66,6 +68,8 @@ type API struct {
 	// renewAsked bounds what each address may ask for with a certificate that has ended.
 	renewAsked  *addressLimiter
 	renewPolicy RenewPolicy
+
+	certificateLife time.Duration
 }
 
 // New returns an API.
@@ -77,6 +81,7 @@ func New(o Options) *API {
 		timeAsked:  newAddressLimiter(timeBurst, timeInterval, o.Now),
 		claimAsked: newAddressLimiter(claimBurst, claimInterval, o.Now),
 		renewAsked: newAddressLimiter(renewBurst, renewInterval, o.Now), renewPolicy: o.RenewExpired,
+		certificateLife: o.CertificateLife,
 	}
 }
 

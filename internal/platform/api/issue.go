@@ -13,7 +13,7 @@ import (
 // issue returns what makes a certificate for the request's key.
 func (a *API) issue(request ca.Request) db.IssueFunc {
 	return func(nodeID string) (db.Certificate, error) {
-		leaf, err := a.ca.IssueNode(nodeID, request)
+		leaf, err := a.ca.IssueNode(nodeID, request, a.certificateLife)
 		if err != nil {
 			return db.Certificate{}, err
 		}

@@ -197,7 +197,7 @@ func TestIssueNode(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
-		leaf, err := c.IssueNode("node-1", req)
+		leaf, err := c.IssueNode("node-1", req, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -239,7 +239,7 @@ func TestIssueEndsWithTheAuthority(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	leaf, err := c.IssueNode("n", req)
+	leaf, err := c.IssueNode("n", req, 0)
 	if err != nil || !leaf.NotAfter.Equal(c.NotAfter()) {
 		t.Errorf("a certificate until %s from an authority until %s, %v", leaf.NotAfter, c.NotAfter(), err)
 	}
@@ -356,7 +356,7 @@ func TestHandshake(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	leaf, err := c.IssueNode("node-1", req)
+	leaf, err := c.IssueNode("node-1", req, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,7 +16,7 @@ import (
 	"time"
 )
 
-// NodeLife is how long a node's certificate lives.
+// NodeLife is how long a node's certificate lives, where nothing else is asked for.
 const NodeLife = 90 * 24 * time.Hour
 
 // MaxRequest bounds a certificate request in bytes.
@@ -77,12 +77,16 @@ func ParseRequest(text []byte) (Request, error) {
 	return Request{Key: csr.PublicKey, KeyHash: sha256.Sum256(spki)}, nil
 }
 
-// IssueNode issues a client certificate for the node's key, with the node's ID as common name.
-func (c *CA) IssueNode(nodeID string, req Request) (Leaf, error) {
+// IssueNode issues a client certificate for the node's key, with the node's ID as common name. It lives for
+// life, 0 meaning NodeLife, and no longer than the authority.
+func (c *CA) IssueNode(nodeID string, req Request, life time.Duration) (Leaf, error) {
+	if life == 0 {
+		life = NodeLife
+	}
 	return c.view.Load().active.issue(&x509.Certificate{
 		Subject:     pkix.Name{CommonName: nodeID},
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
-	}, req.Key, NodeLife, c.now())
+	}, req.Key, life, c.now())
 }
 
 // issue fills in what every leaf has and signs it.
@@ -92,7 +96,7 @@ func (a *authority) issue(template *x509.Certificate, key crypto.PublicKey, life
 		return Leaf{}, err
 	}
 	template.SerialNumber = serial
-	template.NotBefore = now.Add(-backdate)
+	template.NotBefore = now.Add(-min(backdate, life/12))
 	template.NotAfter = now.Add(life)
 	if template.NotAfter.After(a.cert.NotAfter) {
 		template.NotAfter = a.cert.NotAfter

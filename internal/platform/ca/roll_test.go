@@ -111,7 +111,7 @@ func issued(t testing.TB, c *CA) *x509.Certificate {
 	if err != nil {
 		t.Fatal(err)
 	}
-	leaf, err := c.IssueNode("node", Request{Key: key.Public()})
+	leaf, err := c.IssueNode("node", Request{Key: key.Public()}, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
