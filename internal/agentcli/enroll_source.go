@@ -30,13 +30,16 @@ func (f *enrollFlags) source(app *cli.App, o *enroll.Options) error {
 
 // place is source without a claim.
 func (f *enrollFlags) place(app *cli.App, o *enroll.Options) error {
+	if err := f.checkInstance(); err != nil {
+		return err
+	}
 	read := f.tokenReader(app)
 	o.Given = read != nil
 	if f.platformURL != "" || f.caFile != "" || f.caURL != "" || f.caSHA256 != "" {
 		return f.named(read, o)
 	}
 	o.Wish.InstanceID = f.instanceID
-	if read != nil {
+	if read != nil && f.identityFile == "" && f.identitySources == "" {
 		// A person who gives a token to a node that knows its platform needs to say no more.
 		state, err := enroll.Inspect(o.Dir, enroll.Wish{}, o.Clock.Now())
 		if err != nil {
@@ -61,7 +64,7 @@ func (f *enrollFlags) place(app *cli.App, o *enroll.Options) error {
 	}
 	o.Discover = func(ctx context.Context) (enroll.Bootstrap, error) {
 		i, _, err := (identity.Resolver{Sources: where.Sources()}).Resolve(ctx)
-		if f.claim && i.OnlyTokenMissing() {
+		if (f.claim || read != nil) && i.OnlyTokenMissing() {
 			err = nil
 		}
 		if err == nil && o.Proxy != nil {
@@ -70,8 +73,26 @@ func (f *enrollFlags) place(app *cli.App, o *enroll.Options) error {
 		if err != nil {
 			return enroll.Bootstrap{}, err
 		}
+		if f.instanceID != "" {
+			i.InstanceID = f.instanceID
+		}
 		b, err := boot.Bootstrap(ctx, i, o.Backoff, o.Notify)
-		return settings(b, o), err
+		if err != nil {
+			return b, err
+		}
+		// A token that a person gives goes before the sources'.
+		return withToken(read, b, o)(ctx)
+	}
+	return nil
+}
+
+// checkInstance judges --instance-id as any other source's is.
+func (f *enrollFlags) checkInstance() (err error) {
+	if f.instanceID == "" {
+		return nil
+	}
+	if f.instanceID, err = identity.ParseInstanceID(f.instanceID); err != nil {
+		return fault.New(fault.Refuse, fault.Input, "give the node's ID as powernode node list shows it", "--instance-id: %w", err)
 	}
 	return nil
 }

@@ -184,9 +184,23 @@ func TestEnrollRefusesFlags(t *testing.T) {
 		{"--token", "x", "--token-file", "y"},
 		{"--renew", "--token", "x"},
 		{"--platform-url", "https://p.example"},
+		{"--platform-url", "https://127.0.0.1:9", "--ca-sha256", strings.Repeat("0", 64), "--instance-id", "../../etc"},
 	} {
 		if code, out := e.run("", append([]string{"enroll"}, args...)...); code != 1 || strings.Contains(out, "hunter2") {
 			t.Errorf("%v: %d: %s", args, code, out)
+		}
+	}
+}
+
+// TestEnrollByFileAndToken gives a token beside an identity.cfg, which says where. The file's own token, used long ago, doesn't count then.
+func TestEnrollByFileAndToken(t *testing.T) {
+	e := newEnrolling(t)
+	cfg := filepath.Join(t.TempDir(), "identity.cfg")
+	for _, old := range []string{"", "KEY=used-long-ago-0123456789\n"} {
+		e.state = filepath.Join(t.TempDir(), "state")
+		e.put(cfg, "SERVER="+e.platform.URL+"\nCA_PEM_FILE="+e.ca+"\n"+old)
+		if code, out := e.run(e.token(), "enroll", "--tries", "1", "--identity-file", cfg, "--token-file", "-"); code != 0 {
+			t.Errorf("%q: %d: %s", old, code, out)
 		}
 	}
 }
