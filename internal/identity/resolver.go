@@ -137,7 +137,10 @@ func incomplete(id Identity, reports []Report) error {
 		last := &groups[len(groups)-1]
 		last.names = append(last.names, rep.Source)
 	}
-	var why []string
+	why := make([]string, 0, len(groups)+1)
+	if len(reports) == 0 {
+		why = append(why, "no source was asked")
+	}
 	for _, g := range groups {
 		why = append(why, strings.Join(g.names, ", ")+": "+g.reason)
 	}

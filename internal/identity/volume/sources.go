@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"reflect"
 	"slices"
 	"strings"
 	"syscall"
@@ -28,7 +29,7 @@ const (
 // Boot is the identity.cfg in the root directory of the boot partition. Boot partitions are those that
 // the partition table calls an EFI system or an extended boot loader partition, and file systems and
 // partitions with one of the labels of bootLabels, in any case of letters. One that is mounted is left
-// alone: its files are read where it is mounted, by another source.
+// alone: what the device holds may be older than what was written to its files.
 type Boot struct {
 	Devices device.Options
 }
@@ -54,8 +55,8 @@ func (Boot) Name() string { return BootName }
 func (NoCloud) Name() string { return NoCloudName }
 
 // Find looks at every boot partition. Where several have an identity.cfg, one on a fixed disk counts
-// before those on removable ones; several alike are an error, since which would count isn't for the
-// machine to guess.
+// before those on removable ones; several of equal rank that say different things are an error, since which
+// would count isn't for the machine to guess. One that can't be read counts only where no other has one.
 func (s Boot) Find(ctx context.Context) (identity.Found, error) {
 	return find(ctx, s.Devices, "boot partition", isBoot, func(v files, d device.Listed) (identity.Found, error) {
 		text, err := v.readFile(configName, configMax)
@@ -111,6 +112,17 @@ type answer struct {
 	device device.Listed
 	found  identity.Found
 	err    error
+	// unread says that the volume itself couldn't be read.
+	unread bool
+}
+
+// says reports whether both volumes say the same, as the boot partitions of mirrored disks do.
+func (a answer) says(b answer) bool {
+	if a.err != nil || b.err != nil {
+		return false
+	}
+	a.found.Where, b.found.Where = "", ""
+	return reflect.DeepEqual(a.found, b.found)
 }
 
 // find asks every volume that is one of the kind. candidate tells by the device; nil is by the volume's
@@ -138,12 +150,12 @@ func find(ctx context.Context, o device.Options, kind string, candidate func(dev
 		if !ok && err == nil {
 			continue
 		}
-		if at != "" && err == nil {
+		if at != "" && err == nil && candidate != nil {
 			why = isMounted(d.Path, at)
 			_ = v.Close()
 			continue
 		}
-		a := answer{device: d, err: err}
+		a := answer{device: d, err: err, unread: err != nil}
 		if err == nil {
 			a.found, a.err = ask(v, d)
 			_ = v.Close()
@@ -158,14 +170,18 @@ func find(ctx context.Context, o device.Options, kind string, candidate func(dev
 }
 
 func isMounted(device, at string) string {
-	return fmt.Sprintf("%s is mounted at %s, and its files are read there", device, at)
+	return fmt.Sprintf("%s is mounted at %s and left alone: of mounted ones only /boot/identity.cfg is read, or what --identity-file names", device, at)
 }
 
 // choose takes the one answer that counts.
 func choose(answers []answer, why string) (identity.Found, error) {
+	if read := slices.DeleteFunc(slices.Clone(answers), func(a answer) bool { return a.unread }); len(read) > 0 {
+		answers = read
+	}
 	if fixed := slices.DeleteFunc(slices.Clone(answers), func(a answer) bool { return a.device.Removable }); len(fixed) > 0 {
 		answers = fixed
 	}
+	answers = slices.CompactFunc(answers, answer.says)
 	switch len(answers) {
 	case 0:
 		return identity.Found{}, identity.NotFound("%s", why)

@@ -76,6 +76,10 @@ func TestNoCloud(t *testing.T) {
 		{"two sticks", func(m machine) {
 			m.disk("sda", image(t, "fat12.img"), removable)
 			m.disk("sr0", image(t, "rock.iso"), removable)
+		}, "sda", "", false},
+		{"two sticks that differ", func(m machine) {
+			m.disk("sda", with(t, "fat12.img", "https://p.example", "https://q.example"), removable)
+			m.disk("sr0", image(t, "rock.iso"), removable)
 		}, "", "several", false},
 		{"for another program", func(m machine) {
 			m.disk("vda", with(t, "fat12.img", "powernode.instance_uuid", "#!/bin/sh\n#"))
@@ -118,6 +122,7 @@ func check(t *testing.T, found identity.Found, err error, from, want string, non
 
 func TestBoot(t *testing.T) {
 	const line = "SERVER=https://p.example"
+	const bootPartition = "uevent=DEVNAME=vda\nPARTNAME=boot\nPARTN=1\n"
 	for _, c := range []struct {
 		name  string
 		disks func(m machine)
@@ -136,7 +141,20 @@ func TestBoot(t *testing.T) {
 		{"no CA file", func(m machine) { m.disk("vda", with(t, "fat32.img", line, "CA_PEM_FILE=none.pem")) }, "", "CA_PEM_FILE: open none.pem", false},
 		{"a CA file elsewhere", func(m machine) { m.disk("vda", with(t, "fat32.img", line, "CA_PEM_FILE=/etc/ca.pem")) }, "", "root directory", false},
 		{"a CA file that isn't one", func(m machine) { m.disk("vda", with(t, "fat32.img", line, "CA_PEM_FILE=META-DATA")) }, "", "CA_PEM", false},
-		{"two", func(m machine) { m.disk("vda", image(t, "fat32.img")); m.disk("vdb", image(t, "fat32.img")) }, "", "several of them", false},
+		{"mirrored disks", func(m machine) { m.disk("vda", image(t, "fat32.img")); m.disk("vdb", image(t, "fat32.img")) }, "vda", "", false},
+		{"two that differ", func(m machine) {
+			m.disk("vda", image(t, "fat32.img"))
+			m.disk("vdb", with(t, "fat32.img", line, "SERVER=https://q.example"))
+		}, "", "several of them", false},
+		{"one of two is damaged", func(m machine) {
+			m.disk("vda", image(t, "fat32.img"))
+			m.disk("vdb", with(t, "fat32.img", "ID=0a1b", "ID=xa1b"))
+		}, "", "several of them", false},
+		{"a disk that can't be read, and a stick", func(m machine) {
+			m.disk("vda", image(t, "fat32.img")[:4<<10], bootPartition)
+			m.disk("sda", image(t, "fat32.img"), "removable=1")
+		}, "sda", "", false},
+		{"a disk that can't be read", func(m machine) { m.disk("vda", image(t, "fat32.img")[:4<<10], bootPartition) }, "", "read it: ", false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			m := machine{t, t.TempDir()}
