@@ -3,6 +3,7 @@ package reconcile
 import (
 	"context"
 	"crypto/tls"
+	"net/http"
 	"net/url"
 	"time"
 
@@ -78,12 +79,13 @@ func New(c Config) (*Reconciler, error) {
 	r := &Reconciler{config: c, platform: c.Platform, source: c.Source, tried: make(map[string]bool)}
 	var pinned *tls.Config
 	var own string
+	var proxy func(*http.Request) (*url.URL, error)
 	if c.Credentials != nil {
 		var err error
-		http := c.Patience.HTTP
-		http.Now = c.Now
+		settings := c.Patience.HTTP
+		settings.Now = c.Now
 		if r.client, err = nodeclient.New(nodeclient.Config{
-			Credentials: c.Credentials, Retry: c.Patience.Retry, HTTP: http, Notify: c.Notify, Prepare: c.Prepare,
+			Credentials: c.Credentials, Retry: c.Patience.Retry, HTTP: settings, Notify: c.Notify, Prepare: c.Prepare,
 		}); err != nil {
 			return nil, err
 		}
@@ -92,6 +94,9 @@ func New(c Config) (*Reconciler, error) {
 			return nil, err
 		}
 		own = hostOf(c.Credentials.PlatformURL)
+		if p := c.Credentials.Proxy(); p != nil {
+			proxy = http.ProxyURL(p)
+		}
 		if r.platform == nil {
 			r.platform = r.client
 		}
@@ -99,6 +104,8 @@ func New(c Config) (*Reconciler, error) {
 	if r.source == nil {
 		r.registry = ociimage.NewClient(ociimage.Options{
 			UserAgent: "powernode-agent", Retry: c.Patience.Registry, Stall: c.Patience.Stall,
+			// A network that lets the node reach its platform through a proxy only has no other way to registries.
+			Proxy: proxy,
 			// The platform's own registry is behind its CA, and knows the node by its certificate. Any
 			// other gets the system's roots and hears nothing of the node's identity.
 			TLSFor: func(host string) *tls.Config {
