@@ -57,7 +57,7 @@ type Resolver struct {
 
 // Resolve returns what the sources say together: of each field, the first that is said. A token
 // counts only from a source that names the chosen instance or none, since it would be another
-// instance's. Remote sources that follow each other are asked side by side, those that answer to this
+// instance's, and an instance only from one that has no other token than the chosen one. Remote sources that follow each other are asked side by side, those that answer to this
 // machine. The error, if any, says what is missing for enrolling and what each source answered; the
 // identity found so far, and one report for each source in order, are returned with it.
 func (r Resolver) Resolve(ctx context.Context) (Identity, []Report, error) {
@@ -225,9 +225,14 @@ func ask(ctx context.Context, s Source) (Found, Report) {
 	return a.found, rep
 }
 
-// add takes from found what id lacks. Where a token was passed over it returns why.
+// add takes from found what id lacks. Where something was passed over it returns why.
 func (id *Identity) add(source string, found Found) (reason string) {
-	if id.InstanceID == "" && found.InstanceID != "" {
+	switch {
+	case found.InstanceID == "" || id.InstanceID != "":
+	case !id.Token.IsZero() && !found.Token.IsZero() && !id.Token.Equal(found.Token):
+		// As of an identity.cfg that an earlier life of the disk left there.
+		reason = fmt.Sprintf("its instance %s is passed over: it goes with its own token, and the one of %s counts", found.InstanceID, id.From.Token)
+	default:
 		id.InstanceID, id.From.InstanceID = found.InstanceID, source
 	}
 	switch {

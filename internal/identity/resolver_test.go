@@ -89,6 +89,18 @@ func TestResolve(t *testing.T) {
 			err: "no bootstrap token (a: gives instance_id; b: its token is passed over", hint: "identity.cfg on the boot partition",
 		},
 		{
+			name: "another token's instance", sources: []*place{
+				{name: "a", found: without(func(f *Found) { f.InstanceID = "" })}, {name: "b", found: Found{InstanceID: otherID, Token: secret.New("another-token-012345")}},
+			},
+			from: Provenance{Token: "a", PlatformURL: "a", CA: "a"}, statuses: "found found", reason: "its instance " + otherID + " is passed over",
+		},
+		{
+			name: "an instance beside a nameless token", sources: []*place{
+				{name: "a", found: without(func(f *Found) { f.InstanceID = "" })}, {name: "b", found: Found{InstanceID: uuid}},
+			},
+			from: Provenance{InstanceID: "b", Token: "a", PlatformURL: "a", CA: "a"}, statuses: "found found",
+		},
+		{
 			name: "a nameless token", sources: []*place{{name: "a", found: Found{InstanceID: uuid}}, {name: "b", found: without(func(f *Found) { f.InstanceID = "" })}},
 			from: Provenance{InstanceID: "a", Token: "b", PlatformURL: "b", CA: "b"}, statuses: "found found",
 		},
