@@ -55,8 +55,14 @@ read are named under "problems", and the rest is shown all the same.`,
 				}
 				resolver := identity.Resolver{Sources: where.Sources(), All: true}
 				found, reports, err := resolver.Resolve(cmd.Context())
+				serve := doc.Credentials != nil && doc.Credentials.Situation.Usable()
+				if where.Claim() {
+					reports = append(reports, claimReport(boot.ClaimDir(stateDir), found, serve))
+				}
 				doc.Sources, doc.Identity = reports, &found
-				doc.problem(err)
+				if !serve { // a node that is enrolled needs no other identity
+					doc.problem(err)
+				}
 			}
 			doc.store(stateDir)
 			doc.mounts()

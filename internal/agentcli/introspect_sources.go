@@ -7,6 +7,8 @@ import (
 
 	"github.com/powernode/powernode-agent/internal/cli"
 	"github.com/powernode/powernode-agent/internal/identity"
+	"github.com/powernode/powernode-agent/internal/identity/claim"
+	"github.com/powernode/powernode-agent/internal/identity/places"
 )
 
 // sourceRow says what became of asking one source.
@@ -26,6 +28,31 @@ func sourceRow(r identity.Report) [2]string {
 		words += "; " + strings.Join(r.Warnings, "; ")
 	}
 	return [2]string{"source " + r.Source, cli.Printable(words)}
+}
+
+// claimReport says whether this machine is being claimed, or may be. It asks nobody. serve says that the node has credentials that do.
+func claimReport(dir string, found identity.Identity, serve bool) identity.Report {
+	start := time.Now()
+	r := identity.Report{Source: places.ClaimName, Status: identity.StatusAbsent}
+	platform, accepted, err := claim.Kept(dir)
+	switch {
+	case serve:
+		r.Status, r.Reason = identity.StatusSkipped, "this node has a certificate"
+	case err != nil:
+		r.Status, r.Reason = identity.StatusInvalid, err.Error()
+	case !found.Token.IsZero():
+		r.Status, r.Reason = identity.StatusSkipped, "there is a token"
+	case accepted:
+		r.Status, r.Where, r.Reason = identity.StatusFound, dir, "this machine was claimed at "+platform+", and isn't enrolled yet"
+	case platform != "":
+		r.Status, r.Where, r.Reason = identity.StatusFound, dir, "this machine asks "+platform+" to be claimed; the code is on its console"
+	case found.OnlyTokenMissing():
+		r.Reason = "no claim was begun; enroll --claim, or a boot with nothing to run, begins one"
+	default:
+		r.Reason = "there is no platform to ask"
+	}
+	r.Took = time.Since(start)
+	return r
 }
 
 // identityRows says what the sources say together, each field with its source.

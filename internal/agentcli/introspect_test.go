@@ -3,11 +3,13 @@ package agentcli
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/powernode/powernode-agent/internal/boot"
 	"github.com/powernode/powernode-agent/internal/cli"
 	"github.com/powernode/powernode-agent/internal/identity"
 )
@@ -41,6 +43,30 @@ func TestIntrospectSources(t *testing.T) {
 	} {
 		if !strings.Contains(table, want) {
 			t.Errorf("no %q in\n%s", want, table)
+		}
+	}
+	// A claim is shown where it may be: without a token, begun, accepted.
+	state := filepath.Join(dir, "state")
+	if err := os.WriteFile(cfg, []byte("SERVER=https://p.example\nCA_SHA256="+strings.Repeat("0", 64)+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ kept, want string }{
+		{"", "no claim was begun"},
+		{`"claim_key":"` + strings.Repeat("0b", 32) + `"`, "asks https://p.example to be claimed"},
+		{
+			`"claim_key":"` + strings.Repeat("0b", 32) + `","bootstrap_token":"` + token + `","instance_id":"5ce38c87-d72e-4d86-ab38-b908377135e8","platform_url":"https://p.example"`,
+			"was claimed at https://p.example",
+		},
+	} {
+		if c.kept != "" {
+			text := `{"version":1,"asked_url":"https://p.example","mac":"52:54:00:12:34:56",` + c.kept + "}"
+			err := errors.Join(os.MkdirAll(boot.ClaimDir(state), 0o700), os.WriteFile(filepath.Join(boot.ClaimDir(state), "claim.json"), []byte(text), 0o600))
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		if out := run(cli.Table, "--identity-file", cfg, "--identity-source", "file,claim"); !strings.Contains(out, "source claim:") || !strings.Contains(out, c.want) || strings.Contains(out, "0b0b") {
+			t.Errorf("no %q in\n%s", c.want, out)
 		}
 	}
 	// Sources of this machine, none of which asks another.

@@ -99,6 +99,24 @@ func read(d *durable.Dir) (state, error) {
 	return s, s.check()
 }
 
+// Kept returns the platform that the claim which is kept in dir was begun at, and whether it has a token by now; platform is "" where
+// there is no claim. Nothing is changed.
+func Kept(dir string) (platform string, accepted bool, err error) {
+	d, err := durable.OpenDir(dir, nil)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", false, nil
+	}
+	if err != nil {
+		return "", false, fmt.Errorf("look for a claim: %w", err)
+	}
+	defer d.Close()
+	s, err := read(d)
+	if errors.Is(err, errNothing) {
+		return "", false, nil
+	}
+	return s.Origin, s.Token != "", err
+}
+
 // begin goes on with the claim on the disk, if it is this machine's at this platform, or begins one. A disk that was copied to another
 // machine has a claim that isn't that machine's.
 func (w *waiter) begin() error {
