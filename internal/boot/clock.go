@@ -79,16 +79,6 @@ func (b *boot) prepareCall(ctx context.Context) error {
 	return err
 }
 
-// networkForTime waits for the network where the credentials on the disk seem to have ended: whether they
-// have, the platform's time says. It waits no longer than for what follows otherwise.
-func (b *boot) networkForTime(ctx context.Context) error {
-	state, err := enroll.Inspect(PKIDir(b.store.Path()), enroll.Wish{}, b.now())
-	if err != nil || state.Situation != enroll.Expired || !b.clock.Due() {
-		return err
-	}
-	return b.needNetwork(ctx)
-}
-
 // clockOff is how far the machine's clock may be from the signed time.
 const clockOff = 5 * time.Second
 

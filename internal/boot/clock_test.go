@@ -137,10 +137,10 @@ func TestObeyClock(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			if now := b.now(); now.Sub(time.Now()).Abs() > time.Minute {
+			if now := b.now(); time.Until(now).Abs() > time.Minute {
 				t.Errorf("it is %s", now)
 			}
-			if c.set != (len(sets) == 1) || len(sets) > 1 || c.set && sets[0].Sub(time.Now()).Abs() > time.Minute {
+			if c.set != (len(sets) == 1) || len(sets) > 1 || c.set && time.Until(sets[0]).Abs() > time.Minute {
 				t.Errorf("set to %v", sets)
 			}
 			if len(b.facts.Remarks) != len(sets) {
@@ -149,7 +149,7 @@ func TestObeyClock(t *testing.T) {
 			// The store's own directory keeps the time for the next boot, whatever its clock says.
 			off = -15 * year
 			b.clock = nil
-			if b.openClock(); b.now().Sub(time.Now()).Abs() > time.Minute {
+			if b.openClock(); time.Until(b.now()).Abs() > time.Minute {
 				t.Errorf("the next boot begins at %s", b.now())
 			}
 		})
@@ -165,7 +165,7 @@ func TestClockThatCantBeSet(t *testing.T) {
 	if err := (judge{b}).Ask(t.Context(), signing(t, nil), nodehttp.Options{}); err != nil {
 		t.Fatal(err)
 	}
-	if r := b.facts.Remarks; len(r) != 1 || !strings.Contains(r[0], "can't be set") || b.now().Sub(time.Now()).Abs() > time.Minute {
+	if r := b.facts.Remarks; len(r) != 1 || !strings.Contains(r[0], "can't be set") || time.Until(b.now()).Abs() > time.Minute {
 		t.Errorf("%s, %q", b.now(), r)
 	}
 }
@@ -177,7 +177,7 @@ func TestClockRefused(t *testing.T) {
 	b.setTime = func(time.Time) error { t.Error("the clock was set"); return nil }
 	b.openClock()
 	late := signing(t, func() time.Time { return b.past().source.Add(-48 * time.Hour) })
-	if err := (judge{b}).Ask(t.Context(), late, nodehttp.Options{}); !refused(err) || b.now().Sub(time.Now()).Abs() > time.Minute {
+	if err := (judge{b}).Ask(t.Context(), late, nodehttp.Options{}); !refused(err) || time.Until(b.now()).Abs() > time.Minute {
 		t.Errorf("%s, %v", b.now(), err)
 	}
 }

@@ -140,7 +140,7 @@ func TestRotateOnALivePool(t *testing.T) {
 	s.ok(err)
 	resp.Body.Close()
 	cert, err := cfg.GetClientCertificate(&tls.CertificateRequestInfo{})
-	if err != nil || serialOf(cert.Leaf) != second || resp.StatusCode != 200 {
+	if err != nil || serialOf(cert.Leaf) != second || resp.StatusCode != http.StatusOK {
 		t.Errorf("the registry sees %v, %v, %d", cert, err, resp.StatusCode)
 	}
 	// A certificate that was taken doesn't have the connections made anew.

@@ -84,7 +84,7 @@ func vouched(chain, cas []*x509.Certificate, now time.Time) error {
 
 // signed checks the signature of message by the key of signer.
 func signed(signer *x509.Certificate, message, signature []byte) error {
-	algorithm := x509.UnknownSignatureAlgorithm
+	var algorithm x509.SignatureAlgorithm
 	switch key := signer.PublicKey.(type) {
 	case *ecdsa.PublicKey:
 		if key.Curve != elliptic.P256() {

@@ -15,8 +15,6 @@ const (
 	seenMax  = 4 << 10
 )
 
-func path(dir string) string { return filepath.Join(dir, seenName) }
-
 // seenFile is the latest time that a platform signed. It stands there in two forms, since a digit that a disk
 // has changed would otherwise make a year that no platform ever said, and that would lock the node out.
 type seenFile struct {

@@ -270,11 +270,11 @@ func TestAliases(t *testing.T) {
 	for i := range 9 {
 		doc += fmt.Sprintf("a%d: &a%d [%s]\n", i+1, i+1, strings.TrimSuffix(strings.Repeat(fmt.Sprintf("*a%d, ", i), 10), ", "))
 	}
-	raw, err := Parse([]byte(doc + "powernode: {platform_url: '" + server + "'}\nwrite_files: *a9\n"))
+	_, err := Parse([]byte(doc + "powernode: {platform_url: '" + server + "'}\nwrite_files: *a9\n"))
 	if err == nil || !strings.Contains(err.Error(), "isn't a mapping") {
 		t.Errorf("write_files of lists: %v", err)
 	}
-	raw, err = Parse([]byte(doc + "powernode: {platform_url: '" + server + "', other: *a9}\n"))
+	raw, err := Parse([]byte(doc + "powernode: {platform_url: '" + server + "', other: *a9}\n"))
 	if err != nil || raw.PlatformURL != server {
 		t.Errorf("%v", err)
 	}

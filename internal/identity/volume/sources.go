@@ -69,7 +69,7 @@ func (s Boot) Find(ctx context.Context) (identity.Found, error) {
 // Find looks at every volume of that label.
 func (s NoCloud) Find(ctx context.Context) (identity.Found, error) {
 	return find(ctx, s.Devices, "volume labelled cidata", nil, func(v files, d device.Listed) (identity.Found, error) {
-		found, err := identity.Found{}, error(identity.NotFound("%s has no user-data", d.Path))
+		found, err := identity.Found{}, identity.NotFound("%s has no user-data", d.Path)
 		for _, name := range []string{"user-data", "meta-data"} {
 			text, readErr := v.readFile(name, userdata.MaxBytes)
 			if errors.Is(readErr, fs.ErrNotExist) {

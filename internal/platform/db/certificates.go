@@ -133,7 +133,7 @@ func (d *DB) FirstUse(ctx context.Context, certificateID, from string) error {
 			return err
 		}
 		if ended = cert.Ended(d.now()); ended != nil || cert.UsedAt != nil {
-			return nil
+			return nil //nolint:nilerr // what was decided stands, and is returned below
 		}
 		now := millis(d.now())
 		if _, err := tx.ExecContext(ctx, "UPDATE certificates SET used_at = ? WHERE id = ?", now, cert.ID); err != nil {

@@ -4,6 +4,7 @@
 package tpmtest
 
 import (
+	"context"
 	"errors"
 	"net"
 	"os"
@@ -126,14 +127,14 @@ func (p patient) Send(command []byte) ([]byte, error) {
 
 func (s *TPM) on() {
 	s.t.Helper()
-	s.cmd = exec.Command("swtpm", "socket", "--tpm2", "--tpmstate", "dir="+s.dir,
+	s.cmd = exec.CommandContext(context.Background(), "swtpm", "socket", "--tpm2", "--tpmstate", "dir="+s.dir,
 		"--server", "type=unixio,path="+s.Device, "--ctrl", "type=unixio,path="+s.Device+".ctrl", "--flags", "not-need-init,startup-clear")
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := s.cmd.Start(); err != nil {
 		s.t.Fatal(err)
 	}
 	for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
-		conn, err := net.Dial("unix", s.Device)
+		conn, err := (&net.Dialer{}).DialContext(context.Background(), "unix", s.Device)
 		if err == nil {
 			_ = conn.Close()
 			return
