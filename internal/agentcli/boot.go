@@ -40,7 +40,7 @@ what can't be booted waits in the recovery environment on the console.`,
 			// The console of a machine has other writers than bars can know of.
 			shown := *app
 			if !config.Namespace {
-				shown.Err = struct{ io.Writer }{app.Err}
+				shown.Err = unbarred{app.Err}
 			}
 			progress := shown.NewProgress()
 			defer progress.Close()
@@ -67,3 +67,9 @@ what can't be booted waits in the recovery environment on the console.`,
 	flags.StringVar(&config.UpperSize, "upper-size", "", "size of the writable layer in memory (default 50%)")
 	return cmd
 }
+
+// unbarred is a terminal on which no bars are drawn. What is to be as large as the terminal finds it by Unwrap.
+type unbarred struct{ io.Writer }
+
+// Unwrap returns the terminal.
+func (u unbarred) Unwrap() io.Writer { return u.Writer }

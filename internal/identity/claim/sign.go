@@ -38,9 +38,16 @@ type Size struct{ Columns, Rows int }
 // usual is the size of a terminal that doesn't know its own, as one at a serial line.
 var usual = Size{80, 24}
 
-// SizeOf returns the size of the terminal that w is, or writes to by its method Unwrap; else the zero Size.
+// wrappings is how many writers may lie about a terminal.
+const wrappings = 8
+
+// SizeOf returns the size of the terminal that w is, or writes to by its method Unwrap and those of what it wraps; else the zero Size.
 func SizeOf(w io.Writer) Size {
-	if outer, ok := w.(interface{ Unwrap() io.Writer }); ok {
+	for range wrappings {
+		outer, ok := w.(interface{ Unwrap() io.Writer })
+		if !ok {
+			break
+		}
 		w = outer.Unwrap()
 	}
 	f, ok := w.(*os.File)

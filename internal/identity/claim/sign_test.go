@@ -5,11 +5,14 @@ import (
 	"image"
 	"image/color"
 	"image/png"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/powernode/powernode-agent/internal/nodeapi"
 )
@@ -221,7 +224,20 @@ func TestDraw(t *testing.T) {
 	if f, err := os.Open(os.DevNull); err != nil || SizeOf(f) != (Size{}) {
 		t.Error(err)
 	}
+	terminal, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer terminal.Close()
+	if got := SizeOf(wrapped{wrapped{terminal}}); got != usual {
+		t.Errorf("a terminal that doesn't know its size, wrapped twice: %v", got)
+	}
 }
+
+// wrapped is a writer about another one.
+type wrapped struct{ io.Writer }
+
+func (w wrapped) Unwrap() io.Writer { return w.Writer }
 
 // TestLetters checks that each character of a claim code has a shape, and no two the same.
 func TestLetters(t *testing.T) {
