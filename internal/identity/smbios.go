@@ -158,7 +158,7 @@ func (s DMI) Find(context.Context) (Found, error) {
 	text, err := readFile(path, 256)
 	switch {
 	case absent(err):
-		return Found{}, NotFound("the firmware has no SMBIOS table (%s)", path)
+		return Found{}, NotFound("the firmware says no UUID (%s)", path)
 	case err != nil:
 		return Found{}, err
 	}
