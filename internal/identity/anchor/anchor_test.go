@@ -198,6 +198,23 @@ func TestProxy(t *testing.T) {
 	}
 }
 
+// TestThrough asks nobody: it is about whom would be asked.
+func TestThrough(t *testing.T) {
+	proxy := &url.URL{Scheme: "http", Host: "proxy.example:3128"}
+	for to, by := range map[string]*url.URL{
+		"https://10.0.0.1/ca.pem": proxy, "http://p.example:8080/ca.pem": proxy, "http://[2001:db8::1]/": proxy,
+		"http://169.254.1.2/ca.pem": nil, "http://[fe80::1%25eth0]:80/": nil, "http://[::ffff:169.254.1.2]/": nil,
+	} {
+		u, err := url.Parse(to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := through(proxy)(&http.Request{URL: u}); err != nil || got != by {
+			t.Errorf("%s goes by %v, %v", to, got, err)
+		}
+	}
+}
+
 func FuzzBundle(f *testing.F) {
 	f.Add([]byte(`{"success":true,"data":{"bundle_pem":"-----BEGIN CERTIFICATE-----"}}`))
 	f.Add([]byte(`{"success":true}`))
