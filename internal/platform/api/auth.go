@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"net/http"
 	"strings"
@@ -78,6 +79,15 @@ func (a *API) node(r *http.Request) (db.Standing, error) {
 	cert := r.TLS.VerifiedChains[0][0]
 	node, err := a.db.Standing(r.Context(), sha256.Sum256(cert.Raw))
 	if errors.Is(err, db.ErrNotFound) {
+		filed, lostErr := a.fileLost(r, cert)
+		switch {
+		case lostErr != nil:
+			return db.Standing{}, lostErr
+		case filed:
+			node, err = a.db.Standing(r.Context(), sha256.Sum256(cert.Raw))
+		}
+	}
+	if errors.Is(err, db.ErrNotFound) {
 		a.log.Warn("a certificate of our CA that isn't on file", "serial", ca.Serial(cert), "subject", cert.Subject.String(), "from", r.RemoteAddr)
 		return db.Standing{}, unauthorized("this certificate isn't on file: enroll again")
 	}
@@ -94,6 +104,21 @@ func (a *API) node(r *http.Request) (db.Standing, error) {
 		return a.barred(r, node, err)
 	}
 	return node, nil
+}
+
+// fileLost puts a node's certificate on file that the database has lost, see db.FileLost.
+func (a *API) fileLost(r *http.Request, cert *x509.Certificate) (bool, error) {
+	if !a.ca.Vouches(cert) {
+		return false, nil
+	}
+	spki, err := x509.MarshalPKIXPublicKey(cert.PublicKey)
+	if err != nil {
+		return false, err
+	}
+	return a.db.FileLost(r.Context(), db.Certificate{
+		NodeID: cert.Subject.CommonName, Serial: ca.Serial(cert), Fingerprint: sha256.Sum256(cert.Raw), KeyHash: sha256.Sum256(spki),
+		PEM: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})), NotBefore: cert.NotBefore, NotAfter: cert.NotAfter,
+	}, host(r))
 }
 
 // judge says why a certificate isn't good now, by what is on file and by what is in it.

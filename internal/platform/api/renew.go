@@ -51,17 +51,27 @@ func (a *API) renew(w http.ResponseWriter, r *http.Request) (any, error) {
 	if err != nil {
 		return nil, invalid("csr_pem: %v", err)
 	}
-	der, err := provenCertificate(in)
+	cert, err := provenCertificate(in)
 	if err != nil {
 		a.log.Warn("renewal refused", "from", host(r), "reason", err)
 		return nil, renewStranger()
 	}
-	out, err := a.db.Renew(r.Context(), db.RenewRequest{
-		Presented: sha256.Sum256(der), KeyHash: request.KeyHash, From: host(r),
+	ask := db.RenewRequest{
+		Presented: sha256.Sum256(cert.Raw), KeyHash: request.KeyHash, From: host(r),
 		DMIUUID: printable(in.DMIUUID, maxWord), AgentVersion: printable(in.AgentVersion, maxVersion),
 		Judge: func(c db.Certificate) db.RenewVerdict { return a.renewPolicy.Judge(c, a.now()) },
 		Issue: a.issue(request),
-	})
+	}
+	out, err := a.db.Renew(r.Context(), ask)
+	if errors.Is(err, db.ErrNotFound) {
+		filed, lostErr := a.fileLost(r, cert)
+		switch {
+		case lostErr != nil:
+			return nil, lostErr
+		case filed:
+			out, err = a.db.Renew(r.Context(), ask)
+		}
+	}
 	switch {
 	case err != nil:
 		return nil, a.renewRefused(w, r, out.Presented, err)
@@ -77,9 +87,9 @@ func (a *API) renew(w http.ResponseWriter, r *http.Request) (any, error) {
 	return nodeapi.RenewResponse{Status: nodeapi.RenewIssued, Certificate: &answer}, nil
 }
 
-// provenCertificate returns the certificate of a request, DER, if the proof is by its key. Whose it is, and
+// provenCertificate returns the certificate of a request if the proof is by its key. Whose it is, and
 // whether it is anyone's, isn't known by that.
-func provenCertificate(in nodeapi.RenewRequest) ([]byte, error) {
+func provenCertificate(in nodeapi.RenewRequest) (*x509.Certificate, error) {
 	if len(in.CertificatePEM) > ca.MaxRequest || len(in.Proof) > maxProof {
 		return nil, errors.New("certificate_pem or proof is too long")
 	}
@@ -104,7 +114,7 @@ func provenCertificate(in nodeapi.RenewRequest) ([]byte, error) {
 	if !proven {
 		return nil, errors.New("the proof isn't by the certificate's key")
 	}
-	return cert.Raw, nil
+	return cert, nil
 }
 
 // renewStranger is the one answer to who has no certificate of ours, or not its key.

@@ -19,6 +19,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -127,6 +128,19 @@ func (c *CA) Leads(id string) bool {
 
 // Current reports whether the present authority signed cert, which must have been verified.
 func (c *CA) Current(cert *x509.Certificate) bool { return c.view.Load().active.signed(cert) }
+
+// Vouches reports whether an authority that isn't retired signed cert as a node's.
+func (c *CA) Vouches(cert *x509.Certificate) bool {
+	if cert.IsCA || !slices.Equal(cert.ExtKeyUsage, []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}) {
+		return false
+	}
+	for _, a := range c.view.Load().trusted() {
+		if a.state != Prepared && a.signed(cert) && cert.CheckSignatureFrom(a.cert) == nil {
+			return true
+		}
+	}
+	return false
+}
 
 // Issuer returns the ID of the authority that signed a certificate, PEM; "" where it is unknown.
 func (c *CA) Issuer(certificate string) string {

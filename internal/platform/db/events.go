@@ -23,6 +23,7 @@ const (
 	EventRefreshed       = "certificate.refreshed"
 	EventRenewed         = "certificate.renewed"
 	EventSuperseded      = "certificate.superseded"
+	EventUnfiled         = "certificate.unfiled"
 	EventRevoked         = "certificate.revoked"
 	EventRenewalWaiting  = "renewal.waiting"
 	EventRenewalApproved = "renewal.approved"
