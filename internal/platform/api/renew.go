@@ -102,6 +102,9 @@ func provenCertificate(in nodeapi.RenewRequest) (*x509.Certificate, error) {
 		return nil, err
 	}
 	csr, _ := pem.Decode([]byte(in.CSRPEM))
+	if csr == nil {
+		return nil, errors.New("csr_pem: want a PEM block")
+	}
 	message := nodeapi.RenewMessage(csr.Bytes)
 	proven := false
 	switch key := cert.PublicKey.(type) {
