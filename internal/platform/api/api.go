@@ -68,6 +68,8 @@ type API struct {
 	// renewAsked bounds what each address may ask for with a certificate that has ended.
 	renewAsked  *addressLimiter
 	renewPolicy RenewPolicy
+	// refreshes bounds how many nodes are asked for a new certificate.
+	refreshes *limiter
 
 	certificateLife time.Duration
 }
@@ -81,6 +83,7 @@ func New(o Options) *API {
 		timeAsked:  newAddressLimiter(timeBurst, timeInterval, o.Now),
 		claimAsked: newAddressLimiter(claimBurst, claimInterval, o.Now),
 		renewAsked: newAddressLimiter(renewBurst, renewInterval, o.Now), renewPolicy: o.RenewExpired,
+		refreshes:       newLimiter(refreshesAtOnce, refreshSpan, o.Now),
 		certificateLife: o.CertificateLife,
 	}
 }

@@ -26,6 +26,16 @@ func (a *API) ofCurrent(r *http.Request) bool {
 	return r.TLS != nil && len(r.TLS.PeerCertificates) > 0 && a.ca.Current(r.TLS.PeerCertificates[0])
 }
 
+// Once an authority is activated, every node is to have a new certificate. They are asked so many each second, lest
+// all of a large fleet come with one heartbeat's interval.
+const (
+	refreshesAtOnce = 20
+	refreshSpan     = time.Second
+)
+
+// wantsRefresh reports whether the caller is to get a certificate of the present authority now.
+func (a *API) wantsRefresh(r *http.Request) bool { return !a.ofCurrent(r) && a.refreshes.allow() }
+
 // EndRetired ends, on file, the certificates that retired authorities signed. It is called at each start,
 // too: an authority is retired before the certificates are ended, and the power may go between.
 func (a *API) EndRetired(ctx context.Context) error {

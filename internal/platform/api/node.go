@@ -38,7 +38,7 @@ func (a *API) heartbeat(w http.ResponseWriter, r *http.Request, node db.Standing
 	}
 	return nodeapi.HeartbeatResponse{
 		Acknowledged: true, ServerTime: a.now().UTC(), NextPollSeconds: nextPollSeconds,
-		CABundleSHA256: a.ca.BundleSHA256(), Refresh: !a.ofCurrent(r),
+		CABundleSHA256: a.ca.BundleSHA256(), Refresh: a.wantsRefresh(r),
 	}, nil
 }
 
