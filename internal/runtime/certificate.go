@@ -2,8 +2,10 @@ package runtime
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"sync"
 	"time"
 
@@ -223,6 +225,13 @@ func (c *Certificate) Answered(a *nodeapi.HeartbeatResponse) {
 		return
 	}
 	signal(c.wake)
+}
+
+// Refused hears why a heartbeat wasn't taken: what is said against the certificate is for this loop to see to, now.
+func (c *Certificate) Refused(err error) {
+	if nodehttp.StatusOf(err) == http.StatusUnauthorized || errors.Is(err, nodehttp.ErrOwnCertificate) {
+		signal(c.wake)
+	}
 }
 
 // signal puts something into a channel of one place.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/http"
 	"strings"
 	"sync"
 	"testing"
@@ -13,6 +14,7 @@ import (
 	"github.com/powernode/powernode-agent/internal/enroll"
 	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/nodeapi"
+	"github.com/powernode/powernode-agent/internal/nodehttp"
 )
 
 const lifetime = 100 * time.Hour
@@ -290,6 +292,25 @@ func TestCertificateFollowsThePlatform(t *testing.T) {
 		sleep(2 * time.Hour)
 		if n := strings.Count(k.tried(), "CA"); n < 3 || n > 10 {
 			t.Errorf("%d attempts", n)
+		}
+	})
+}
+
+// TestCertificateHearsOfARefusal acts on the platform's word at once, and on nothing else.
+func TestCertificateHearsOfARefusal(t *testing.T) {
+	k := &keeper{word: enroll.Valid}
+	keep(t, k, func(c *Certificate, _ *journal) {
+		sleep(time.Second)
+		k.set(func() { k.word = enroll.Superseded })
+		c.Refused(fault.New(fault.Retry, fault.Platform, "", "nobody answers"))
+		sleep(time.Second)
+		if got := k.tried(); got != "" {
+			t.Errorf("in an outage: %s", got)
+		}
+		c.Refused(&nodehttp.StatusError{Status: http.StatusUnauthorized, Code: nodeapi.CodeCertificateSuperseded})
+		sleep(time.Second)
+		if got := k.tried(); got != "renew" {
+			t.Errorf("refused: %s", got)
 		}
 	})
 }

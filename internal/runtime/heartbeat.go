@@ -90,7 +90,11 @@ func (h *heartbeat) send(ctx context.Context) (answer *nodeapi.HeartbeatResponse
 	}
 	h.complain(factsErr, stateErr)
 	answer, err = h.service.c.Platform.Heartbeat(ctx, newHeartbeat(h.service.c, facts, state))
-	if c := h.service.c.Certificate; c != nil && err == nil && answer != nil {
+	switch c := h.service.c.Certificate; {
+	case c == nil:
+	case err != nil:
+		c.Refused(err)
+	case answer != nil:
 		c.Answered(answer)
 	}
 	if err == nil && answer == nil {
