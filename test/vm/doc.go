@@ -25,6 +25,7 @@
 //     directory as n.machine.TPM is another TPM);
 //   - to the disk while it is off: qemu.Edit mounts it, qemu.FlipByte changes a bit beneath the file
 //     system, qemu.CopyDisk keeps a state to start from several times;
+//   - to what is plugged into it: a CD by cidata and drive, a disk with a FAT file system by fat, as n.machine.Flags;
 //   - while it runs: s.Kill is a power cut, s.Reboot a restart (s.WaitInit waits for the next
 //     start), s.Do has init do things, s.Run runs programs;
 //   - where init isn't expected to run: n.start, then s.WaitLine for what the console must say, and

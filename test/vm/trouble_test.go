@@ -48,58 +48,6 @@ func (p *platform) unsign(m lab.Published) {
 	p.Start()
 }
 
-// TestWrongClock: a clock that is fifteen years off, or so far ahead that all certificates have ended, keeps no
-// node from enrolling, nor from the platform: it is set to the time that the platform signs.
-func TestWrongClock(t *testing.T) {
-	whole(t)
-	p := newPlatform(t)
-	p.Publish(base(t, "1"))
-	p.Publish(app("1"))
-	at := func(years, days int) string {
-		return time.Now().AddDate(years, 0, days).UTC().Format("2006-01-02T15:04:05")
-	}
-	const signed = "the platform's signed time is"
-	for _, c := range []struct{ name, clock string }{{"ahead", at(15, 0)}, {"behind", at(-15, 0)}} {
-		n := p.node(c.name, "base", "app")
-		n.machine.Clock = c.clock
-		s := n.boot()
-		s.says("the clock said 20", signed, "it was set to")
-		s.good()
-		s.PowerOff()
-	}
-	n := p.node("clock", "base", "app")
-	s := n.boot()
-	s.good()
-	s.PowerOff()
-	for _, c := range []struct {
-		name, clock string
-		says        []string
-	}{
-		// It is set forward to the last boot already before the platform can be asked.
-		{"fifteen years behind", at(-15, 0), []string{"the clock said 20", "which is past"}},
-		{"fifteen years ahead", at(15, 0), []string{"the clock said 20", signed}},
-		{"after the certificate's end", at(0, 100), []string{"the clock said 20", signed}},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			n := n.on(t)
-			n.machine.Clock = c.clock
-			s := n.boot()
-			s.says(c.says...)
-			s.runs(1, "1")
-			s.agent("status", "--check")
-			s.PowerOff()
-		})
-	}
-	t.Run("without a network, fifteen years ahead", func(t *testing.T) {
-		n := n.on(t)
-		n.machine.Clock, n.machine.Network = at(15, 0), false
-		s := n.boot()
-		s.says("staying with generation 1")
-		s.runs(1, "1")
-		s.PowerOff()
-	})
-}
-
 // failing is a server in the platform's place that answers 500 to everything, with a certificate of the
 // platform's authority.
 func (p *platform) failing() (stop func()) {
