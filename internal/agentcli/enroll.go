@@ -59,7 +59,8 @@ With --claim a machine that has no token shows a claim code, and waits until an 
 with powernode claim accept.
 
 With --renew the certificate is replaced now, by one for a new key. Where an operator is to approve
-that, it ends with the platform's exit code and is to be run again; with --tries 0 it waits.`,
+that, it ends with the platform's exit code and is to be run again; with --tries 0 it waits. A platform
+that doesn't know the certificate any more takes the token of --token-file instead.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			options, err := f.options(cmd, app)
@@ -106,7 +107,8 @@ that, it ends with the platform's exit code and is to be run again; with --tries
 	cmd.MarkFlagsMutuallyExclusive("ca-file", "ca-url")
 	cmd.MarkFlagsMutuallyExclusive("identity-file", "platform-url")
 	flags.BoolVar(&f.claim, "claim", false, "without a token: show a claim code, and wait until an operator has accepted it")
-	cmd.MarkFlagsMutuallyExclusive("token", "token-file", "renew", "claim")
+	cmd.MarkFlagsMutuallyExclusive("token", "token-file", "claim")
+	cmd.MarkFlagsMutuallyExclusive("renew", "claim")
 	return cmd
 }
 

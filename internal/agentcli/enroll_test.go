@@ -182,7 +182,7 @@ func TestEnrollRefusesFlags(t *testing.T) {
 		{"--proxy", "https://p:1"},
 		{"--proxy", "http://u:hunter2@p"},
 		{"--token", "x", "--token-file", "y"},
-		{"--renew", "--token", "x"},
+		{"--renew", "--claim"},
 		{"--platform-url", "https://p.example"},
 		{"--platform-url", "https://127.0.0.1:9", "--ca-sha256", strings.Repeat("0", 64), "--instance-id", "../../etc"},
 	} {
@@ -221,6 +221,16 @@ func TestRenewNow(t *testing.T) {
 	second, err := readCredentials(e.state)
 	if err != nil || second.Serial == first.Serial || !second.Unused || second.Situation != enroll.Valid {
 		t.Errorf("%+v, %v", second, err)
+	}
+	// A token for the case that the platform doesn't know the certificate isn't needed, nor used up.
+	token := e.token()
+	for range 2 {
+		if code, out := e.run(token, "enroll", "--tries", "1", "--renew", "--token-file", "-"); code != 0 {
+			t.Errorf("%d: %s", code, out)
+		}
+	}
+	if second, err = readCredentials(e.state); err != nil {
+		t.Fatal(err)
 	}
 	e.platform.Stop()
 	if code, out := e.run("", "enroll", "--tries", "1", "--renew"); code != cli.ExitPlatform {

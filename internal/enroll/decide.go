@@ -73,7 +73,7 @@ func Decide(s Situation, m Means) []Action {
 	case Valid, Expiring:
 		switch {
 		case m.Now:
-			return []Action{Rotate}
+			return now(m.Token)
 		case s == Expiring:
 			return []Action{UseAndRotate}
 		}
@@ -81,7 +81,7 @@ func Decide(s Situation, m Means) []Action {
 	case NotYetValid:
 		// The platform judges it by its own clock, and another one would begin even later.
 		if m.Now {
-			return []Action{Rotate}
+			return now(m.Token)
 		}
 		return []Action{Use}
 	case Inactive:
@@ -96,6 +96,15 @@ func Decide(s Situation, m Means) []Action {
 		return withToken(m.Token, Renew)
 	}
 	return []Action{Refuse}
+}
+
+// now replaces a certificate that serves. A platform that doesn't know it any more, since its database is another one,
+// takes a token that a person gives.
+func now(t Token) []Action {
+	if t == TokenGiven {
+		return []Action{Rotate, Enroll}
+	}
+	return []Action{Rotate}
 }
 
 // withToken puts enrolling where it belongs: a token that a person gave now comes first, one that is yet to

@@ -15,7 +15,7 @@ func TestDecide(t *testing.T) {
 	lost := row{list(Refuse), list(Enroll), list(Enroll), list(Refuse), list(Enroll), list(Enroll)}
 	ended := row{list(Renew), list(Renew, Enroll), list(Enroll, Renew), list(Renew), list(Renew, Enroll), list(Enroll, Renew)}
 	inForce := func(a Action) row {
-		return row{list(a), list(a), list(a), list(Rotate), list(Rotate), list(Rotate)}
+		return row{list(a), list(a), list(a), list(Rotate), list(Rotate), list(Rotate, Enroll)}
 	}
 	table := map[Situation]row{
 		None: lost, KeyOnly: lost, HalfPair: lost, Damaged: lost, KeyAway: lost, Revoked: lost,

@@ -154,6 +154,29 @@ func TestRevokedNeverRenews(t *testing.T) {
 	}
 }
 
+// TestCertificateUnknown: a platform that doesn't know a certificate any more, and says no more than that, takes a token that a
+// person gives.
+func TestCertificateUnknown(t *testing.T) {
+	s := newService(t, newPlatform(t))
+	serial := s.serial()
+	s.refuse(serial, "")
+	_ = s.beat()
+	o := s.p.options(s.dir)
+	o.Now, o.Given = true, true
+	o.Discover = func(context.Context) (Bootstrap, error) {
+		b := s.p.bootstrap()
+		b.Token = secret.New(token + "-new")
+		return b, nil
+	}
+	if _, was, err := Ensure(t.Context(), o); err != nil || was != Valid {
+		t.Fatalf("%v, %v", was, err)
+	}
+	s.ok(s.beat())
+	if s.serial() == serial || s.last() != s.serial() {
+		t.Errorf("%s, and the platform saw %s", s.serial(), s.last())
+	}
+}
+
 // clock is a clock that a platform sets.
 type clock struct {
 	wall, signed time.Time
