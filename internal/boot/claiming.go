@@ -3,7 +3,9 @@ package boot
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"fmt"
+	"net/http"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -15,7 +17,9 @@ import (
 	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/identity"
 	"github.com/powernode/powernode-agent/internal/identity/claim"
+	"github.com/powernode/powernode-agent/internal/nodeapi"
 	"github.com/powernode/powernode-agent/internal/nodehttp"
+	"github.com/powernode/powernode-agent/internal/secret"
 	"github.com/powernode/powernode-agent/internal/version"
 )
 
@@ -36,6 +40,8 @@ type claims struct {
 	again time.Duration
 	// sign is what is shown at the moment; nil while nothing is.
 	sign atomic.Pointer[claim.Sign]
+	// refused are the tokens, by their SHA-256, that the platform refused in this boot.
+	refused map[[sha256.Size]byte]bool
 	// attend runs do and takes a person's commands meanwhile; nil where nobody can type any.
 	attend func(ctx context.Context, do func(context.Context) error) error
 }
@@ -157,6 +163,25 @@ func (b *boot) settleClaim(enrolled error) {
 	if err := claim.Settle(ClaimDir(b.store.Path()), enrolled, nil); err != nil {
 		b.remark(err.Error(), fault.HintOf(err))
 	}
+}
+
+// leaveOut has a token that the platform refused count for nothing in the rest of this boot. Else one that was used up long ago, and is
+// still in an identity.cfg, would for ever keep the next source's from counting, and the machine from being claimed.
+func (b *boot) leaveOut(enrolled error) {
+	refused := nodehttp.CodeOf(enrolled) == nodeapi.CodeTokenRefused || nodehttp.StatusOf(enrolled) == http.StatusUnprocessableEntity
+	if !refused || b.discovered.Token.IsZero() {
+		return
+	}
+	if b.claims.refused == nil {
+		b.claims.refused = make(map[[sha256.Size]byte]bool)
+	}
+	b.claims.refused[sha256.Sum256([]byte(b.discovered.Token.Reveal()))] = true
+	b.voice.say("          the token from %s is refused; it doesn't count until the next boot", b.discovered.From.Token)
+}
+
+// leftOut reports whether leaveOut had it count for nothing.
+func (b *boot) leftOut(token secret.Text) bool {
+	return b.claims.refused[sha256.Sum256([]byte(token.Reveal()))]
 }
 
 // told is the error of a stage that a person ended.

@@ -15,6 +15,8 @@ import (
 	"github.com/powernode/powernode-agent/internal/identity"
 	"github.com/powernode/powernode-agent/internal/identity/claim"
 	"github.com/powernode/powernode-agent/internal/identity/places"
+	"github.com/powernode/powernode-agent/internal/nodeapi"
+	"github.com/powernode/powernode-agent/internal/nodehttp"
 	"github.com/powernode/powernode-agent/internal/operatorapi"
 	"github.com/powernode/powernode-agent/internal/platform/platformtest"
 )
@@ -215,6 +217,45 @@ func TestTokenFromElsewhere(t *testing.T) {
 	}
 	if err := <-done; err != nil || b.discovered.Token.Reveal() != token.Token || b.unidentified != nil || b.claims.wanted {
 		t.Errorf("%v, %+v\n%s", err, b.discovered, console)
+	}
+}
+
+// TestUsedToken boots a machine whose identity.cfg has a token that another used: it asks to be claimed, and a good token counts that is
+// there beside the used one.
+func TestUsedToken(t *testing.T) {
+	p := platformtest.Start(t)
+	file := filepath.Join(t.TempDir(), "identity.cfg")
+	write := func(token string) {
+		t.Helper()
+		text := "ID=11111111-2222-4333-8444-555555555555\nSERVER=" + p.URL + "\nCA_PEM='" + p.Config.CAPEM + "'\nKEY=" + token + "\n"
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("used-long-ago-0123456789")
+	b, console := claiming(t, p, file)
+	b.config.Trust = filepath.Join(trustDir(t, "trust.yaml"), "trust.yaml")
+	resolve := func() {
+		b.discovered, b.unidentified = b.resolve(t.Context())
+		b.claims.wanted = b.claimable(enroll.None)
+	}
+	resolve()
+	if b.unidentified != nil || b.claims.wanted {
+		t.Fatal(b.unidentified)
+	}
+	if _, err := b.enroll(t.Context()); nodehttp.CodeOf(err) != nodeapi.CodeTokenRefused {
+		t.Fatal(err)
+	}
+	if out := console.String(); !strings.Contains(out, "is refused; it doesn't count") || strings.Contains(out, "used-long-ago") {
+		t.Error(out)
+	}
+	resolve()
+	if !b.claims.wanted || b.discovered.InstanceID != "" || !strings.Contains(b.unidentified.Error(), "the platform refused it") {
+		t.Errorf("%+v, %v", b.discovered, b.unidentified)
+	}
+	write("another-token-0123456789")
+	if resolve(); b.unidentified != nil || b.claims.wanted || b.discovered.InstanceID == "" {
+		t.Errorf("%+v, %v", b.discovered, b.unidentified)
 	}
 }
 

@@ -90,7 +90,7 @@ func (b *boot) places() places.Places {
 
 // resolve asks the sources who the node is.
 func (b *boot) resolve(ctx context.Context) (identity.Identity, error) {
-	i, _, err := identity.Resolver{Sources: b.places().Sources(), BeforeRemote: b.needNetwork}.Resolve(ctx)
+	i, _, err := identity.Resolver{Sources: b.places().Sources(), BeforeRemote: b.needNetwork, Refused: b.leftOut}.Resolve(ctx)
 	return i, err
 }
 
@@ -159,6 +159,7 @@ func (b *boot) enroll(ctx context.Context) (string, error) {
 		return err
 	})
 	b.settleClaim(err)
+	b.leaveOut(err)
 	if err != nil && ctx.Err() == nil {
 		if err = b.fallBack(err); err == nil {
 			return fmt.Sprintf("credentials are %s", situation), nil

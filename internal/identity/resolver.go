@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/powernode/powernode-agent/internal/fault"
+	"github.com/powernode/powernode-agent/internal/secret"
 )
 
 // Status says what became of asking a source.
@@ -51,6 +52,9 @@ type Resolver struct {
 	// BeforeRemote, if any, is called once before the first Remote source is asked, to wait for the
 	// network. Its error is why none of them is.
 	BeforeRemote func(context.Context) error
+	// Refused, if any, reports whether the platform refused that token before: a source's token counts
+	// for nothing then, and neither does the instance that goes with it.
+	Refused func(token secret.Text) bool
 }
 
 // Resolve returns what the sources say together: of each field, the first that is said. A token
@@ -84,7 +88,7 @@ func (r Resolver) Resolve(ctx context.Context) (Identity, []Report, error) {
 		left -= took
 		for i, a := range answers {
 			if a.report.Status == StatusFound {
-				a.report.Reason = id.add(group[i].Name(), a.found)
+				a.report.Reason = r.add(&id, group[i].Name(), a.found)
 			}
 			reports = append(reports, a.report)
 		}
@@ -93,6 +97,19 @@ func (r Resolver) Resolve(ctx context.Context) (Identity, []Report, error) {
 		return id, reports, nil
 	}
 	return id, reports, incomplete(id, reports)
+}
+
+// add takes from found what id lacks and what counts. Where something was passed over it returns why.
+func (r Resolver) add(id *Identity, source string, found Found) (reason string) {
+	if found.Token.IsZero() || r.Refused == nil || !r.Refused(found.Token) {
+		return id.add(source, found)
+	}
+	found.Token, found.InstanceID = secret.Text{}, ""
+	reason = "its token is passed over: the platform refused it"
+	if more := id.add(source, found); more != "" {
+		reason += "; " + more
+	}
+	return reason
 }
 
 func isRemote(s Source) bool {

@@ -163,6 +163,27 @@ func TestResolve(t *testing.T) {
 	}
 }
 
+// TestRefused: a token that the platform refused, and the instance that goes with it, count for nothing; what else its source says does.
+func TestRefused(t *testing.T) {
+	used, good := secret.New("used-long-ago-0123456789"), secret.New(token)
+	sources := []Source{
+		&place{name: "a", found: Found{InstanceID: "11111111-2222-3333-4444-555555555555", Token: used, PlatformURL: "https://a", CAPEM: []byte("ca")}},
+		&place{name: "b", found: Found{InstanceID: uuid, Token: good, PlatformURL: "https://b"}},
+	}
+	r := Resolver{Sources: sources, Refused: used.Equal}
+	id, reports, err := r.Resolve(t.Context())
+	if err != nil || !id.Token.Equal(good) || id.InstanceID != uuid || id.PlatformURL != "https://a" || id.From.CA != "a" {
+		t.Errorf("%+v, %v", id, err)
+	}
+	if want := "its token is passed over: the platform refused it"; reports[0].Reason != want {
+		t.Errorf("reason %q", reports[0].Reason)
+	}
+	r.Sources = sources[:1]
+	if id, _, err = r.Resolve(t.Context()); err == nil || !id.OnlyTokenMissing() || !strings.Contains(err.Error(), "no bootstrap token (a: its token is passed over") {
+		t.Errorf("%+v, %v", id, err)
+	}
+}
+
 // TestEndToEnd reads real files in the usual layout and shows that no output holds the token.
 func TestEndToEnd(t *testing.T) {
 	cfg := write(t, "identity.cfg", "KEY="+token+"\nSERVER=https://p.example\nID="+uuid+"\n")
