@@ -22,17 +22,12 @@ type Backoff struct {
 }
 
 // Run calls op until it succeeds, fails with a kind other than fault.Retry, or the bounds of b or
-// ctx are reached; it returns op's last error. A Retry-After of the platform replaces the
-// wait, stretched by up to a fifth so that a fleet doesn't return as one. notify, if not nil, is told
+// ctx are reached; it returns op's last error. A Retry-After of the platform makes the
+// wait longer, never shorter, and is stretched by up to a fifth, so that a fleet doesn't return as one. notify, if not nil, is told
 // of each failure that is followed by a wait.
 func (b Backoff) Run(ctx context.Context, notify func(err error, wait time.Duration), op func(context.Context) error) error {
-	policy := backoff.NewExponentialBackOff()
-	if b.First > 0 {
-		policy.InitialInterval = b.First
-	}
-	if b.Max > 0 {
-		policy.MaxInterval = b.Max
-	}
+	// Of two alike: each Retry-After begins the first one anew.
+	policy, patience := b.policy(), b.policy()
 	var last error
 	attempts := 0
 	_, err := backoff.Retry(ctx, func() (struct{}, error) {
@@ -42,9 +37,10 @@ func (b Backoff) Run(ctx context.Context, notify func(err error, wait time.Durat
 			// A nil stays nil.
 			return struct{}{}, backoff.Permanent(last)
 		}
+		wait := patience.NextBackOff()
 		if after := RetryAfter(last); after > 0 {
 			after += time.Duration(rand.Int64N(int64(after)/5 + 1))
-			return struct{}{}, &backoff.RetryAfterError{Duration: after}
+			return struct{}{}, &backoff.RetryAfterError{Duration: max(after, wait)}
 		}
 		return struct{}{}, last
 	},
@@ -61,4 +57,16 @@ func (b Backoff) Run(ctx context.Context, notify func(err error, wait time.Durat
 		return fmt.Errorf("%w; gave up after attempt %d: %w", last, attempts, context.Cause(ctx))
 	}
 	return last
+}
+
+// policy is how the wait grows.
+func (b Backoff) policy() *backoff.ExponentialBackOff {
+	p := backoff.NewExponentialBackOff()
+	if b.First > 0 {
+		p.InitialInterval = b.First
+	}
+	if b.Max > 0 {
+		p.MaxInterval = b.Max
+	}
+	return p
 }

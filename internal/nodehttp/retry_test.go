@@ -24,6 +24,7 @@ func TestBackoff(t *testing.T) {
 	again := fault.New(fault.Retry, fault.Platform, "wait", "try: %w", io.EOF)
 	never := fault.New(fault.Refuse, fault.Platform, "", "try: no")
 	slow := fault.New(fault.Retry, fault.Platform, "", "try: %w", &StatusError{Status: 429, RetryAfter: 100 * time.Second})
+	soon := fault.New(fault.Retry, fault.Platform, "", "try: %w", &StatusError{Status: 429, RetryAfter: time.Second})
 	policy := Backoff{First: time.Second, Max: 4 * time.Second}
 	for _, c := range []struct {
 		name     string
@@ -41,6 +42,7 @@ func TestBackoff(t *testing.T) {
 		{"tries", Backoff{Tries: 4, First: time.Second, Max: time.Second}, 9, again, 4, again, 1500 * time.Millisecond, 4500 * time.Millisecond},
 		{"elapsed", Backoff{Elapsed: time.Minute, First: time.Second, Max: 4 * time.Second}, 999, again, 0, again, 50 * time.Second, time.Minute},
 		{"Retry-After", policy, 1, slow, 2, nil, 100 * time.Second, 120 * time.Second},
+		{"Retry-After, again and again", Backoff{First: time.Second, Max: time.Minute}, 8, soon, 9, nil, 20 * time.Second, 80 * time.Second},
 		{"for an hour", policy, 999, again, 1000, nil, time.Hour / 2, 2 * time.Hour},
 	} {
 		t.Run(c.name, func(t *testing.T) {
