@@ -58,7 +58,7 @@ func (f *enrollFlags) place(app *cli.App, o *enroll.Options) error {
 	if err != nil {
 		return err
 	}
-	where := usualPlaces(f.identityFile)
+	where := usualPlaces("/", f.identityFile)
 	if only != nil {
 		where.Only = only
 	}

@@ -3,9 +3,11 @@ package agentcli
 import (
 	"io"
 	"os"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
+	"github.com/powernode/powernode-agent/internal/boot"
 	"github.com/powernode/powernode-agent/internal/bootconfig"
 	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/identity/places"
@@ -29,10 +31,16 @@ func identitySources(value string) ([]string, error) {
 	return names, nil
 }
 
-// usualPlaces are where the sources of identity look, for commands on a running node. What
-// powernode.identity says on the kernel command line counts there as it did at boot.
-func usualPlaces(file string) places.Places {
-	return places.Places{IdentityFile: file, Only: bootedWith("/proc/cmdline").Identity}
+// usualPlaces are where the sources of identity look, for commands on the running node whose root directory root is. Those that
+// counted at boot count there: by the facts of the boot or, on a system that this agent didn't boot, by the kernel command line.
+func usualPlaces(root, file string) places.Places {
+	where := places.Places{IdentityFile: file}
+	if facts, err := boot.ReadFacts(root); err == nil {
+		where.Only = facts.IdentitySources
+	} else {
+		where.Only = bootedWith(filepath.Join(root, "proc", "cmdline")).Identity
+	}
+	return where
 }
 
 // bootedWith returns what the kernel command line in a file sets. What it sets wrongly doesn't count: the boot has

@@ -39,10 +39,12 @@ type Facts struct {
 	Persist Persist `json:"persist"`
 	// StateDir is the directory of record as the booted system sees it.
 	StateDir string `json:"state_dir"`
-	Pulled   Pulled `json:"pulled"`
-	Files    int    `json:"files"`
-	Shared   int    `json:"shared_between_modules"`
-	Conflict int    `json:"conflicts"`
+	// IdentitySources are the sources of identity that counted, as Config.Places.Only; nil for all.
+	IdentitySources []string `json:"identity_sources,omitzero"`
+	Pulled          Pulled   `json:"pulled"`
+	Files           int      `json:"files"`
+	Shared          int      `json:"shared_between_modules"`
+	Conflict        int      `json:"conflicts"`
 	// Memory is that of the machine and of the agent at the hand-over, once the initramfs is freed.
 	Memory rootfs.Memory `json:"memory"`
 	// Freed is what was removed of the initramfs; nothing where the agent isn't the machine's first process.

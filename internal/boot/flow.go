@@ -82,7 +82,7 @@ func (b *boot) identify(ctx context.Context) (string, error) {
 // places returns where the sources of identity look, and which count.
 func (b *boot) places() places.Places {
 	where := b.config.Places
-	if len(where.Only) == 0 {
+	if where.Only == nil {
 		where.Only = b.settings.Identity
 	}
 	return where

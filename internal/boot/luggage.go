@@ -33,6 +33,7 @@ func (b *boot) pack() (*luggage, error) {
 	facts := b.facts
 	facts.StateDir = StateDir(PersistInRoot)
 	facts.Persist, facts.Journal = b.persist, j.snapshot()
+	facts.IdentitySources = b.places().Only
 	facts.Health.HandedOverSeconds = int64(health.Uptime() / time.Second)
 	agent, err := os.Open("/proc/self/exe")
 	if err != nil {

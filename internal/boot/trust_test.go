@@ -128,6 +128,7 @@ func TestFactsTravel(t *testing.T) {
 	b := newBoot(Config{Namespace: true, Now: time.Now})
 	b.facts = Facts{InstanceID: "i", Generation: 7, Remarks: []string{"a remark"}, Pulled: Pulled{Modules: 2}, Level: mount.Checked}
 	b.voice.w, b.trust = io.Discard, &Trust{}
+	b.settings.Identity = []string{}
 	b.voice.say("a line")
 	l, err := b.pack()
 	if err != nil {
@@ -147,6 +148,9 @@ func TestFactsTravel(t *testing.T) {
 	}
 	if j := got.Journal; j.Outcome != HandedOver || len(j.Lines) != 1 || j.Lines[0].Text != "a line" || j.Mode != Namespace || got.Persist.Kind != "directory" {
 		t.Errorf("journal %+v", j)
+	}
+	if got.IdentitySources == nil || len(got.IdentitySources) != 0 {
+		t.Errorf("no source counted at boot, and %v in the system", got.IdentitySources)
 	}
 	if got.StateDir != "/persist/var/lib/powernode" {
 		t.Errorf("state directory %s", got.StateDir)

@@ -65,7 +65,7 @@ type Config struct {
 	// Optional, says whether it must reach the platform for that.
 	HealthTimeout time.Duration
 	Platform      string
-	// Identity are the sources of identity that count, nil for all; those among them that are asked over the
+	// Identity are the sources of identity that count, nil for all, and empty for none; those among them that are asked over the
 	// network are asked whatever the firmware says of where the machine is.
 	Identity []string
 	// Generation is the one to boot instead of the one that is next, 0 for none.
@@ -124,6 +124,11 @@ func (c *Config) readCmdline(line string) ([]Remark, error) {
 		err := errors.New("its quote isn't closed")
 		if !p.Open {
 			err = key.apply(c, p.Value)
+		}
+		if err != nil && key.mistaken != nil {
+			key.mistaken(c, p.Value)
+			remark("correct it", "%s%s of the kernel command line: %v; only the sources that are known there count, and no other", Prefix, name, err)
+			continue
 		}
 		if err != nil && key.guards {
 			return remarks, fmt.Errorf("%s%s: %w", Prefix, name, err)

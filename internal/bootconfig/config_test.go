@@ -83,7 +83,6 @@ func TestHarmless(t *testing.T) {
 		"powernode.etc=persistent":             "doesn't count",
 		"powernode.persist_timeout=1000000h":   "time like",
 		"powernode.generation=-1":              "number from 1",
-		"powernode.identity=aws,moon":          "one or several of",
 		"powernode.tries=99999999999999999999": "from 1 to 100",
 	} {
 		c, remarks, err := Load(nil, line)
@@ -92,6 +91,27 @@ func TestHarmless(t *testing.T) {
 		}
 		if d := cmp.Diff(Default(), c); d != "" {
 			t.Errorf("%q: %s", line, d)
+		}
+	}
+}
+
+// TestIdentityIsNotWidened: a mistake in what leaves sources out doesn't let all of them in.
+func TestIdentityIsNotWidened(t *testing.T) {
+	for line, want := range map[string]string{
+		"powernode.identity=aws,moon":            "aws",
+		"powernode.identity=cmdlin":              "",
+		"powernode.identity=":                    "",
+		"powernode.identity":                     "",
+		`powernode.identity="boot`:               "boot",
+		"powernode.identity=moon, powernode.x=1": "",
+		"powernode.identity=boot,,claim,boot":    "boot claim",
+	} {
+		c, remarks, err := Load([]byte("schema_version: 1\nidentity: aws,gcp\n"), line)
+		if err != nil || len(remarks) == 0 || remarks[0].Hint == "" || !strings.Contains(remarks[0].Text, "only the sources that are known") {
+			t.Errorf("%q: remarks %q, error %v", line, remarks, err)
+		}
+		if c.Identity == nil || strings.Join(c.Identity, " ") != want {
+			t.Errorf("%q: %q", line, c.Identity)
 		}
 	}
 }

@@ -35,6 +35,17 @@ func ParseIdentity(s string) ([]string, error) {
 	return names, nil
 }
 
+// identityMistaken keeps the names that are known, and be it none. All sources would be more than was asked for, as those on
+// a stranger's stick, and a boot that ends might be one of a node whose credentials need no source.
+func identityMistaken(c *Config, value string) {
+	c.Identity = []string{}
+	for name := range strings.SplitSeq(value, ",") {
+		if names, err := ParseIdentity(name); err == nil && !slices.Contains(c.Identity, names[0]) {
+			c.Identity = append(c.Identity, names[0])
+		}
+	}
+}
+
 func identitySet(c *Config, value string) bool {
 	names, err := ParseIdentity(value)
 	if err == nil {

@@ -17,6 +17,8 @@ type key struct {
 	set    func(c *Config, value string) bool
 	form   string
 	guards bool
+	// mistaken, if any, sets what counts after a value that can't be read, where neither what was set before nor the end of the boot will do.
+	mistaken func(c *Config, value string)
 }
 
 // apply sets the value, or says which form it should have.
@@ -53,7 +55,7 @@ var keys = map[string]key{
 	"tries":           {set: tries, form: fmt.Sprintf("a number from 1 to %d", triesMax)},
 	"health_timeout":  length(func(c *Config) *time.Duration { return &c.HealthTimeout }, healthMin, healthMax),
 	"platform":        word(func(c *Config) *string { return &c.Platform }, Required, Optional),
-	"identity":        {set: identitySet, form: "one or several of " + strings.Join(identitySources, ", ") + ", separated by commas"},
+	"identity":        {set: identitySet, form: "one or several of " + strings.Join(identitySources, ", ") + ", separated by commas", mistaken: identityMistaken},
 	"generation":      {set: generation, form: "a generation's number from 1 on"},
 }
 

@@ -18,7 +18,7 @@ import (
 type Places struct {
 	// IdentityFile is a file that a person named: it is then the only source.
 	IdentityFile string
-	// Only are the names of the sources that count, as bootconfig.ParseIdentity returns them; none are all.
+	// Only are the names of the sources that count, as bootconfig.ParseIdentity returns them; nil are all, and empty is none.
 	// A cloud that is named is asked whatever the firmware says.
 	Only []string
 	// Cmdline is the kernel command line's file, FWCfg the directory of QEMU's fw_cfg, Sys the mount
@@ -90,4 +90,4 @@ func (p Places) Claim() bool {
 	return p.IdentityFile == "" && p.wants(ClaimName) || slices.Contains(p.Only, ClaimName)
 }
 
-func (p Places) wants(name string) bool { return len(p.Only) == 0 || slices.Contains(p.Only, name) }
+func (p Places) wants(name string) bool { return p.Only == nil || slices.Contains(p.Only, name) }

@@ -46,6 +46,7 @@ func TestOrder(t *testing.T) {
 		{Places{Files: []string{"/y"}, Only: []string{"file"}}, "file:/y", false},
 		{Places{Only: []string{"hetzner", "cmdline", "claim"}}, "cmdline hetzner", true},
 		{Places{Only: []string{"claim"}}, "", true},
+		{Places{Only: []string{}}, "", false},
 	} {
 		if got := strings.Join(namesOf(c.places.Sources()), " "); got != c.want || c.places.Claim() != c.claim {
 			t.Errorf("%v: %s, claim %v", c.places, got, c.places.Claim())
