@@ -211,7 +211,8 @@ func writeRecord(dir *durable.Dir, v *view) error {
 }
 
 // tidy brings the directory in step with the view, also after a crash in the middle of a change: the bundle
-// follows, and keys that nothing refers to are removed.
+// follows, and keys of retired authorities are removed. A key that the record doesn't know stays: it is that of a
+// preparation which the power ended, and harmless, or the record is older than the key, and then everything.
 func (c *CA) tidy() error {
 	v := c.view.Load()
 	want := v.bundle
@@ -220,20 +221,15 @@ func (c *CA) tidy() error {
 			return fmt.Errorf("write the authorities' certificates: %w", err)
 		}
 	}
-	used := map[string]bool{}
-	for _, a := range v.list {
-		used[a.unit] = true
-	}
-	names, err := c.dir.Names()
-	if err != nil {
-		return err
-	}
-	for _, name := range names {
-		isUnit := name == firstUnit || strings.HasPrefix(name, unitPrefix) && strings.HasSuffix(name, unitSuffix)
-		if !isUnit || used[name] {
+	for i, a := range v.list {
+		if a.state != Retired {
 			continue
 		}
-		if err := c.dir.Remove(name, "ca-key"); err != nil {
+		name := unitPrefix + a.id + unitSuffix
+		if i == 0 {
+			name = firstUnit
+		}
+		if err := c.dir.Remove(name, "ca-key"); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("remove a key that isn't used any more: %w", err)
 		}
 	}

@@ -71,7 +71,7 @@ func (c *CA) Prepare() (string, error) {
 		return "", err
 	}
 	// The record comes first: from here on a second unit without it is damage, and never the leavings of a
-	// crash, which are removed.
+	// crash.
 	if err := writeRecord(c.dir, v); err != nil {
 		return "", fmt.Errorf("record the authorities: %w", err)
 	}

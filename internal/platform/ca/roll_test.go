@@ -8,11 +8,13 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -384,8 +386,17 @@ func TestRollFaults(t *testing.T) {
 				t.Errorf("%s: %v", op, err)
 			}
 			files, err := filepath.Glob(filepath.Join(path, "authority*.pem"))
-			if err != nil || len(files) != len(c.view.Load().trusted()) {
-				t.Errorf("%s: %s, with the keys %v, %v", op, states(c), files, err)
+			if err != nil {
+				t.Fatal(err)
+			}
+			// Of a retired one there is no key; beside the others' there may be one of a preparation that was cut off.
+			known = map[string]bool{firstUnit: true}
+			for _, a := range c.view.Load().list {
+				known[unitPrefix+a.id+unitSuffix] = true
+			}
+			strays := slices.DeleteFunc(slices.Clone(files), func(f string) bool { return known[filepath.Base(f)] })
+			if len(files)-len(strays) != len(c.view.Load().trusted()) || len(strays) > 1 {
+				t.Errorf("%s: %s, with the keys %v", op, states(c), files)
 			}
 			// And it goes on from there.
 			for _, a := range c.Authorities() {
@@ -405,6 +416,56 @@ func TestRollFaults(t *testing.T) {
 	}
 	scenario.FailEach(t, errors.New("the disk is gone"))
 	scenario.KillEach(t)
+}
+
+// TestRecordOlderThanTheKeys: a record that comes back from a backup costs no key, which nobody could make again.
+func TestRecordOlderThanTheKeys(t *testing.T) {
+	path := t.TempDir()
+	c := openAt(t, path)
+	if _, err := c.Prepare(); err != nil {
+		t.Fatal(err)
+	}
+	first := readAll(t, filepath.Join(path, recordName))
+	if _, err := c.Activate(); err != nil {
+		t.Fatal(err)
+	}
+	newer := readAll(t, filepath.Join(path, recordName))
+	// The record of a time before the second authority.
+	var r record
+	if err := json.Unmarshal(first, &r); err != nil {
+		t.Fatal(err)
+	}
+	r.Authorities = r.Authorities[:1]
+	text, err := json.Marshal(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(path, recordName), text)
+	if got := states(openAt(t, path)); got != "active" {
+		t.Fatal(got)
+	}
+	write(t, filepath.Join(path, recordName), newer)
+	if got := states(openAt(t, path)); got != "trusted active" {
+		t.Error(got)
+	}
+}
+
+func openAt(t *testing.T, path string) *CA {
+	t.Helper()
+	c, err := Open(openDir(t, path, nil), at(start))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func readAll(t *testing.T, path string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
 }
 
 func TestRecordRefuses(t *testing.T) {
