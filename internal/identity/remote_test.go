@@ -102,6 +102,52 @@ func TestRemote(t *testing.T) {
 	}
 }
 
+// TestADriveHangs: a local source that takes all of the time leaves the cloud's its own. A cloud isn't waited for once a slow
+// drive has said all.
+func TestADriveHangs(t *testing.T) {
+	full := Found{InstanceID: uuid, Token: secret.New(token), PlatformURL: "https://a", CAPEM: []byte("ca")}
+	for _, c := range []struct {
+		name      string
+		drive     time.Duration
+		answer    time.Duration
+		network   time.Duration
+		statuses  string
+		took      time.Duration
+		tokenFrom string
+	}{
+		{"hangs", time.Hour, 6 * time.Second, time.Minute, "invalid found", headStart + time.Minute + 6*time.Second, "x"},
+		{"hangs longer than all else", time.Hour, time.Second, time.Second, "invalid found", 10 * time.Second, "x"},
+		{"and the cloud too", time.Hour, time.Hour, time.Minute, "invalid invalid", 10*time.Second + time.Minute, ""},
+		{"is slow", 7 * time.Second, time.Hour, time.Minute, "found skipped", 7 * time.Second, "near"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				start := time.Now()
+				id, reports, _ := Resolver{
+					Sources: []Source{
+						&place{name: "near", found: full, after: c.drive, deaf: true},
+						&far{place{name: "x", found: full, after: c.answer, deaf: true}, true},
+					},
+					BeforeRemote: func(ctx context.Context) error {
+						select {
+						case <-time.After(c.network):
+						case <-ctx.Done():
+						}
+						return ctx.Err()
+					},
+				}.Resolve(t.Context())
+				if took := time.Since(start); took != c.took {
+					t.Errorf("took %v, want %v", took, c.took)
+				}
+				if got := string(reports[0].Status + " " + reports[1].Status); got != c.statuses || id.From.Token != c.tokenFrom {
+					t.Errorf("statuses %q, token from %q", got, id.From.Token)
+				}
+				time.Sleep(2 * time.Hour) // let the deaf ones end
+			})
+		})
+	}
+}
+
 func TestOnlyTokenMissing(t *testing.T) {
 	tok := secret.New(token)
 	for name, c := range map[string]struct {

@@ -2,12 +2,8 @@ package identity
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"sync"
 	"time"
 
-	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/secret"
 )
 
@@ -60,43 +56,22 @@ type Resolver struct {
 // Resolve returns what the sources say together: of each field, the first that is said. A token
 // counts only from a source that names the chosen instance or none, since it would be another
 // instance's, and an instance only from one that has no other token than the chosen one. Remote sources that follow each other are asked side by side, those that answer to this
-// machine. The error, if any, says what is missing for enrolling and what each source answered; the
+// machine. A source that takes its time, as a drive that hangs, isn't waited for before the next ones are asked,
+// and what it says still goes before theirs. The error, if any, says what is missing for enrolling and what each source answered; the
 // identity found so far, and one report for each source in order, are returned with it.
 func (r Resolver) Resolve(ctx context.Context) (Identity, []Report, error) {
 	if r.Timeout == 0 {
 		r.Timeout = 10 * time.Second
 	}
-	var id Identity
-	reports := make([]Report, 0, len(r.Sources))
-	left := r.Timeout
-	for rest := r.Sources; len(rest) > 0; {
-		n := 1
-		if isRemote(rest[0]) {
-			for n < len(rest) && isRemote(rest[n]) {
-				n++
-			}
-		}
-		group := rest[:n]
-		rest = rest[n:]
-		if id.complete() && !r.All {
-			for _, s := range group {
-				reports = append(reports, Report{Source: s.Name(), Status: StatusSkipped, Reason: "nothing was missing any more"})
-			}
-			continue
-		}
-		answers, took := r.askGroup(ctx, group, left)
-		left -= took
-		for i, a := range answers {
-			if a.report.Status == StatusFound {
-				a.report.Reason = r.add(&id, group[i].Name(), a.found)
-			}
-			reports = append(reports, a.report)
-		}
+	ctx, cancel := context.WithCancel(ctx)
+	c := course{r: r, groups: groupsOf(r.Sources), ended: make(chan int, len(r.Sources)), begun: time.Now()}
+	c.run(ctx)
+	cancel()
+	c.asking.Wait()
+	if len(c.id.missing()) == 0 {
+		return c.id, c.reports, nil
 	}
-	if len(id.missing()) == 0 {
-		return id, reports, nil
-	}
-	return id, reports, incomplete(id, reports)
+	return c.id, c.reports, incomplete(c.id, c.reports)
 }
 
 // add takes from found what id lacks and what counts. Where something was passed over it returns why.
@@ -110,81 +85,4 @@ func (r Resolver) add(id *Identity, source string, found Found) (reason string) 
 		reason += "; " + more
 	}
 	return reason
-}
-
-func isRemote(s Source) bool {
-	_, ok := s.(Remote)
-	return ok
-}
-
-// reply is what one source of a group answered.
-type reply struct {
-	found  Found
-	report Report
-}
-
-// askGroup asks one source, or several Remote ones side by side, for at most left. It returns how long
-// that took without BeforeRemote.
-func (r Resolver) askGroup(ctx context.Context, group []Source, left time.Duration) ([]reply, time.Duration) {
-	replies := make([]reply, len(group))
-	asked := make([]bool, len(group))
-	var why error
-	waited := false
-	for i, s := range group {
-		asked[i] = true
-		remote, ok := s.(Remote)
-		if !ok {
-			continue
-		}
-		here, reason := remote.Here()
-		if here && r.BeforeRemote != nil && !waited {
-			waited, why = true, r.BeforeRemote(ctx)
-		}
-		switch {
-		case !here:
-			asked[i], replies[i].report = false, Report{Source: s.Name(), Status: StatusAbsent, Reason: reason, away: true}
-		case why != nil:
-			asked[i], replies[i].report = false, Report{Source: s.Name(), Status: StatusInvalid, Reason: why.Error(), hint: fault.HintOf(why)}
-		}
-	}
-	start := time.Now()
-	ctx, cancel := context.WithTimeoutCause(ctx, left, fmt.Errorf("no answer within %s", r.Timeout))
-	defer cancel()
-	var wait sync.WaitGroup
-	for i, s := range group {
-		if asked[i] {
-			wait.Go(func() { replies[i].found, replies[i].report = ask(ctx, s) })
-		}
-	}
-	wait.Wait()
-	return replies, time.Since(start)
-}
-
-// ask runs one source and doesn't wait for it beyond ctx.
-func ask(ctx context.Context, s Source) (Found, Report) {
-	type answer struct {
-		found Found
-		err   error
-	}
-	start := time.Now()
-	ch := make(chan answer, 1)
-	go func() {
-		found, err := s.Find(ctx)
-		ch <- answer{found, err}
-	}()
-	var a answer
-	select {
-	case a = <-ch:
-	case <-ctx.Done():
-		a.err = context.Cause(ctx)
-	}
-	rep := Report{Source: s.Name(), Status: StatusFound, Where: a.found.Where, Fields: a.found.fields(), Warnings: a.found.Warnings, Took: time.Since(start)}
-	switch {
-	case a.err == nil:
-	case errors.Is(a.err, ErrNotFound):
-		rep.Status, rep.Reason = StatusAbsent, a.err.Error()
-	default:
-		rep.Status, rep.Reason, rep.hint = StatusInvalid, a.err.Error(), fault.HintOf(a.err)
-	}
-	return a.found, rep
 }

@@ -57,6 +57,7 @@ func TestResolve(t *testing.T) {
 		from     Provenance
 		statuses string
 		reason   string // of the last source
+		begun    string // the sources that were skipped after they had been asked
 		err      string
 		hint     string
 	}{
@@ -120,8 +121,17 @@ func TestResolve(t *testing.T) {
 			name: "slow and deaf ones", sources: []*place{
 				{name: "a", after: 2 * time.Second, found: Found{PlatformURL: "https://a"}}, {name: "b", after: time.Hour, deaf: true, found: full}, {name: "c", after: time.Second, found: full},
 			},
-			from: Provenance{PlatformURL: "a"}, statuses: "found invalid invalid",
-			err: "b, c: no answer within 10s", hint: "correct what c says", reason: "no answer within 10s",
+			from: Provenance{PlatformURL: "a", InstanceID: "c", Token: "c", CA: "c"}, statuses: "found invalid found",
+		},
+		{
+			name: "slow ones are waited for, and go first", sources: []*place{
+				{name: "a", after: 8 * time.Second, found: full}, {name: "b", after: 8 * time.Second, found: full}, {name: "c", after: 12 * time.Second, deaf: true, found: full},
+			},
+			from: Provenance{InstanceID: "a", Token: "a", PlatformURL: "a", CA: "a"}, statuses: "found skipped skipped", begun: "b c",
+		},
+		{
+			name: "all are too slow", sources: []*place{{name: "a", after: time.Minute}, {name: "b", after: time.Hour, deaf: true}, {name: "c", after: 9 * time.Second, found: full}},
+			statuses: "invalid invalid invalid", err: "a, b, c: no answer within 10s", hint: "correct what c says", reason: "no answer within 10s",
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -141,7 +151,7 @@ func TestResolve(t *testing.T) {
 				var statuses []string
 				for i, r := range reports {
 					statuses = append(statuses, string(r.Status))
-					if asked := r.Status != StatusSkipped; (c.sources[i].asked.Load() == 1) != asked && r.Reason != "no answer within 10s" {
+					if asked := r.Status != StatusSkipped || strings.Contains(c.begun, r.Source); (c.sources[i].asked.Load() == 1) != asked && r.Reason != "no answer within 10s" {
 						t.Errorf("%s was asked %d times", r.Source, c.sources[i].asked.Load())
 					}
 				}
