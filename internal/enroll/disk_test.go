@@ -64,6 +64,7 @@ func TestJudge(t *testing.T) {
 		{"revoked and expired", with(func(e *Evidence) { e.Said = nodeapi.CodeCertificateRevoked }), at(200), Revoked, false},
 		{"superseded", with(func(e *Evidence) { e.Said = nodeapi.CodeCertificateSuperseded }), at(1), Superseded, false},
 		{"inactive", with(func(e *Evidence) { e.Said = nodeapi.CodeNodeInactive }), at(1), Inactive, true},
+		{"not yet, and not good by the platform's word", with(func(e *Evidence) { e.Said = nodeapi.CodeCertificateExpired }), begin.Add(-time.Hour), Expired, false},
 		{"expired by the platform's word", with(func(e *Evidence) { e.Said = nodeapi.CodeCertificateExpired }), at(1), Expired, false},
 		{"a word without a meaning", with(func(e *Evidence) { e.Said = nodeapi.CodeUnauthorized }), at(1), Valid, true},
 		{"revoked there", with(func(e *Evidence) { e.Said, e.Wish.PlatformURL = nodeapi.CodeCertificateRevoked, "https://q.example" }), at(1), OtherPlatform, false},

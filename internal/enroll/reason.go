@@ -13,7 +13,7 @@ func (s Situation) Hint() string {
 	case Valid, Expiring, NotYetValid:
 		return ""
 	case Inactive:
-		return "bring the node back with `powernode node approve`, or take it away"
+		return "ask who runs the platform whether the node is to come back; it goes on asking by itself"
 	case Expired, Superseded:
 		return "the node asks for a new certificate by itself; approve it with `powernode node approve`, or " + hintToken
 	case CARolled:

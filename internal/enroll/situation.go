@@ -159,10 +159,11 @@ func Judge(e Evidence, now time.Time) Situation {
 		return Superseded
 	case e.Said == nodeapi.CodeNodeInactive:
 		return Inactive
+	case !now.Before(e.NotAfter), e.Said == nodeapi.CodeCertificateExpired:
+		// Also of one that begins in the future, as one does that a platform issued whose clock was ahead.
+		return Expired
 	case now.Before(e.NotBefore):
 		return NotYetValid
-	case !now.Before(e.NotAfter), e.Said == nodeapi.CodeCertificateExpired:
-		return Expired
 	case !e.ChainsToCA:
 		return CARolled
 	case !now.Before(RenewAt(e.NotBefore, e.NotAfter)):
