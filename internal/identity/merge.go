@@ -61,6 +61,8 @@ func incomplete(id Identity, reports []Report) error {
 
 // add takes from found what id lacks. Where something was passed over it returns why.
 func (id *Identity) add(source string, found Found) (reason string) {
+	// Whoever may not say which CA counts may not say either that its signed time doesn't.
+	anchored := len(id.CAPEM) > 0 || len(id.CASHA256) > 0
 	switch {
 	case found.InstanceID == "" || id.InstanceID != "":
 	case !id.Token.IsZero() && !found.Token.IsZero() && !id.Token.Equal(found.Token):
@@ -101,7 +103,11 @@ func (id *Identity) add(source string, found Found) (reason string) {
 	if id.Proxy.IsZero() && !found.Proxy.IsZero() {
 		id.Proxy, id.From.Proxy = found.Proxy, source
 	}
-	if id.Clock == "" && found.Clock != "" {
+	switch {
+	case id.Clock != "" || found.Clock == "":
+	case anchored:
+		reason = strings.TrimPrefix(reason+"; its clock is passed over: the CA is another source's word", "; ")
+	default:
 		id.Clock, id.From.Clock = found.Clock, source
 	}
 	if id.DMIUUID == "" && found.DMIUUID != "" {

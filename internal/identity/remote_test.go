@@ -169,6 +169,36 @@ func TestOnlyTokenMissing(t *testing.T) {
 	}
 }
 
+// TestClockOfSeveralSources: a source after that of the CA can't have the machine's own clock count.
+func TestClockOfSeveralSources(t *testing.T) {
+	ca := caPEM(t)
+	for _, c := range []struct {
+		name   string
+		raws   []Raw
+		from   string
+		reason string // of the last source
+	}{
+		{"beside the CA", []Raw{{CA: ca, Clock: "local"}, {Clock: "platform"}}, "a", ""},
+		{"before the CA", []Raw{{Clock: "local"}, {CA: ca}}, "a", ""},
+		{"after the CA", []Raw{{CA: ca}, {Clock: "local"}}, "", "its clock is passed over"},
+		{"after the fingerprint", []Raw{{CASHA256: fingerprintOf(t, ca)}, {CA: ca, Clock: "local"}}, "", "its clock is passed over"},
+		{"beside the fingerprint", []Raw{{CASHA256: fingerprintOf(t, ca), Clock: "local"}, {CA: ca}}, "a", ""},
+	} {
+		var id Identity
+		reason := ""
+		for i, raw := range c.raws {
+			found, err := raw.Check("x", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			reason = id.add(string(rune('a'+i)), found)
+		}
+		if id.From.Clock != c.from || (id.Clock == "") != (c.from == "") || !strings.HasPrefix(reason, c.reason) || (reason == "") != (c.reason == "") {
+			t.Errorf("%s: %q from %q, %q", c.name, id.Clock, id.From.Clock, reason)
+		}
+	}
+}
+
 // TestAnchorsOfSeveralSources: what was said of the CA first decides.
 func TestAnchorsOfSeveralSources(t *testing.T) {
 	ca, other := caPEM(t), caPEM(t)
