@@ -51,6 +51,9 @@ func (c *CA) Authorities() []Authority {
 	return list
 }
 
+// maxTrusted bounds the bundle: to the active authority and those from which cross-certificates lead to it.
+const maxTrusted = maxOlder + 1
+
 // Prepare makes the next authority and puts it into the bundle. It returns the new one's ID.
 func (c *CA) Prepare() (string, error) {
 	c.changing.Lock()
@@ -60,6 +63,9 @@ func (c *CA) Prepare() (string, error) {
 		if a.state == Prepared {
 			return "", fault.New(fault.Refuse, fault.Input, "activate it, or retire it", "authority %s is prepared already", a.id)
 		}
+	}
+	if len(v.trusted()) >= maxTrusted {
+		return "", fault.New(fault.Refuse, fault.Input, "retire the oldest first", "%d authorities are trusted already", len(v.trusted()))
 	}
 	next, err := newAuthority(now)
 	if err != nil {

@@ -468,6 +468,28 @@ func readAll(t *testing.T, path string) []byte {
 	return data
 }
 
+// TestBundleIsBounded: who only ever prepares and activates is told to retire one day.
+func TestBundleIsBounded(t *testing.T) {
+	c := openAt(t, t.TempDir())
+	for range maxTrusted - 1 {
+		if _, err := c.Prepare(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Activate(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := c.Prepare(); fault.KindOf(err) != fault.Refuse || !strings.Contains(fault.HintOf(err), "retire") {
+		t.Fatalf("%v", err)
+	}
+	if err := c.Retire(c.Authorities()[0].ID); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Prepare(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestRecordRefuses(t *testing.T) {
 	for name, tc := range map[string]struct {
 		change func(t *testing.T, path string)
