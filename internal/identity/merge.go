@@ -8,7 +8,9 @@ import (
 	"github.com/powernode/powernode-agent/internal/secret"
 )
 
-func (i Identity) complete() bool { return len(i.missing()) == 0 && i.InstanceID != "" }
+// complete reports whether no further source needs to be asked. The instance isn't waited for: the token says it, and what a later source
+// says might be a stranger's, or another life's of the disk.
+func (i Identity) complete() bool { return len(i.missing()) == 0 }
 
 // OnlyTokenMissing reports whether the platform and its CA are known, and no token: whoever is such a node may
 // ask the platform to be claimed.

@@ -80,7 +80,7 @@ func TestResolve(t *testing.T) {
 		},
 		{
 			name: "no instance is no want", sources: []*place{{name: "a", found: without(func(f *Found) { f.InstanceID = "" })}, none("b")},
-			from: Provenance{InstanceID: "", Token: "a", PlatformURL: "a", CA: "a"}, statuses: "found absent",
+			from: Provenance{InstanceID: "", Token: "a", PlatformURL: "a", CA: "a"}, statuses: "found skipped",
 		},
 		{
 			name: "another instance's token", sources: []*place{
@@ -91,15 +91,16 @@ func TestResolve(t *testing.T) {
 		},
 		{
 			name: "another token's instance", sources: []*place{
-				{name: "a", found: without(func(f *Found) { f.InstanceID = "" })}, {name: "b", found: Found{InstanceID: otherID, Token: secret.New("another-token-012345")}},
+				{name: "a", found: without(func(f *Found) { f.InstanceID, f.PlatformURL = "", "" })},
+				{name: "b", found: Found{InstanceID: otherID, Token: secret.New("another-token-012345"), PlatformURL: "https://b"}},
 			},
-			from: Provenance{Token: "a", PlatformURL: "a", CA: "a"}, statuses: "found found", reason: "its instance " + otherID + " is passed over",
+			from: Provenance{Token: "a", PlatformURL: "b", CA: "a"}, statuses: "found found", reason: "its instance " + otherID + " is passed over",
 		},
 		{
 			name: "an instance beside a nameless token", sources: []*place{
-				{name: "a", found: without(func(f *Found) { f.InstanceID = "" })}, {name: "b", found: Found{InstanceID: uuid}},
+				{name: "a", found: without(func(f *Found) { f.InstanceID, f.PlatformURL = "", "" })}, {name: "b", found: Found{InstanceID: uuid, PlatformURL: "https://b"}},
 			},
-			from: Provenance{InstanceID: "b", Token: "a", PlatformURL: "a", CA: "a"}, statuses: "found found",
+			from: Provenance{InstanceID: "b", Token: "a", PlatformURL: "b", CA: "a"}, statuses: "found found",
 		},
 		{
 			name: "a nameless token", sources: []*place{{name: "a", found: Found{InstanceID: uuid}}, {name: "b", found: without(func(f *Found) { f.InstanceID = "" })}},
