@@ -361,6 +361,26 @@ func TestRevoked(t *testing.T) {
 	s.exit()
 }
 
+// TestRevokedWhileOff: a node that was revoked while it was off, and given a new token, is enrolled in the boot that hears of it.
+func TestRevokedWhileOff(t *testing.T) {
+	t.Parallel()
+	p := newPlatform(t)
+	p.Publish(base("1"))
+	n := p.node("web", "base")
+	s := n.boot()
+	s.report()
+	revoked := s.credentials().Serial
+	s.exit()
+	p.Operator("node", "revoke", "web").OK(t)
+	n.newToken()
+	s = n.boot()
+	if now, status := s.credentials(), s.status(); now.Serial == revoked || now.Situation != "valid" || !status.InStep || len(status.Remarks) != 0 {
+		t.Errorf("after the boot: %+v, %+v\n%s", now, status, s.console())
+	}
+	s.report()
+	s.exit()
+}
+
 // TestClone runs two machines with one identity, as after the copy of a disk.
 func TestClone(t *testing.T) {
 	t.Parallel()
