@@ -45,6 +45,7 @@ func (n *node) asksNothing() {
 // A token that comes otherwise counts too. Later boots ask nothing.
 func TestClaimInVM(t *testing.T) {
 	whole(t)
+	t.Parallel()
 	p := newPlatform(t)
 	p.Publish(base(t, "1"))
 	p.Publish(app("1"))

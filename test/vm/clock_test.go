@@ -1,10 +1,15 @@
 package vm
 
 import (
+	"bytes"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/powernode/powernode-agent/test/lab/qemu"
 )
 
 // clockAt is the time that far from now, as a machine's clock has it.
@@ -112,4 +117,38 @@ func TestWrongClock(t *testing.T) {
 		s.hasTheTime()
 		s.PowerOff()
 	})
+}
+
+// TestExpiredAndLost: all at once, the certificate ended while the machine was off, its clock fell back by fifteen years, what
+// said who it is is gone, and it has nothing to run. It says on its console what it waits for, and boots as soon as
+// the operator has approved it.
+func TestExpiredAndLost(t *testing.T) {
+	whole(t)
+	t.Parallel()
+	p := newPlatform(t, "--certificate-life", "1m", "--renew-expired", "approval")
+	p.Publish(base(t, "1"))
+	p.Publish(app("1"))
+	n := p.node("forgotten", "base", "app")
+	s := n.boot()
+	_, first := s.credentials()
+	s.PowerOff()
+	qemu.Edit(t, n.disk, func(dir string) {
+		if err := os.RemoveAll(filepath.Join(dir, stateDir, "generations")); err != nil {
+			t.Error(err)
+		}
+	})
+	time.Sleep(time.Until(first.NotAfter.Add(time.Second)))
+
+	n.machine.FirmwareConfig = map[string]string{}
+	n.machine.Clock = clockAt(-15, 0)
+	s = n.start()
+	s.WaitLine(`powernode node approve ` + n.name)
+	p.Operator("node", "approve", n.name).OK(t)
+	s.WaitInit()
+	s.runs(1, "1")
+	s.hasTheTime()
+	if _, second := s.credentials(); second.Equal(first) || bytes.Equal(second.RawSubjectPublicKeyInfo, first.RawSubjectPublicKeyInfo) {
+		t.Errorf("the certificate is %v, as before %v", second.SerialNumber, first.SerialNumber)
+	}
+	s.PowerOff()
 }

@@ -36,7 +36,8 @@
 // after the other: each boot takes ten seconds of a processor. Two test functions run at once,
 // where they say t.Parallel. It begins with whole(t) unless it is among the few that every change
 // must pass at once. It judges by what the guest says, and waits only by the functions of package
-// qemu, which give up after qemu.Patience; it never sleeps and never asserts a duration.
+// qemu, which give up after qemu.Patience; it never sleeps, but until a certificate has ended, and
+// never asserts a duration.
 //
 // # Power cuts
 //

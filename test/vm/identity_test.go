@@ -109,6 +109,7 @@ func TestIdentityOfManyPlaces(t *testing.T) {
 // alone, and needs none of that once it is enrolled, with its platform or without.
 func TestIdentityVolumes(t *testing.T) {
 	whole(t)
+	t.Parallel()
 	p := newPlatform(t)
 	p.Publish(base(t, "1"))
 	p.Publish(app("1"))
