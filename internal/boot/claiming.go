@@ -60,23 +60,31 @@ func (b *boot) awaitClaim(ctx context.Context) error {
 	if err := b.spareToken(); err != nil {
 		return err
 	}
-	if err := b.needNetwork(ctx); err != nil {
-		return err
-	}
-	base, err := Bootstrap(ctx, b.discovered, b.enrollPatience(), b.notify)
-	if err != nil {
-		return err
+	if b.uplink == nil {
+		// The system's own, or none at all as the settings say: neither gets better by waiting.
+		if err := b.needNetwork(ctx); err != nil {
+			return err
+		}
 	}
 	defer b.claims.sign.Store(nil)
-	wait := func(ctx context.Context) error { return b.waitForClaim(ctx, base) }
 	if b.claims.attend == nil {
-		return wait(ctx)
+		return b.waitForClaim(ctx)
 	}
-	return b.claims.attend(ctx, wait)
+	return b.claims.attend(ctx, b.waitForClaim)
+}
+
+// claimPatience has no end: a machine that nobody has claimed has nothing else to do.
+func claimPatience() nodehttp.Backoff {
+	return nodehttp.Backoff{First: time.Second, Max: time.Minute}
 }
 
 // waitForClaim asks until the machine is claimed, or a token comes from elsewhere, and then knows who it is.
-func (b *boot) waitForClaim(ctx context.Context, base enroll.Bootstrap) error {
+func (b *boot) waitForClaim(ctx context.Context) error {
+	// The link with the default route says by what the machine is known.
+	if err := claimPatience().Run(ctx, b.notify, b.needNetwork); err != nil {
+		return err
+	}
+	asked := b.discovered
 	look := b.claims.look
 	if look == nil {
 		look = func() claim.Machine { return claim.Look("", "") }
@@ -98,20 +106,27 @@ func (b *boot) waitForClaim(ctx context.Context, base enroll.Bootstrap) error {
 		}
 	})
 	got, err := claim.Run(claiming, claim.Options{
-		Dir: ClaimDir(b.store.Path()), PlatformURL: base.PlatformURL, InstanceID: base.InstanceID, Machine: machine,
+		Dir: ClaimDir(b.store.Path()), PlatformURL: asked.PlatformURL, InstanceID: asked.InstanceID, Machine: machine,
 		Connect: func(ctx context.Context) (*nodehttp.Conn, error) {
+			base, err := Bootstrap(ctx, asked, nodehttp.Backoff{Tries: 1}, nil)
+			if err != nil {
+				return nil, err
+			}
+			if len(asked.CAPEM) == 0 {
+				asked.CAPEM = base.CAPEM
+			}
 			return enroll.Connect(ctx, enroll.Options{Clock: judge{b}, HTTP: nodehttp.Options{Now: b.now}}, base)
 		},
 		Show:    b.showSign,
 		Say:     func(format string, args ...any) { b.voice.say("          "+format, args...) },
-		Backoff: nodehttp.Backoff{First: time.Second, Max: time.Minute},
+		Backoff: claimPatience(),
 	})
 	stop()
 	watching.Wait()
 	switch {
 	case err == nil:
 		b.discovered.Token, b.discovered.InstanceID, b.discovered.PlatformURL = got.Token, got.InstanceID, got.PlatformURL
-		b.discovered.CAPEM, b.discovered.From.Token = base.CAPEM, "claim"
+		b.discovered.CAPEM, b.discovered.From.Token = asked.CAPEM, "claim"
 	case found != nil && ctx.Err() == nil:
 		b.voice.say("          a token was found meanwhile, from %s", found.From.Token)
 		b.discovered = *found

@@ -2,6 +2,9 @@ package boot
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/pem"
 	"errors"
 	"io"
 	"os"
@@ -12,9 +15,11 @@ import (
 	"time"
 
 	"github.com/powernode/powernode-agent/internal/enroll"
+	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/identity"
 	"github.com/powernode/powernode-agent/internal/identity/claim"
 	"github.com/powernode/powernode-agent/internal/identity/places"
+	"github.com/powernode/powernode-agent/internal/network"
 	"github.com/powernode/powernode-agent/internal/nodeapi"
 	"github.com/powernode/powernode-agent/internal/nodehttp"
 	"github.com/powernode/powernode-agent/internal/operatorapi"
@@ -189,6 +194,54 @@ func TestClaimAtAPlatform(t *testing.T) {
 	}
 	if b.settleClaim(nil); exists(path) {
 		t.Error("the claim is still there")
+	}
+}
+
+// lateNetwork isn't there the first time.
+type lateNetwork struct {
+	slowNetwork
+	waits *int
+}
+
+func (n lateNetwork) Wait(context.Context) (network.State, error) {
+	if *n.waits++; *n.waits == 1 {
+		return n.State(), fault.New(fault.Retry, fault.Platform, "plug it in", "no link has a carrier")
+	}
+	return n.State(), nil
+}
+
+// TestClaimWithoutAnybody begins where there is no network yet, and nobody who gives the CA's certificate, of which the fingerprint is known.
+func TestClaimWithoutAnybody(t *testing.T) {
+	p := platformtest.Start(t)
+	b, console := claiming(t, p, "/nonexistent")
+	block, _ := pem.Decode([]byte(p.Config.CAPEM))
+	sum := sha256.Sum256(block.Bytes)
+	b.discovered.CAPEM, b.discovered.CASHA256 = nil, []string{hex.EncodeToString(sum[:])}
+	waits := 0
+	b.claims.wanted, b.uplink = true, lateNetwork{waits: &waits}
+	p.Stop()
+	done := make(chan error, 1)
+	ctx, off := context.WithCancel(t.Context())
+	go func() { done <- b.awaitClaim(ctx) }()
+	for !strings.Contains(console.String(), "asking again in") {
+		select {
+		case err := <-done:
+			t.Fatal(err)
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+	if waits != 2 || !strings.Contains(console.String(), "no link has a carrier; trying again in") {
+		t.Errorf("waited %d times\n%s", waits, console)
+	}
+	p = p.Restart()
+	code := shownCode(t, console)
+	off() // what is asked for again comes at a restart, without the platform's pace
+	<-done
+	if _, err := p.Operator.AcceptClaim(t.Context(), code, operatorapi.ClaimAccept{Create: "web-1"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.awaitClaim(t.Context()); err != nil || b.discovered.Token.IsZero() || string(b.discovered.CAPEM) != p.Config.CAPEM {
+		t.Errorf("%v, %+v", err, b.discovered)
 	}
 }
 
