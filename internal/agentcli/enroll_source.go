@@ -45,20 +45,18 @@ func (f *enrollFlags) place(app *cli.App, o *enroll.Options) error {
 		if err != nil {
 			return err
 		}
-		if state.Credentials == nil {
-			return fault.New(fault.Refuse, fault.Input, "name the platform with --platform-url and --ca-file",
-				"enroll this node: %s, and a token alone doesn't say where", state.Reason)
+		if state.Credentials != nil {
+			b := state.Credentials.Bootstrap()
+			b.InstanceID = f.instanceID // the token may be another instance's
+			o.Discover = withToken(read, b, o)
+			return nil
 		}
-		b := state.Credentials.Bootstrap()
-		b.InstanceID = f.instanceID // the token may be another instance's
-		o.Discover = withToken(read, b, o)
-		return nil
 	}
 	only, err := identitySources(f.identitySources)
 	if err != nil {
 		return err
 	}
-	where := usualPlaces("/", f.identityFile)
+	where := usualPlaces(app.Machine, f.identityFile)
 	if only != nil {
 		where.Only = only
 	}
@@ -66,6 +64,9 @@ func (f *enrollFlags) place(app *cli.App, o *enroll.Options) error {
 		i, _, err := (identity.Resolver{Sources: where.Sources()}).Resolve(ctx)
 		if (f.claim || read != nil) && i.OnlyTokenMissing() {
 			err = nil
+		}
+		if err != nil && read != nil {
+			err = fault.New(fault.Refuse, fault.Input, "name the platform with --platform-url and --ca-file", "a token alone doesn't say where to enroll: %w", err)
 		}
 		if err == nil && o.Proxy != nil {
 			i.Proxy, err = identity.ParseProxy(o.Proxy.Reveal())

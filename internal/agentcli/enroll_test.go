@@ -21,6 +21,7 @@ type enrolling struct {
 	platform *platformtest.Platform
 	state    string
 	ca       string
+	machine  string // cli.App's Machine
 }
 
 func newEnrolling(t *testing.T) *enrolling {
@@ -53,7 +54,7 @@ func (e *enrolling) token() string {
 func (e *enrolling) run(stdin string, args ...string) (int, string) {
 	e.t.Helper()
 	var out bytes.Buffer
-	app := &cli.App{In: strings.NewReader(stdin), Out: &out, Err: &out, Getenv: os.Getenv, Format: cli.Table}
+	app := &cli.App{In: strings.NewReader(stdin), Out: &out, Err: &out, Getenv: os.Getenv, Format: cli.Table, Machine: e.machine}
 	code := app.Run(e.t.Context(), New(app), append(args, "--state", e.state))
 	return code, out.String()
 }
@@ -188,6 +189,22 @@ func TestEnrollRefusesFlags(t *testing.T) {
 	} {
 		if code, out := e.run("", append([]string{"enroll"}, args...)...); code != 1 || strings.Contains(out, "hunter2") {
 			t.Errorf("%v: %d: %s", args, code, out)
+		}
+	}
+}
+
+// TestEnrollByTokenAlone gives a token to a machine that knows its platform by its kernel command line, and the one that was there counts no more.
+func TestEnrollByTokenAlone(t *testing.T) {
+	for _, old := range []string{"", " powernode.bootstrap_token=used-long-ago-0123456789"} {
+		e := newEnrolling(t)
+		e.machine = t.TempDir()
+		if err := os.Mkdir(filepath.Join(e.machine, "proc"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		e.put(filepath.Join(e.machine, "proc", "cmdline"), "quiet powernode.identity=cmdline powernode.platform_url="+e.platform.URL+" powernode.ca_file="+e.ca+old+"\n")
+		code, out := e.run(e.token(), "enroll", "--tries", "1", "--token-file", "-")
+		if code != 0 || !strings.Contains(out, "credentials were:   none") {
+			t.Errorf("%q: %d: %s", old, code, out)
 		}
 	}
 }

@@ -49,7 +49,7 @@ read are named under "problems", and the rest is shown all the same.`,
 			doc.Credentials, err = readCredentials(stateDir)
 			doc.problem(err)
 			if sources {
-				where := usualPlaces("/", identityFile)
+				where := usualPlaces(app.Machine, identityFile)
 				if only != nil {
 					where.Only = only
 				}

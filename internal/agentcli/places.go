@@ -9,6 +9,7 @@ import (
 
 	"github.com/powernode/powernode-agent/internal/boot"
 	"github.com/powernode/powernode-agent/internal/bootconfig"
+	"github.com/powernode/powernode-agent/internal/device"
 	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/identity/places"
 )
@@ -33,12 +34,20 @@ func identitySources(value string) ([]string, error) {
 
 // usualPlaces are where the sources of identity look, for commands on the running node whose root directory root is. Those that
 // counted at boot count there: by the facts of the boot or, on a system that this agent didn't boot, by the kernel command line.
+// Without a root, as in tests, none does.
 func usualPlaces(root, file string) places.Places {
-	where := places.Places{IdentityFile: file}
+	if root == "" {
+		return places.Places{IdentityFile: file, Only: []string{}}
+	}
+	sys := filepath.Join(root, "sys")
+	where := places.Places{
+		IdentityFile: file, Cmdline: filepath.Join(root, "proc", "cmdline"), Sys: sys,
+		Devices: device.Options{Sysfs: sys, Dev: filepath.Join(root, "dev")},
+	}
 	if facts, err := boot.ReadFacts(root); err == nil {
 		where.Only = facts.IdentitySources
 	} else {
-		where.Only = bootedWith(filepath.Join(root, "proc", "cmdline")).Identity
+		where.Only = bootedWith(where.Cmdline).Identity
 	}
 	return where
 }

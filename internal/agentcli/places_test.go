@@ -6,10 +6,18 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/powernode/powernode-agent/internal/cli"
 )
 
 // TestUsualPlaces: the sources that counted at boot count on the running node.
 func TestUsualPlaces(t *testing.T) {
+	if got := usualPlaces("", ""); len(got.Sources()) > 0 || got.Claim() {
+		t.Error("a test's machine is asked who it is")
+	}
+	if cli.NewApp().Machine != "/" {
+		t.Error("no machine is asked who it is")
+	}
 	root := t.TempDir()
 	put := func(name, text string) {
 		t.Helper()
@@ -28,6 +36,9 @@ func TestUsualPlaces(t *testing.T) {
 		}
 	}
 	check("nothing is known", nil)
+	if where := usualPlaces(root, ""); where.Sys != filepath.Join(root, "sys") {
+		t.Errorf("what the firmware says is of %s", where.Sys)
+	}
 	put("proc/cmdline", "ro powernode.identity=boot,claim")
 	check("the command line", []string{"boot", "claim"})
 	put("proc/cmdline", "ro powernode.identity=boott")

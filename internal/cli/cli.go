@@ -31,11 +31,14 @@ type App struct {
 	Format Format
 	// Quiet leaves progress out.
 	Quiet bool
+	// Machine is the root directory of the machine that may be asked who it is, "/" outside tests. Without one no source of identity
+	// counts but those that flags name: a test on a machine of a cloud must not get at that cloud's metadata.
+	Machine string
 }
 
 // NewApp returns an App over the process's own streams and environment.
 func NewApp() *App {
-	return &App{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Getenv: os.Getenv, Format: Table}
+	return &App{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Getenv: os.Getenv, Format: Table, Machine: "/"}
 }
 
 // Root prepares a program's root command: the common flags, errors left to Run, and a hint
