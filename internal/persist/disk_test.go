@@ -332,7 +332,10 @@ func TestReadOnlyDisks(t *testing.T) {
 		"damaged":                {damaged, false, false, "noted errors in itself"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p, _ := mountAt(t, Options{Spec: named(t, attach(t, c.image, c.protect))})
+			// A mount that replays the journal leaves a clean image: each case has its own.
+			own := filepath.Join(t.TempDir(), "image")
+			copyFile(t, c.image, own)
+			p, _ := mountAt(t, Options{Spec: named(t, attach(t, own, c.protect))})
 			if p.Kind != Disk || p.ReadOnly != c.readOnly || !strings.Contains(remarks(p), c.remark) {
 				t.Errorf("%+v", p)
 			}
