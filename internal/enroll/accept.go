@@ -28,15 +28,6 @@ type expected struct {
 
 // judge checks an answer, and returns the credentials that it makes.
 func (o Options) judge(doing string, a nodeapi.EnrollResponse, e expected) (*Credentials, error) {
-	if a.CABundlePEM != "" && e.conn != nil {
-		cas, err := adoptable(a.CABundlePEM, e.conn, o.now())
-		if err != nil {
-			// The certificate is worth having also where the bundle isn't: it is offered again.
-			o.Log.Warn("the platform's CA bundle isn't adopted", "error", err)
-		} else {
-			e.base.CAs, e.base.caPEM = cas, a.CABundlePEM
-		}
-	}
 	c, err := accept(a, e, o.now(), o.keys())
 	if err != nil {
 		return nil, fault.New(fault.Broken, fault.Platform, hintUnchanged,

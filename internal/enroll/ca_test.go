@@ -1,12 +1,10 @@
 package enroll
 
 import (
-	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/nodeapi"
@@ -38,10 +36,9 @@ func (r *roll) activate() {
 	web := r.new.Issue(r.new.Web())
 	web.Certificate = append(web.Certificate, r.cross.Raw)
 	r.p.set(func() {
-		r.p.issuer, r.p.web = r.new, web
+		r.p.issuer, r.p.web, r.p.signer, r.p.lead = r.new, web, r.new, []*x509.Certificate{r.cross}
 		r.p.answer = func(a *nodeapi.EnrollResponse) {
 			a.CAChainPEM = string(pkitest.EncodePEM(r.cross)) + string(r.old.PEM())
-			a.CABundlePEM = r.p.bundle
 		}
 	})
 }
@@ -91,6 +88,7 @@ func TestCARolledWhileOff(t *testing.T) {
 	r.activate()
 	s.ok(s.beat())
 	s.ok(s.keeper.Rotate(t.Context()))
+	s.ok(s.keeper.AdoptCA(t.Context()))
 	if c, err := s.keeper.Credentials(); err != nil || len(c.CAs) != 2 || s.status().CABundleSHA256 != bundleSum(s.p.bundle) {
 		t.Errorf("%v, %d CAs", err, len(c.CAs))
 	}
@@ -167,26 +165,28 @@ func TestBundlesRefused(t *testing.T) {
 	})
 }
 
-// TestEnrollAdoptsTheBundle takes the CA that an enrollment tells of.
-func TestEnrollAdoptsTheBundle(t *testing.T) {
-	p := newPlatform(t)
-	r := newRoll(t, p)
-	r.prepare()
-	r.activate()
-	o := p.options(t.TempDir())
-	c, _, err := Ensure(t.Context(), o)
-	if err != nil || len(c.CAs) != 2 || c.CABundleSHA256() != bundleSum(p.bundle) {
-		t.Fatalf("%v, %v", c, err)
+// TestBundleOfAThief: who has a server's key, and no CA's, gives nodes no CA.
+func TestBundleOfAThief(t *testing.T) {
+	s := newService(t, newPlatform(t))
+	thief := pkitest.NewCA(t, "Powernode CA")
+	both := string(s.p.ca.PEM()) + string(thief.PEM())
+	for name, alter := range map[string]func(){
+		"signed by himself":            func() { s.p.signer, s.p.bundle = thief, both },
+		"signed by himself, with ours": func() { s.p.signer, s.p.lead = thief, []*x509.Certificate{s.p.ca.Cert} },
+	} {
+		s.p.set(alter)
+		if err := s.keeper.AdoptCA(t.Context()); fault.KindOf(err) != fault.Refuse {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
-	again, err := Load(o.Dir, time.Now())
-	if err != nil || again.CABundleSHA256() != c.CABundleSHA256() {
+	// What the CA signed before is no answer to a new question, and of another bundle it says nothing.
+	s.p.set(func() { s.p.signer, s.p.lead, s.p.signed = s.p.ca, nil, bundleSum(string(s.p.ca.PEM())) })
+	if err := s.keeper.AdoptCA(t.Context()); err == nil || !strings.Contains(err.Error(), "has not signed this bundle") {
 		t.Errorf("%v", err)
 	}
-	conn, err := tls.Dial("tcp", p.Listener.Addr().String(), again.material.TLSConfig(nil))
-	if err != nil {
-		t.Fatal(err)
+	if c, err := s.keeper.Credentials(); err != nil || len(c.CAs) != 1 {
+		t.Errorf("%v, %v", c, err)
 	}
-	conn.Close()
 }
 
 // TestShutOut has the platform end the handshake for the node's certificate, as where its CA was retired.

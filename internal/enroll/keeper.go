@@ -14,6 +14,7 @@ import (
 	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/nodeapi"
 	"github.com/powernode/powernode-agent/internal/nodehttp"
+	"github.com/powernode/powernode-agent/internal/signedtime"
 )
 
 // Keeper keeps a node's credentials for as long as a service runs: it gives every call those that are in
@@ -202,8 +203,9 @@ func (k *Keeper) replace(ctx context.Context, by func(context.Context, Options, 
 	})
 }
 
-// AdoptCA asks the platform which CAs to trust, and follows if the present ones vouch for the connection, and
-// the new ones vouch for it too.
+// AdoptCA asks the platform which CAs to trust, and follows if the present ones have signed that, now, and the new ones
+// vouch for the connection too. That the present ones vouch for the connection isn't enough: who has stolen a server's
+// key would give the node a CA of his own.
 func (k *Keeper) AdoptCA(ctx context.Context) error {
 	const doing = "ask which CA to trust"
 	return k.change(ctx, func(d *durable.Dir, c *Credentials) error {
@@ -217,13 +219,19 @@ func (k *Keeper) AdoptCA(ctx context.Context) error {
 			return err
 		}
 		cas, err := adoptable(answer.BundlePEM, conn, k.o.now())
-		if err == nil && answer.BundleSHA256 != bundleSum(answer.BundlePEM) {
-			err = errors.New("its bundle doesn't have the SHA-256 that it says")
+		if err == nil {
+			var said signedtime.Reading
+			if said, err = signedtime.Ask(ctx, m, k.o.HTTP); err != nil {
+				return fmt.Errorf("%s: %w", doing, err)
+			}
+			if said.CABundleSHA256 != bundleSum(answer.BundlePEM) {
+				err = errors.New("its CA has not signed this bundle")
+			}
 		}
 		if err != nil {
 			return fault.New(fault.Broken, fault.Platform, hintUnchanged, "%s at %s: the platform's answer is refused: %w", doing, conn.URL(), err)
 		}
-		k.o.Log.Info("the node follows the platform's CA", "certificates", len(cas), "sha256", answer.BundleSHA256)
+		k.o.Log.Info("the node follows the platform's CA", "certificates", len(cas), "sha256", bundleSum(answer.BundlePEM))
 		return save(d, c.trusting(cas, answer.BundlePEM))
 	})
 }

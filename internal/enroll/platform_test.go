@@ -54,6 +54,11 @@ type platform struct {
 	// web is the server's chain, bundle what nodes are told to trust.
 	web    *tls.Certificate
 	bundle string
+	// signer signs the time and what bundle is; lead leads to it from older CAs.
+	signer *pkitest.CA
+	lead   []*x509.Certificate
+	// signed, if not "", is what is signed in place of bundle's SHA-256.
+	signed string
 	// taken, if not nil, is the only CA whose certificates don't end the handshake.
 	taken *x509.Certificate
 	// template and answer alter what is issued and what is said.
@@ -67,7 +72,7 @@ func newPlatform(t testing.TB) *platform {
 		t: t, ca: pkitest.NewCA(t, "Powernode CA"), grants: map[string]nodeapi.EnrollResponse{}, keys: map[string]string{},
 		byKey: map[string]nodeapi.EnrollResponse{}, refused: map[string]nodeapi.Code{},
 	}
-	p.issuer, p.bundle, p.web = p.ca, string(p.ca.PEM()), p.ca.Issue(p.ca.Web())
+	p.issuer, p.signer, p.bundle, p.web = p.ca, p.ca, string(p.ca.PEM()), p.ca.Issue(p.ca.Web())
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST "+nodeapi.PathEnroll, p.enroll)
 	mux.HandleFunc("POST "+nodeapi.PathRefresh, p.refresh)
@@ -77,6 +82,15 @@ func newPlatform(t testing.TB) *platform {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		ok(w, nodeapi.CAResponse{BundlePEM: p.bundle, BundleSHA256: bundleSum(p.bundle)})
+	})
+	mux.HandleFunc("POST "+nodeapi.PathTime, func(w http.ResponseWriter, r *http.Request) {
+		p.mu.Lock()
+		signer, lead, sum := p.signer, p.lead, bundleSum(p.bundle)
+		if p.signed != "" {
+			sum = p.signed
+		}
+		p.mu.Unlock()
+		signer.Tells(nil, func() string { return sum }, lead...).ServeHTTP(w, r)
 	})
 	mux.HandleFunc("GET /who", func(w http.ResponseWriter, r *http.Request) {
 		if len(r.TLS.PeerCertificates) == 0 {
@@ -196,7 +210,6 @@ func (p *platform) successor(csr *x509.CertificateRequest, key string) nodeapi.E
 	grant, known := p.byKey[key]
 	if !known {
 		grant = p.issue(csr)
-		grant.CABundlePEM = p.bundle
 		p.byKey[key] = grant
 	}
 	p.losing()

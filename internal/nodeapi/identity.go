@@ -32,6 +32,9 @@ type TimeResponse struct {
 	Nonce string `json:"nonce"`
 	// ServerTime is RFC 3339 with nanoseconds, UTC, exactly as it was signed.
 	ServerTime string `json:"server_time"`
+	// CABundleSHA256 is that of the CA bundle which nodes shall trust, as in CAResponse, and signed too: who has only
+	// a server's key can't tell nodes of another CA.
+	CABundleSHA256 string `json:"ca_bundle_sha256"`
 	// SignerPEM is the CA certificate whose key signed, then those that lead from an older CA to it.
 	SignerPEM string `json:"signer_pem"`
 	Signature []byte `json:"signature"`
@@ -39,11 +42,12 @@ type TimeResponse struct {
 
 // TimeMessage returns the text that is signed: no X.509 structure begins like it, so that a CA's key
 // may sign both.
-func TimeMessage(nonce, serverTime string) []byte {
-	return []byte("powernode-time/1\n" + nonce + "\n" + serverTime + "\n")
+func TimeMessage(nonce, serverTime, bundleSHA256 string) []byte {
+	return []byte("powernode-time/1\n" + nonce + "\n" + serverTime + "\n" + bundleSHA256 + "\n")
 }
 
-// CAResponse is what nodes shall trust from now on: one CA, or several while it rolls.
+// CAResponse is what nodes shall trust from now on: one CA, or several while it rolls. It proves nothing by itself:
+// a node follows a bundle whose SHA-256 a TimeResponse has signed.
 type CAResponse struct {
 	BundlePEM string `json:"bundle_pem"`
 	// BundleSHA256 is the SHA-256 of BundlePEM in lower-case hexadecimal digits, as heartbeats tell it.

@@ -74,8 +74,6 @@ type EnrollResponse struct {
 	MTLSSubject   string    `json:"mtls_subject"`
 	NotAfter      time.Time `json:"not_after"`
 	CertificateID string    `json:"certificate_id"`
-	// CABundlePEM is what the node shall trust from now on; "" for no change.
-	CABundlePEM string `json:"ca_bundle_pem,omitempty"`
 }
 
 // MountState says what the agent has made of its modules.

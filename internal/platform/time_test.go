@@ -43,7 +43,7 @@ func askTime(t *testing.T, p *platformtest.Platform) (time.Time, []*x509.Certifi
 	if len(signer) == 0 {
 		t.Fatal("no signer")
 	}
-	sum := sha256.Sum256(nodeapi.TimeMessage(out.Nonce, out.ServerTime))
+	sum := sha256.Sum256(nodeapi.TimeMessage(out.Nonce, out.ServerTime, out.CABundleSHA256))
 	if !ecdsa.VerifyASN1(signer[0].PublicKey.(*ecdsa.PublicKey), sum[:], out.Signature) {
 		t.Error("the signature isn't by the signer")
 	}

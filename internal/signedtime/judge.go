@@ -19,6 +19,7 @@ import (
 const (
 	maxTimeText  = 40  // of RFC 3339 with nanoseconds: 30
 	maxSigners   = 8   // certificates: the signer, and what leads to an older CA
+	maxSum       = 64  // hexadecimal digits
 	maxSignature = 128 // bytes; ECDSA on P-256 in ASN.1 takes 72, Ed25519 64
 )
 
@@ -34,6 +35,9 @@ func judge(a nodeapi.TimeResponse, nonce string, cas []*x509.Certificate) (t tim
 	if len(a.Signature) == 0 || len(a.Signature) > maxSignature {
 		return time.Time{}, nil, fmt.Errorf("its signature has %d bytes, 1 to %d are expected", len(a.Signature), maxSignature)
 	}
+	if len(a.CABundleSHA256) > maxSum {
+		return time.Time{}, nil, fmt.Errorf("its SHA-256 of a CA bundle has %d characters", len(a.CABundleSHA256))
+	}
 	chain, err := nodehttp.ParseCAs([]byte(a.SignerPEM))
 	if err != nil {
 		return time.Time{}, nil, fmt.Errorf("its signer: %w", err)
@@ -45,7 +49,7 @@ func judge(a nodeapi.TimeResponse, nonce string, cas []*x509.Certificate) (t tim
 	if err := at(t); err != nil {
 		return time.Time{}, nil, err
 	}
-	if err := signed(chain[0], nodeapi.TimeMessage(nonce, a.ServerTime), a.Signature); err != nil {
+	if err := signed(chain[0], nodeapi.TimeMessage(nonce, a.ServerTime, a.CABundleSHA256), a.Signature); err != nil {
 		return time.Time{}, nil, err
 	}
 	return t, at, nil

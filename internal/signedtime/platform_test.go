@@ -18,6 +18,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -165,12 +166,15 @@ func (p *platform) answer(t testing.TB, w http.ResponseWriter, r *http.Request) 
 	_ = json.NewEncoder(w).Encode(map[string]any{"success": true, "data": a})
 }
 
+// someSum stands for the SHA-256 of a CA bundle.
+var someSum = strings.Repeat("a", 64)
+
 // respond returns the true answer of a platform.
 func respond(t testing.TB, ca *authority, nonce string, now time.Time, also ...*x509.Certificate) nodeapi.TimeResponse {
 	t.Helper()
 	text := now.UTC().Format(time.RFC3339Nano)
 	return nodeapi.TimeResponse{
-		Nonce: nonce, ServerTime: text, Signature: ca.sign(t, nodeapi.TimeMessage(nonce, text)),
+		Nonce: nonce, ServerTime: text, CABundleSHA256: someSum, Signature: ca.sign(t, nodeapi.TimeMessage(nonce, text, someSum)),
 		SignerPEM: string(bytes.Join([][]byte{pkitest.EncodePEM(ca.cert), pkitest.EncodePEM(also...)}, nil)),
 	}
 }

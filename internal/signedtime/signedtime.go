@@ -38,6 +38,8 @@ type Reading struct {
 	At time.Duration
 	// Within is half of the round trip.
 	Within time.Duration
+	// CABundleSHA256 is that of the CA bundle which the platform has nodes trust, signed with the time.
+	CABundleSHA256 string
 	// vouched tells whether the CAs that proved this time are valid at another.
 	vouched func(time.Time) error
 }
@@ -84,7 +86,7 @@ func ask(ctx context.Context, m *nodehttp.Material, o nodehttp.Options, elapsed 
 			"ask for the time at %s: the platform's answer is refused: %w", conn.URL(), err)
 	}
 	half := (end - start) / 2
-	return Reading{Time: t, At: start + half, Within: half, vouched: vouched}, nil
+	return Reading{Time: t, At: start + half, Within: half, CABundleSHA256: answer.CABundleSHA256, vouched: vouched}, nil
 }
 
 // newNonce returns 32 random bytes in hexadecimal digits.

@@ -84,7 +84,10 @@ func TestAskRefuses(t *testing.T) {
 		{"another question's answer", change(func(a *nodeapi.TimeResponse) { *a = old }), fault.Refuse, nil, "nonce isn't ours"},
 		{"another question's answer with our nonce", change(func(a *nodeapi.TimeResponse) { n := a.Nonce; *a = old; a.Nonce = n }), fault.Refuse, nil, "doesn't verify"},
 		{"another time", change(func(a *nodeapi.TimeResponse) { a.ServerTime = old.ServerTime }), fault.Refuse, nil, "doesn't verify"},
-		{"another key", change(func(a *nodeapi.TimeResponse) { a.Signature = other.sign(t, nodeapi.TimeMessage(a.Nonce, a.ServerTime)) }), fault.Refuse, nil, "doesn't verify"},
+		{"another CA bundle", change(func(a *nodeapi.TimeResponse) { a.CABundleSHA256 = strings.Repeat("1", 64) }), fault.Refuse, nil, "doesn't verify"},
+		{"another key", change(func(a *nodeapi.TimeResponse) {
+			a.Signature = other.sign(t, nodeapi.TimeMessage(a.Nonce, a.ServerTime, a.CABundleSHA256))
+		}), fault.Refuse, nil, "doesn't verify"},
 		{"another authority", change(func(a *nodeapi.TimeResponse) { *a = respond(t, other, a.Nonce, time.Now()) }), fault.Refuse, nil, "isn't vouched for by the CA that this node trusts"},
 		{"another authority, followed by ours", change(func(a *nodeapi.TimeResponse) { *a = respond(t, other, a.Nonce, time.Now(), ca.cert) }), fault.Refuse, nil, "isn't vouched for"},
 		{"no signature", change(func(a *nodeapi.TimeResponse) { a.Signature = nil }), fault.Refuse, nil, "signature has 0 bytes"},

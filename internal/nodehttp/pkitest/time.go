@@ -1,6 +1,7 @@
 package pkitest
 
 import (
+	"crypto/x509"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -12,6 +13,11 @@ import (
 // Time returns the handler of nodeapi.PathTime as of a clock: it answers as a platform does whose CA this is. nil is
 // the machine's clock.
 func (ca *CA) Time(now func() time.Time) http.Handler {
+	return ca.Tells(now, func() string { return "" })
+}
+
+// Tells is Time with the SHA-256 of a CA bundle, and with the certificates that lead to this CA from older ones.
+func (ca *CA) Tells(now func() time.Time, bundle func() string, lead ...*x509.Certificate) http.Handler {
 	if now == nil {
 		now = time.Now
 	}
@@ -22,7 +28,10 @@ func (ca *CA) Time(now func() time.Time) http.Handler {
 			return
 		}
 		text := now().UTC().Format(time.RFC3339Nano)
-		answer := nodeapi.TimeResponse{Nonce: in.Nonce, ServerTime: text, SignerPEM: string(ca.PEM()), Signature: ca.SignMessage(nodeapi.TimeMessage(in.Nonce, text))}
+		answer := nodeapi.TimeResponse{
+			Nonce: in.Nonce, ServerTime: text, CABundleSHA256: bundle(), SignerPEM: string(ca.PEM()) + string(EncodePEM(lead...)),
+			Signature: ca.SignMessage(nodeapi.TimeMessage(in.Nonce, text, bundle())),
+		}
 		_ = json.NewEncoder(w).Encode(map[string]any{"success": true, "data": answer})
 	})
 }

@@ -14,7 +14,7 @@ import (
 )
 
 // caBundle answers with the authorities that nodes shall trust. It is for everyone, and proves nothing by
-// itself: a node adopts it only over a connection that the bundle which it has vouches for.
+// itself: a node adopts it only if the authority has signed its SHA-256 with the time.
 func (a *API) caBundle(http.ResponseWriter, *http.Request) (any, error) {
 	bundle := a.ca.Bundle()
 	sum := sha256.Sum256(bundle)

@@ -28,7 +28,7 @@ func (a *API) issue(request ca.Request) db.IssueFunc {
 func (a *API) certificateAnswer(cert db.Certificate) nodeapi.EnrollResponse {
 	return nodeapi.EnrollResponse{
 		CertPEM: cert.PEM, CAChainPEM: string(a.ca.ChainOf(cert.PEM)), InstanceID: cert.NodeID, MTLSSubject: cert.NodeID,
-		NotAfter: cert.NotAfter, CertificateID: cert.ID, CABundlePEM: string(a.ca.Bundle()),
+		NotAfter: cert.NotAfter, CertificateID: cert.ID,
 	}
 }
 

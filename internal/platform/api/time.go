@@ -29,11 +29,12 @@ func (a *API) time(w http.ResponseWriter, r *http.Request) (any, error) {
 		return nil, invalid("nonce %.80q: want 32 random bytes as 64 lower-case hexadecimal digits", in.Nonce)
 	}
 	now := a.now().UTC().Format(time.RFC3339Nano)
-	signature, signer, err := a.ca.Sign(nodeapi.TimeMessage(in.Nonce, now))
+	bundle := a.ca.BundleSHA256()
+	signature, signer, err := a.ca.Sign(nodeapi.TimeMessage(in.Nonce, now, bundle))
 	if err != nil {
 		return nil, fmt.Errorf("sign the time: %w", err)
 	}
-	return nodeapi.TimeResponse{Nonce: in.Nonce, ServerTime: now, SignerPEM: string(signer), Signature: signature}, nil
+	return nodeapi.TimeResponse{Nonce: in.Nonce, ServerTime: now, CABundleSHA256: bundle, SignerPEM: string(signer), Signature: signature}, nil
 }
 
 // tooMany refuses a caller until wait has passed.
