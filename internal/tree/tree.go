@@ -174,6 +174,10 @@ func (n *Node) Entries() iter.Seq2[string, *Node] {
 	}
 }
 
+// Unordered yields the entries in no particular order, which takes no memory. The directory must not
+// be changed meanwhile.
+func (n *Node) Unordered() iter.Seq2[string, *Node] { return maps.All(n.children) }
+
 // Xattr returns the value of the attribute of that name.
 func (n *Node) Xattr(name string) ([]byte, bool) {
 	i, ok := slices.BinarySearchFunc(n.Xattrs, name, func(x Xattr, name string) int {
