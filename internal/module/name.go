@@ -35,8 +35,8 @@ func CheckName(s string) error {
 }
 
 // CheckVersion reports whether s may be a module's version: 1 to 128 letters, digits and any of
-// . _ + ~ ^ -, a letter or digit first. It is compared for equality only. The error is a
-// fault.Refuse in area Input.
+// . _ + ~ ^ -, a letter or digit first. CompareVersions tells older from newer. The error
+// is a fault.Refuse in area Input.
 func CheckVersion(s string) error {
 	bad := s == "" || len(s) > VersionMax || !isAlphanumeric(s[0])
 	for _, c := range []byte(s) {
