@@ -1,4 +1,5 @@
-// Package systemd asks the machine's service manager how it is, and tells it to restart.
+// Package systemd asks the machine's service manager how it and its units are, and tells it to start, stop and
+// reload them, and to restart the machine.
 //
 // It promises that no question takes longer than its context allows, whatever the other side does, and
 // that each connection is its own and is closed. It speaks D-Bus with systemd directly over its private
@@ -51,7 +52,14 @@ func (m Manager) dir() string {
 
 // ask connects, has do ask its questions, and closes. Where systemd doesn't run the error wraps ErrNone.
 func (m Manager) ask(ctx context.Context, do func(context.Context, dbus.BusObject) error) error {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	return m.connected(ctx, callTimeout, func(ctx context.Context, conn *dbus.Conn) error {
+		return do(ctx, conn.Object(busName, managerPath))
+	})
+}
+
+// connected has do use a connection of its own, for at most the time given, connecting included.
+func (m Manager) connected(ctx context.Context, within time.Duration, do func(context.Context, *dbus.Conn) error) error {
+	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	var dialer net.Dialer
 	socket, err := dialer.DialContext(ctx, "unix", filepath.Join(m.dir(), "private"))
@@ -64,7 +72,7 @@ func (m Manager) ask(ctx context.Context, do func(context.Context, dbus.BusObjec
 	defer socket.Close()
 	// The handshake reads without a context; closing the socket ends it.
 	defer context.AfterFunc(ctx, func() { socket.Close() })()
-	conn, err := dbus.NewConn(socket, dbus.WithContext(ctx))
+	conn, err := dbus.NewConn(socket, dbus.WithContext(ctx), dbus.WithSignalHandler(dbus.NewSequentialSignalHandler()))
 	if err != nil {
 		return fmt.Errorf("reach systemd: %w", err)
 	}
@@ -72,7 +80,7 @@ func (m Manager) ask(ctx context.Context, do func(context.Context, dbus.BusObjec
 	if err := authenticate(ctx, socket, conn); err != nil {
 		return fmt.Errorf("reach systemd: %w", because(ctx, err))
 	}
-	return because(ctx, do(ctx, conn.Object(busName, managerPath)))
+	return because(ctx, do(ctx, conn))
 }
 
 // authenticate shakes hands, and waits until systemd has read the end of that. A message that it reads together

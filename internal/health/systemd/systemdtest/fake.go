@@ -6,7 +6,9 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -27,9 +29,16 @@ type Fake struct {
 	Refuse string
 	// Silent makes it take questions and never answer.
 	Silent bool
+	// Results maps a unit's name to how its jobs end, where that isn't "done"; "" never ends.
+	Results map[string]string
+	// Properties maps a unit's name to what it says of itself; a unit that isn't here isn't found.
+	Properties map[string]map[string]any
 
 	mu      sync.Mutex
 	started []string
+	asked   []string
+	jobs    uint32
+	signals []*dbus.Message
 }
 
 // Set changes the fake.
@@ -44,6 +53,13 @@ func (f *Fake) Started() []string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return append([]string(nil), f.started...)
+}
+
+// Asked returns what else was asked for, as "method unit", in order.
+func (f *Fake) Asked() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return append([]string(nil), f.asked...)
 }
 
 // Start makes it listen below run, until the test ends.
@@ -118,19 +134,39 @@ func (f *Fake) answer(in io.Reader, out io.Writer) error {
 			continue
 		}
 		reply.Headers[dbus.FieldReplySerial] = dbus.MakeVariant(m.Serial())
-		if len(reply.Body) > 0 {
-			reply.Headers[dbus.FieldSignature] = dbus.MakeVariant(dbus.SignatureOf(reply.Body...))
-		}
-		var raw bytes.Buffer
-		if err := reply.EncodeTo(&raw, binary.LittleEndian); err != nil {
+		if err := send(out, reply, serial); err != nil {
 			return err
 		}
-		// The library keeps the serial to itself; it stands in bytes 8 to 11 of a message.
-		binary.LittleEndian.PutUint32(raw.Bytes()[8:], serial)
-		if _, err := out.Write(raw.Bytes()); err != nil {
-			return err
+		for _, s := range f.told() {
+			serial++
+			if err := send(out, s, serial); err != nil {
+				return err
+			}
 		}
 	}
+}
+
+// told takes the signals that are to be sent.
+func (f *Fake) told() []*dbus.Message {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s := f.signals
+	f.signals = nil
+	return s
+}
+
+func send(out io.Writer, m *dbus.Message, serial uint32) error {
+	if len(m.Body) > 0 {
+		m.Headers[dbus.FieldSignature] = dbus.MakeVariant(dbus.SignatureOf(m.Body...))
+	}
+	var raw bytes.Buffer
+	if err := m.EncodeTo(&raw, binary.LittleEndian); err != nil {
+		return err
+	}
+	// The library keeps the serial to itself; it stands in bytes 8 to 11 of a message.
+	binary.LittleEndian.PutUint32(raw.Bytes()[8:], serial)
+	_, err := out.Write(raw.Bytes())
+	return err
 }
 
 func (f *Fake) reply(m *dbus.Message) (*dbus.Message, bool) {
@@ -147,15 +183,55 @@ func (f *Fake) reply(m *dbus.Message) (*dbus.Message, bool) {
 		r.Body = []any{dbus.MakeVariant(f.Version)}
 	case member == "ListUnitsFiltered":
 		r.Body = []any{f.units()}
-	case member == "StartUnit" && f.Refuse == "":
-		f.started = append(f.started, m.Body[0].(string)+" "+m.Body[1].(string))
-		r.Body = []any{dbus.ObjectPath("/org/freedesktop/systemd1/job/1")}
+	case strings.HasSuffix(member, "Unit") && member != "LoadUnit" && f.Refuse == "":
+		if member == "StartUnit" {
+			f.started = append(f.started, m.Body[0].(string)+" "+m.Body[1].(string))
+		}
+		r.Body = []any{f.job(member, m.Body[0].(string))}
+	case member == "LoadUnit":
+		r.Body = []any{dbus.ObjectPath("/unit/" + hex.EncodeToString([]byte(m.Body[0].(string))))}
+	case member == "GetAll":
+		r.Body = []any{f.properties(m)}
+	case member == "Subscribe":
+	case (member == "Reload" || member == "SetUnitProperties") && f.Refuse == "":
+		f.asked = append(f.asked, strings.TrimSpace(fmt.Sprintln(append([]any{member}, m.Body...)...)))
 	default:
 		r.Type = dbus.TypeError
 		r.Headers[dbus.FieldErrorName] = dbus.MakeVariant("org.freedesktop.DBus.Error.Failed")
 		r.Body = []any{f.Refuse}
 	}
 	return r, true
+}
+
+// job queues the end of a job, and returns the job.
+func (f *Fake) job(method, unit string) dbus.ObjectPath {
+	f.asked = append(f.asked, method+" "+unit)
+	f.jobs++
+	job := dbus.ObjectPath(fmt.Sprintf("/org/freedesktop/systemd1/job/%d", f.jobs))
+	result, ok := f.Results[unit]
+	if !ok {
+		result = "done"
+	}
+	if result != "" {
+		f.signals = append(f.signals, &dbus.Message{Type: dbus.TypeSignal, Headers: map[dbus.HeaderField]dbus.Variant{
+			dbus.FieldPath:      dbus.MakeVariant(dbus.ObjectPath("/org/freedesktop/systemd1")),
+			dbus.FieldInterface: dbus.MakeVariant("org.freedesktop.systemd1.Manager"),
+			dbus.FieldMember:    dbus.MakeVariant("JobRemoved"),
+		}, Body: []any{f.jobs, job, unit, result}})
+	}
+	return job
+}
+
+// properties are those of the unit whose object is asked.
+func (f *Fake) properties(m *dbus.Message) map[string]dbus.Variant {
+	path, _ := m.Headers[dbus.FieldPath].Value().(dbus.ObjectPath)
+	name, _ := hex.DecodeString(strings.TrimPrefix(string(path), "/unit/"))
+	out := map[string]dbus.Variant{"LoadState": dbus.MakeVariant("not-found"), "ActiveState": dbus.MakeVariant("inactive")}
+	for key, value := range f.Properties[string(name)] {
+		out["LoadState"] = dbus.MakeVariant("loaded")
+		out[key] = dbus.MakeVariant(value)
+	}
+	return out
 }
 
 // unit is an element of what ListUnitsFiltered returns: a(ssssssouso).
