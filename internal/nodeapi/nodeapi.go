@@ -136,6 +136,9 @@ type ModuleList struct {
 	// RootDigest is the root digest that the platform computed from this list, for the node's
 	// architecture; "" while it hasn't.
 	RootDigest string `json:"root_digest,omitempty"`
+	// RemoveMost says that the list is meant even where a node loses more than half of its modules at once by it;
+	// without, a node keeps what it has.
+	RemoveMost bool `json:"remove_most,omitempty"`
 }
 
 // Variety is a module's role among its siblings.
@@ -166,6 +169,8 @@ type Module struct {
 	// OCI image manifest, or of an index with one manifest for each architecture.
 	Digest       string   `json:"digest"`
 	Dependencies []string `json:"dependencies,omitempty"`
+	// AllowDowngrade says that this version is meant although the node has run a higher one.
+	AllowDowngrade bool `json:"allow_downgrade,omitempty"`
 }
 
 // ModuleDetail is the answer to GET modules/:id.
