@@ -62,7 +62,7 @@ func (s *shutOut) token() string {
 func (s *shutOut) boots() error {
 	s.t.Helper()
 	ctx := s.t.Context()
-	s.boot.clock, s.credentials, s.reconciler, s.discovered = nil, nil, nil, identity.Identity{}
+	s.clock, s.credentials, s.reconciler, s.discovered = nil, nil, nil, identity.Identity{}
 	s.openClock()
 	if said, err := s.enroll(ctx); err != nil || s.credentials.Serial() != s.serial {
 		s.t.Fatalf("%s, %v", said, err)
