@@ -47,7 +47,7 @@ type Bootstrap struct {
 type Clock interface {
 	Now() time.Time
 	// Judges reports whether Now may decide that a certificate is good, Due whether the platform is to be asked for
-	// its time, and Ask does so, in one attempt.
+	// its time, and Ask does so, in one attempt. A method Doubt(), if there is one, makes it Due.
 	Judges() bool
 	Due() bool
 	Ask(ctx context.Context, m *nodehttp.Material, o nodehttp.Options) error

@@ -214,7 +214,7 @@ func (k *Keeper) AdoptCA(ctx context.Context) error {
 		m := &nodehttp.Material{PlatformURL: c.PlatformURL, CAs: c.CAs, Proxy: c.Proxy()}
 		conn, err := talk{k.o, m, c.LocalClock}.call(ctx, nodehttp.Call{
 			Doing: doing, Method: http.MethodGet, Path: nodeapi.PathCA, Into: &answer,
-		}, func() { answer = nodeapi.CAResponse{} })
+		}, func() error { answer = nodeapi.CAResponse{}; return nil })
 		if err != nil || answer.BundlePEM == c.caPEM {
 			return err
 		}
