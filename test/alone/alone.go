@@ -7,6 +7,7 @@
 package alone
 
 import (
+	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -73,7 +74,7 @@ func inside(run func() int, prepare func() error, harmless func() bool) int {
 		return 1
 	}
 	runtime.LockOSThread() // Pdeathsig is about the thread that starts the child
-	child := exec.Command("/proc/self/exe", os.Args[1:]...)
+	child := exec.CommandContext(context.Background(), "/proc/self/exe", os.Args[1:]...)
 	child.Env = append(os.Environ(), outsideEnv+"="+ns)
 	child.Stdin, child.Stdout, child.Stderr = os.Stdin, os.Stdout, os.Stderr
 	child.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
