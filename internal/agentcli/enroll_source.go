@@ -74,8 +74,11 @@ func (f *enrollFlags) place(app *cli.App, o *enroll.Options) error {
 		if err != nil {
 			return enroll.Bootstrap{}, err
 		}
-		if f.instanceID != "" {
+		switch {
+		case f.instanceID != "":
 			i.InstanceID = f.instanceID
+		case read != nil && !i.Token.IsZero() && i.From.InstanceID == i.From.Token:
+			i.InstanceID = "" // it goes with the token that the person replaces
 		}
 		b, err := boot.Bootstrap(ctx, i, o.Backoff, o.Notify)
 		if err != nil {

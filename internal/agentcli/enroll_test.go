@@ -213,12 +213,18 @@ func TestEnrollByTokenAlone(t *testing.T) {
 func TestEnrollByFileAndToken(t *testing.T) {
 	e := newEnrolling(t)
 	cfg := filepath.Join(t.TempDir(), "identity.cfg")
-	for _, old := range []string{"", "KEY=used-long-ago-0123456789\n"} {
+	for _, old := range []string{"", "KEY=used-long-ago-0123456789\n", "KEY=used-long-ago-0123456789\nID=5ce38c87-d72e-4d86-ab38-b908377135e8\n"} {
 		e.state = filepath.Join(t.TempDir(), "state")
 		e.put(cfg, "SERVER="+e.platform.URL+"\nCA_PEM_FILE="+e.ca+"\n"+old)
 		if code, out := e.run(e.token(), "enroll", "--tries", "1", "--identity-file", cfg, "--token-file", "-"); code != 0 {
 			t.Errorf("%q: %d: %s", old, code, out)
 		}
+	}
+	// An instance that is named without a token says which this machine is to be.
+	e.state = filepath.Join(t.TempDir(), "state")
+	e.put(cfg, "SERVER="+e.platform.URL+"\nCA_PEM_FILE="+e.ca+"\nID=5ce38c87-d72e-4d86-ab38-b908377135e8\n")
+	if code, out := e.run(e.token(), "enroll", "--tries", "1", "--identity-file", cfg, "--token-file", "-"); code != cli.ExitPlatform {
+		t.Errorf("another's token: %d: %s", code, out)
 	}
 }
 

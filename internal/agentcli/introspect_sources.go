@@ -64,7 +64,7 @@ func identityRows(i *identity.Identity) [][2]string {
 		{"token", i.Token.String(), i.From.Token},
 		{"CA", orNothing(len(i.CAPEM) > 0, "a certificate"), i.From.CA},
 		{"CA fingerprint", strings.Join(i.CASHA256, ", "), i.From.CASHA256},
-		{"CA URL", i.CAURL, i.From.CAURL},
+		{"CA URL", i.CAURL.String(), i.From.CAURL},
 		{"proxy", i.Proxy.String(), i.From.Proxy},
 		{"clock", string(i.Clock), i.From.Clock},
 		{"DMI UUID", i.DMIUUID, i.From.DMIUUID},

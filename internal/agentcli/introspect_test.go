@@ -19,7 +19,7 @@ func TestIntrospectSources(t *testing.T) {
 	const token = "hXk2-Zz_9QpLm0aBcDeFgHiJkLmNoPqRsTuVwXyZ012"
 	dir := t.TempDir()
 	cfg := filepath.Join(dir, "identity.cfg")
-	text := "SERVER=https://p.example\nKEY=" + token + "\nPROXY=http://u:hunter2@proxy.example:3128\nCLOCK=local\nCA_SHA256=" + strings.Repeat("0", 64) + "\n"
+	text := "SERVER=https://p.example\nKEY=" + token + "\nPROXY=http://u:hunter2@proxy.example:3128\nCLOCK=local\nCA_URL=https://s3.example/ca.pem?X-Amz-Signature=hunter2\nCA_SHA256=" + strings.Repeat("0", 64) + "\n"
 	if err := os.WriteFile(cfg, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -38,8 +38,8 @@ func TestIntrospectSources(t *testing.T) {
 	}
 	table := run(cli.Table, "--identity-file", cfg)
 	for _, want := range []string{
-		"found bootstrap_token, platform_url, ca_sha256, proxy, clock (", "https://p.example (from file:" + cfg + ")", "redacted (from ",
-		"http://u:redacted@proxy.example:3128 (from ", "local (from ",
+		"found bootstrap_token, platform_url, ca_url, ca_sha256, proxy, clock (", "https://p.example (from file:" + cfg + ")", "redacted (from ",
+		"http://u:redacted@proxy.example:3128 (from ", "https://s3.example/ca.pem?redacted (from ", "local (from ",
 	} {
 		if !strings.Contains(table, want) {
 			t.Errorf("no %q in\n%s", want, table)

@@ -183,7 +183,8 @@ func (b *boot) settleClaim(enrolled error) {
 // leaveOut has a token that the platform refused count for nothing in the rest of this boot. Else one that was used up long ago, and is
 // still in an identity.cfg, would for ever keep the next source's from counting, and the machine from being claimed.
 func (b *boot) leaveOut(enrolled error) {
-	refused := nodehttp.CodeOf(enrolled) == nodeapi.CodeTokenRefused || nodehttp.StatusOf(enrolled) == http.StatusUnprocessableEntity
+	code := nodehttp.CodeOf(enrolled)
+	refused := code == nodeapi.CodeTokenRefused || nodehttp.StatusOf(enrolled) == http.StatusUnprocessableEntity && code != nodeapi.CodeProofOutOfTime
 	if !refused || b.discovered.Token.IsZero() {
 		return
 	}

@@ -49,6 +49,9 @@ func (j judge) Judges() bool { return j.b.clock.Judges() }
 // Due implements enroll.Clock.
 func (j judge) Due() bool { return j.b.clock.Due() }
 
+// Doubt has the time be asked for anew.
+func (j judge) Doubt() { j.b.clock.Doubt() }
+
 // Ask implements enroll.Clock.
 func (j judge) Ask(ctx context.Context, m *nodehttp.Material, o nodehttp.Options) error {
 	if err := j.b.clock.Ask(ctx, m, o); err != nil {

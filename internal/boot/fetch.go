@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/powernode/powernode-agent/internal/assemble"
-	"github.com/powernode/powernode-agent/internal/enroll"
 	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/reconcile"
 	"github.com/powernode/powernode-agent/internal/store"
@@ -20,7 +19,7 @@ import (
 func (b *boot) fetch(ctx context.Context) (string, error) {
 	if b.plan.back.Generation == 0 {
 		err := b.bounded(ctx, chooseMost, b.choose)
-		if err != nil && b.disowned() {
+		if err != nil && b.disowned(err) {
 			err = b.chooseAnew(ctx, err)
 		}
 		if err != nil && ctx.Err() == nil {
@@ -39,26 +38,6 @@ func (b *boot) fetch(ctx context.Context) (string, error) {
 	}
 	p := b.facts.Pulled
 	return fmt.Sprintf("%d modules, %d of them pulled: %d layers, %d bytes, %d new objects", len(b.plan.wanted), p.Modules, p.Layers, p.Bytes, p.NewObjects), nil
-}
-
-// disowned reports whether the platform has said of credentials that seemed good that they aren't.
-func (b *boot) disowned() bool {
-	if b.credentials == nil || b.persist.ReadOnly {
-		return false
-	}
-	state, err := enroll.Inspect(PKIDir(b.store.Path()), enroll.Wish{}, b.now())
-	return err == nil && !state.Situation.Usable()
-}
-
-// chooseAnew is choose once more, with credentials made anew in this boot rather than in the next one. It may fall back instead.
-func (b *boot) chooseAnew(ctx context.Context, reason error) error {
-	b.voice.say("          %v; asking for a new certificate", reason)
-	b.credentials, b.reconciler = nil, nil
-	b.discovered, b.unidentified = b.resolve(ctx)
-	if _, err := b.enroll(ctx); err != nil || b.plan.back.Generation != 0 {
-		return err
-	}
-	return b.bounded(ctx, chooseMost, b.choose)
 }
 
 // chooseMost bounds what a node spends on the platform's list that has something else to run: what was fetched by then

@@ -151,6 +151,7 @@ func (b *boot) enroll(ctx context.Context) (string, error) {
 		// An operator may take days: who has something to run without a certificate goes on.
 		Wait:  len(b.candidates()) == 0 && b.mode != Namespace,
 		Waits: b.waitsFor,
+		Shut:  b.shut,
 	}
 	var credentials *enroll.Credentials
 	var situation enroll.Situation

@@ -55,6 +55,8 @@ type boot struct {
 	// unidentified says why discovered isn't enough to enroll with.
 	unidentified error
 	claims       claims
+	// shut says that the platform ended a handshake because of the credentials, which seem good here.
+	shut bool
 	// reached says that the platform answered in this boot.
 	reached bool
 

@@ -172,7 +172,7 @@ func TestBundleOfAThief(t *testing.T) {
 	both := string(s.p.ca.PEM()) + string(thief.PEM())
 	for name, alter := range map[string]func(){
 		"signed by himself":            func() { s.p.signer, s.p.bundle = thief, both },
-		"signed by himself, with ours": func() { s.p.signer, s.p.lead = thief, []*x509.Certificate{s.p.ca.Cert} },
+		"signed by himself, with ours": func() { s.p.signer, s.p.bundle, s.p.lead = thief, both, []*x509.Certificate{s.p.ca.Cert} },
 	} {
 		s.p.set(alter)
 		if err := s.keeper.AdoptCA(t.Context()); fault.KindOf(err) != fault.Refuse {

@@ -57,6 +57,8 @@ type Means struct {
 	Token Token
 	// Now says that a person wants a new certificate, whatever the old one is worth.
 	Now bool
+	// Shut says that the platform ended a handshake because of the certificate, which leaves no word on it.
+	Shut bool
 }
 
 // Decide returns what to do about a situation: the first action, and where the platform refuses it
@@ -72,6 +74,8 @@ func Decide(s Situation, m Means) []Action {
 		return []Action{Enroll}
 	case Valid, Expiring:
 		switch {
+		case m.Shut:
+			return withToken(m.Token, Renew)
 		case m.Now:
 			return now(m.Token)
 		case s == Expiring:
@@ -80,7 +84,10 @@ func Decide(s Situation, m Means) []Action {
 		return []Action{Use}
 	case NotYetValid:
 		// The platform judges it by its own clock, and another one would begin even later.
-		if m.Now {
+		switch {
+		case m.Shut:
+			return withToken(m.Token, Renew)
+		case m.Now:
 			return now(m.Token)
 		}
 		return []Action{Use}

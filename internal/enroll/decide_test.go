@@ -41,6 +41,17 @@ func TestDecide(t *testing.T) {
 				}
 			})
 		}
+		for i, want := range [][]Action{list(Renew), list(Renew, Enroll), list(Enroll, Renew)} {
+			token := []Token{NoToken, TokenToFind, TokenGiven}[i]
+			switch s {
+			case Valid, Expiring, NotYetValid:
+			default:
+				want = Decide(s, Means{Token: token}) // it wasn't used in a handshake, or may come back there
+			}
+			if got := Decide(s, Means{Token: token, Shut: true}); !slices.Equal(got, want) {
+				t.Errorf("%v, and shut out: %v, want %v", s, got, want)
+			}
+		}
 		usable := r.none[0] == Use || r.none[0] == UseAndRotate
 		if s.Usable() != usable || (s.Hint() == "") != (usable && s != Inactive) {
 			t.Errorf("%v: usable %v, hint %q", s, s.Usable(), s.Hint())

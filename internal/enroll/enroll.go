@@ -47,7 +47,7 @@ type Bootstrap struct {
 type Clock interface {
 	Now() time.Time
 	// Judges reports whether Now may decide that a certificate is good, Due whether the platform is to be asked for
-	// its time, and Ask does so, in one attempt.
+	// its time, and Ask does so, in one attempt. A method Doubt(), if there is one, makes it Due.
 	Judges() bool
 	Due() bool
 	Ask(ctx context.Context, m *nodehttp.Material, o nodehttp.Options) error
@@ -65,8 +65,9 @@ type Options struct {
 	// person, now.
 	Discover func(context.Context) (Bootstrap, error)
 	Given    bool
-	// Now has the certificate replaced also where it serves.
-	Now bool
+	// Now has the certificate replaced also where it serves. Shut says that it doesn't, though nothing on the disk says so:
+	// the platform ended a handshake because of it (nodehttp.ErrOwnCertificate).
+	Now, Shut bool
 	// Proxy and LocalClock, where they aren't nil, change what is kept with credentials that are there.
 	Proxy      *secret.Text
 	LocalClock *bool
@@ -138,7 +139,7 @@ func (o Options) http() nodehttp.Options {
 func (o Options) keys() keyring { return keyring{o.TPM} }
 
 func (o Options) means() Means {
-	m := Means{Now: o.Now}
+	m := Means{Now: o.Now, Shut: o.Shut}
 	switch {
 	case o.Discover != nil && o.Given:
 		m.Token = TokenGiven

@@ -59,6 +59,8 @@ type platform struct {
 	lead   []*x509.Certificate
 	// signed, if not "", is what is signed in place of bundle's SHA-256.
 	signed string
+	// now, if not nil, is what renewals' proofs are held against.
+	now func() time.Time
 	// taken, if not nil, is the only CA whose certificates don't end the handshake.
 	taken *x509.Certificate
 	// template and answer alter what is issued and what is said.
@@ -245,8 +247,12 @@ func (p *platform) renew(w http.ResponseWriter, r *http.Request) {
 	if csr == nil {
 		return
 	}
-	if err != nil || !proven(certs[0], nodeapi.RenewMessage(csr.Raw), req.Proof) {
+	if err != nil || !proven(certs[0], nodeapi.RenewMessage(req.SignedAt, csr.Raw), req.Proof) {
 		reply(w, 401, nodeapi.Envelope{Error: "no proof", Code: nodeapi.CodeUnauthorized})
+		return
+	}
+	if at, err := time.Parse(time.RFC3339, req.SignedAt); err != nil || p.now != nil && p.now().Sub(at).Abs() > nodeapi.ProofTime {
+		reply(w, 422, nodeapi.Envelope{Error: "signed at another time", Code: nodeapi.CodeProofOutOfTime})
 		return
 	}
 	switch code, bad := p.refused[serialOf(certs[0])]; {

@@ -2,7 +2,10 @@ package enroll
 
 import (
 	"context"
+	"os"
+	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -200,6 +203,76 @@ func (c *clock) Ask(context.Context, *nodehttp.Material, nodehttp.Options) error
 		c.judges = true
 	}
 	return c.fail
+}
+
+// stopped is a clock that stood still, and is set once it is in doubt.
+type stopped struct{ *clock }
+
+func (s stopped) Doubt() { s.judges = false }
+
+func (s stopped) Ask(ctx context.Context, m *nodehttp.Material, o nodehttp.Options) error {
+	s.signed = s.wall
+	return s.clock.Ask(ctx, m, o)
+}
+
+// TestProofOfAnotherTime: a proof is of the moment in which it is sent. One that the platform finds to be of another costs
+// neither the key that waits nor, where the clock stood still, another attempt.
+func TestProofOfAnotherTime(t *testing.T) {
+	p := newPlatform(t)
+	p.policy = nodeapi.RenewIssued
+	o, old := ended(t, p)
+	now := old.Leaf.NotAfter.Add(2 * time.Hour)
+	p.now = func() time.Time { return now }
+	late := stopped{&clock{wall: now, signed: now.Add(-time.Hour), judges: true}}
+	o.Clock = late
+	c, _, err := Ensure(t.Context(), o)
+	if err != nil || c.Leaf.Equal(old.Leaf) || late.asked != 1 || p.asked != 2 || len(p.byKey) != 1 {
+		t.Fatalf("%v, %v, the time was asked for %d times, a certificate %d times", c, err, late.asked, p.asked)
+	}
+
+	p = newPlatform(t)
+	p.policy = nodeapi.RenewIssued
+	o, old = ended(t, p)
+	p.now = func() time.Time { return now }
+	wrong := stopped{&clock{wall: now, signed: now.Add(time.Hour), judges: true}}
+	local := true
+	o.Clock, o.LocalClock = wrong, &local
+	waiting := func() string {
+		t.Helper()
+		text, err := os.ReadFile(filepath.Join(o.Dir, pendingFile))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	_, _, err = Ensure(t.Context(), o)
+	if nodehttp.CodeOf(err) != nodeapi.CodeProofOutOfTime || fault.KindOf(err) != fault.Refuse || !strings.Contains(fault.HintOf(err), "set this machine's clock") || wrong.asked != 0 {
+		t.Fatalf("%v (hint %q), asked %d times", err, fault.HintOf(err), wrong.asked)
+	}
+	key := waiting()
+	if _, _, err := Ensure(t.Context(), o); err == nil || waiting() != key {
+		t.Errorf("%v, and another key", err)
+	}
+	wrong.signed = now
+	if c, _, err := Ensure(t.Context(), o); err != nil || c.Leaf.Equal(old.Leaf) || p.asked != 3 {
+		t.Errorf("%v, %v, asked %d times", c, err, p.asked)
+	}
+}
+
+// TestProofAtEachAttempt: what had to be sent again is signed again.
+func TestProofAtEachAttempt(t *testing.T) {
+	p := newPlatform(t)
+	p.policy = nodeapi.RenewIssued
+	o, old := ended(t, p)
+	p.lose = 2
+	var ticks atomic.Int64
+	o.HTTP.Now = func() time.Time { return old.Leaf.NotAfter.Add(time.Duration(ticks.Load()) * time.Hour) }
+	p.now = o.HTTP.Now
+	o.Notify = func(error, time.Duration) { ticks.Add(1) }
+	o.Backoff = nodehttp.Backoff{First: time.Millisecond, Max: time.Millisecond}
+	if c, _, err := Ensure(t.Context(), o); err != nil || c.Leaf.Equal(old.Leaf) || ticks.Load() != 2 || len(p.byKey) != 1 {
+		t.Errorf("%v, %v, after %d attempts, %d certificates", c, err, ticks.Load()+1, len(p.byKey))
+	}
 }
 
 // TestWrongClocks are fifteen years off, both ways.

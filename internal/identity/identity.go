@@ -62,9 +62,9 @@ type Found struct {
 	// CAPEM is a PEM bundle that nodehttp.ParseCAs accepts. Where CASHA256 is said too, all of its
 	// certificates have one of those fingerprints.
 	CAPEM []byte
-	// CAURL is where a CA bundle can be had, as ParseCAURL returns it, and CASHA256 the fingerprints
-	// that the CA's certificates are known by, as ParseFingerprints returns them.
-	CAURL    string
+	// CAURL is where a CA bundle can be had, and CASHA256 the fingerprints that the CA's certificates are known by, as
+	// ParseFingerprints returns them.
+	CAURL    CAURL
 	CASHA256 []string
 	Proxy    Proxy
 	// Clock is "" where nothing is said of it.
@@ -85,7 +85,7 @@ type Identity struct {
 	Token       secret.Text `json:"bootstrap_token,omitzero"`
 	PlatformURL string      `json:"platform_url,omitempty"`
 	CAPEM       []byte      `json:"-"`
-	CAURL       string      `json:"ca_url,omitempty"`
+	CAURL       CAURL       `json:"ca_url,omitzero"`
 	CASHA256    []string    `json:"ca_sha256,omitempty"`
 	Proxy       Proxy       `json:"proxy,omitzero"`
 	Clock       Clock       `json:"clock,omitempty"`
@@ -119,7 +119,7 @@ func (f Found) fields() []string {
 		{"bootstrap_token", !f.Token.IsZero()},
 		{"platform_url", f.PlatformURL != ""},
 		{"ca", len(f.CAPEM) > 0},
-		{"ca_url", f.CAURL != ""},
+		{"ca_url", !f.CAURL.IsZero()},
 		{"ca_sha256", len(f.CASHA256) > 0},
 		{"proxy", !f.Proxy.IsZero()},
 		{"clock", f.Clock != ""},
@@ -150,7 +150,7 @@ func (i Identity) missing() []string {
 	}
 	switch {
 	case len(i.CAPEM) > 0 || len(i.CASHA256) > 0:
-	case i.CAURL != "":
+	case !i.CAURL.IsZero():
 		m = append(m, "fingerprint of the CA certificate, which alone would prove what comes from its URL")
 	default:
 		m = append(m, "CA certificate")

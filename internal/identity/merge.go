@@ -99,7 +99,7 @@ func (id *Identity) add(source string, found Found) (reason string) {
 			id.CAPEM, id.From.CA = bundle, source
 		}
 	}
-	if id.CAURL == "" && found.CAURL != "" {
+	if id.CAURL.IsZero() && !found.CAURL.IsZero() {
 		id.CAURL, id.From.CAURL = found.CAURL, source
 	}
 	if id.Proxy.IsZero() && !found.Proxy.IsZero() {

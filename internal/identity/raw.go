@@ -3,10 +3,8 @@ package identity
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"io"
-	"net/url"
 	"slices"
 	"strings"
 
@@ -192,25 +190,4 @@ func ParseFingerprints(s string) ([]string, error) {
 		return nil, fmt.Errorf("it has %d fingerprints, at most %d are allowed", len(all), maxFingerprints)
 	}
 	return all, nil
-}
-
-// maxCAURL bounds a CA's URL, in bytes.
-const maxCAURL = 2048
-
-// ParseCAURL checks where a CA bundle is to be had: http or https, because the fingerprint proves
-// what comes from there, without a user name and without a fragment.
-func ParseCAURL(s string) (string, error) {
-	if len(s) > maxCAURL {
-		return "", errors.New("the URL is too long")
-	}
-	u, err := url.Parse(s)
-	switch {
-	case err != nil || u.Opaque != "" || u.Hostname() == "" || u.Scheme != "http" && u.Scheme != "https":
-		return "", errors.New("it isn't an http:// or https:// URL")
-	case u.User != nil:
-		return "", fmt.Errorf("the URL of host %.100q carries a user name or password", u.Host)
-	case u.Fragment != "":
-		return "", errors.New("the URL has a fragment")
-	}
-	return u.String(), nil
 }

@@ -158,7 +158,7 @@ func TestOnlyTokenMissing(t *testing.T) {
 		"all":                      {Identity{PlatformURL: "u", CAPEM: []byte("c"), Token: tok}, false},
 		"no token":                 {Identity{PlatformURL: "u", CAPEM: []byte("c")}, true},
 		"no token, a fingerprint":  {Identity{PlatformURL: "u", CASHA256: []string{"x"}}, true},
-		"no token, a URL":          {Identity{PlatformURL: "u", CAURL: "x"}, false},
+		"no token, a URL":          {Identity{PlatformURL: "u", CAURL: CAURL{"x"}}, false},
 		"neither token nor URL":    {Identity{CAPEM: []byte("c")}, false},
 		"a URL without the rest":   {Identity{PlatformURL: "u"}, false},
 		"a token without the rest": {Identity{Token: tok}, false},
@@ -230,7 +230,7 @@ func TestAnchorsOfSeveralSources(t *testing.T) {
 		}
 	}
 	// A URL alone is no CA.
-	_, _, err := Resolver{Sources: []Source{&place{name: "a", found: Found{PlatformURL: "https://a", Token: secret.New(token), CAURL: "https://x/"}}}}.Resolve(t.Context())
+	_, _, err := Resolver{Sources: []Source{&place{name: "a", found: Found{PlatformURL: "https://a", Token: secret.New(token), CAURL: CAURL{"https://x/"}}}}}.Resolve(t.Context())
 	if err == nil || !strings.Contains(err.Error(), "fingerprint") || errors.Is(err, ErrNotFound) {
 		t.Error(err)
 	}

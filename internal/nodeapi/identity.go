@@ -1,5 +1,7 @@
 package nodeapi
 
+import "time"
+
 // The paths of the life of a node's certificate, below the platform's URL. None but PathRefresh asks
 // for a certificate.
 const (
@@ -17,6 +19,7 @@ const (
 	CodeCertificateSuperseded Code = "CERTIFICATE_SUPERSEDED" // 401: its successor has been used: a restored backup, or a second machine
 	CodeNodeInactive          Code = "NODE_INACTIVE"          // 401: the operator took the node out of service
 	CodeRenewalRefused        Code = "RENEWAL_REFUSED"        // 403: the platform's policy, or an operator, said no
+	CodeProofOutOfTime        Code = "PROOF_OUT_OF_TIME"      // 422: a renewal's proof is further than ProofTime from the platform's clock
 	CodeTooManyRequests       Code = "TOO_MANY_REQUESTS"      // 429
 )
 
@@ -107,21 +110,27 @@ type RefreshRequest struct {
 }
 
 // RenewRequest asks for a certificate by the key of one that has ended, or was superseded. It needs no TLS
-// certificate. The same request gives the same certificate again.
+// certificate. A request for the same key gives the same certificate again.
 type RenewRequest struct {
 	CSRPEM string `json:"csr_pem"`
 	// CertificatePEM is the certificate that has ended.
 	CertificatePEM string `json:"certificate_pem"`
+	// SignedAt is when Proof was made: RFC 3339, by the node's clock, which is the platform's signed time unless the node was
+	// told otherwise, exactly as it was signed.
+	SignedAt string `json:"signed_at"`
 	// Proof is the signature of RenewMessage by that certificate's key: ECDSA over SHA-256 (ASN.1), or Ed25519.
 	Proof        []byte `json:"proof"`
 	AgentVersion string `json:"agent_version,omitempty"`
 	DMIUUID      string `json:"dmi_uuid,omitempty"`
 }
 
+// ProofTime is how far SignedAt may be from the platform's clock, either way: what was held back is worth nothing later.
+const ProofTime = 10 * time.Minute
+
 // RenewMessage returns the text that Proof signs; csrDER is the request in CSRPEM. Who sends it again gets a
 // certificate for a key that they don't have.
-func RenewMessage(csrDER []byte) []byte {
-	return append([]byte("powernode-renew/1\n"), csrDER...)
+func RenewMessage(signedAt string, csrDER []byte) []byte {
+	return append([]byte("powernode-renew/2\n"+signedAt+"\n"), csrDER...)
 }
 
 // RenewStatus is where a renewal stands.

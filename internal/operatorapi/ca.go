@@ -59,6 +59,15 @@ type CAList struct {
 	// Behind are, while one authority follows another, the nodes that aren't done: those that don't say that they
 	// trust the next one, and, once that signs, those that hold certificates by the old one.
 	Behind []CABehind `json:"behind"`
+	// Attention is what the operator should know, as sentences: what doesn't fit between the authorities, their keys and
+	// the certificates on file, and, in the answer to a retiring by force, what that does to nodes.
+	Attention []string `json:"attention,omitempty"`
+}
+
+// CAPrepare asks for the next authority.
+type CAPrepare struct {
+	// TakeUp is the ID of an authority whose key the platform has and whose record it lost; "" makes a new one.
+	TakeUp string `json:"take_up,omitempty"`
 }
 
 // CABehind is a node that isn't done with the old authority.

@@ -6,6 +6,7 @@ import "time"
 const (
 	PathRevoke  = PathNode + "/revoke"
 	PathApprove = PathNode + "/approve"
+	PathUnfiled = Base + "/renewals/unfiled"
 )
 
 // CertificateState is what a certificate is worth.
@@ -37,10 +38,13 @@ type RevokeResult struct {
 	Tokens  int64    `json:"tokens"`
 }
 
-// ApproveRequest is an operator's word about what waits at a node.
+// ApproveRequest is an operator's word about what waits at a node: a renewal, or a doubt about its identity. Where
+// both do, or several renewals, one of the fields must say which is meant.
 type ApproveRequest struct {
-	// Renewal is the ID of the renewal that is meant, or its beginning; "" where only one waits.
+	// Renewal is the ID of the renewal that is meant, or its beginning of at least four characters; "" where only one waits.
 	Renewal string `json:"renewal,omitempty"`
+	// Attention says that the operator knows why the node calls for attention; no renewal is approved by it.
+	Attention bool `json:"attention,omitempty"`
 	// Deny refuses what waits, for good.
 	Deny bool `json:"deny,omitempty"`
 }
@@ -59,6 +63,8 @@ type Renewal struct {
 	// Serial is that of the certificate that has ended, Reason "expired" or "superseded".
 	Serial string `json:"serial"`
 	Reason string `json:"reason"`
+	// Unfiled says that it wasn't on file when it was shown: the database is older than it.
+	Unfiled bool `json:"unfiled,omitempty"`
 	// State is "waiting", "approved" (the node hasn't fetched it yet) or "denied".
 	State       string    `json:"state"`
 	AskedAt     time.Time `json:"asked_at"`
@@ -67,4 +73,22 @@ type Renewal struct {
 	From         string `json:"from"`
 	DMIUUID      string `json:"dmi_uuid,omitempty"`
 	AgentVersion string `json:"agent_version,omitempty"`
+}
+
+// UnfiledList is what there is of renewals, of all nodes, by certificates that weren't on file, as after a backup of the
+// database was restored.
+type UnfiledList struct {
+	// Renewals are those that an approval of all is for: "waiting" before it, "approved" after it.
+	Renewals []UnfiledRenewal `json:"renewals"`
+	// Left are those that need a word of their own.
+	Left []UnfiledRenewal `json:"left"`
+}
+
+// UnfiledRenewal is one of them.
+type UnfiledRenewal struct {
+	NodeID   string  `json:"node_id"`
+	NodeName string  `json:"node_name"`
+	Renewal  Renewal `json:"renewal"`
+	// Why says why it needs a word of its own.
+	Why string `json:"why,omitempty"`
 }

@@ -1,6 +1,7 @@
 package operatorcli
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"strings"
@@ -38,11 +39,15 @@ func caListCommand(app *cli.App, conn *connection) *cobra.Command {
 }
 
 func caPrepareCommand(app *cli.App, conn *connection) *cobra.Command {
-	return &cobra.Command{
+	takeUp := ""
+	cmd := &cobra.Command{
 		Use:   "prepare",
 		Short: "Make the next authority, and tell it to the nodes",
 		Long: `Make the next authority, and tell it to the nodes: they trust it beside the present one from their next
-heartbeat on. It signs nothing yet; powernode ca activate lets it. To drop it again, retire it by its ID.`,
+heartbeat on. It signs nothing yet; powernode ca activate lets it. To drop it again, retire it by its ID.
+
+--take-up takes an authority whose key is there and which the record of the authorities doesn't name, as
+after an older backup of the record was restored; powernode ca list says so. Activate it then.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			client, err := conn.client()
@@ -50,13 +55,19 @@ heartbeat on. It signs nothing yet; powernode ca activate lets it. To drop it ag
 				return err
 			}
 			defer client.Close()
-			list, err := client.PrepareCA(cmd.Context())
+			prepare := client.PrepareCA
+			if takeUp != "" {
+				prepare = func(ctx context.Context) (operatorapi.CAList, error) { return client.TakeUpCA(ctx, takeUp) }
+			}
+			list, err := prepare(cmd.Context())
 			if err != nil {
 				return err
 			}
 			return printCA(app, list)
 		},
 	}
+	cmd.Flags().StringVar(&takeUp, "take-up", "", "ID of an authority that the record doesn't name, instead of a new one")
+	return cmd
 }
 
 func caActivateCommand(app *cli.App, conn *connection) *cobra.Command {
@@ -92,7 +103,8 @@ trusted. It is refused while nodes hold certificates by it, or haven't said that
 one; powernode ca list names them.
 
 --force retires it all the same: certificates by it end now, and such a node must renew its own, by
-the platform's policy, when it comes back.`,
+the platform's policy (powernode-platform serve --renew-expired), when it comes back. Without --force
+the refusal says for how many nodes that is, and what the policy makes of them.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
@@ -132,13 +144,23 @@ func caTable(w io.Writer, list operatorapi.CAList) error {
 	if err := cli.Rows(w, []string{"AUTHORITY", "STATE", "VALID UNTIL", "CERTIFICATES", "PRESENTED", "VOUCHED FOR BY", "SHA256"}, rows); err != nil {
 		return err
 	}
-	if len(list.Behind) == 0 {
+	if len(list.Behind) > 0 {
+		rows = rows[:0]
+		for _, n := range list.Behind {
+			rows = append(rows, []string{n.NodeName, strings.Join(n.Reasons, "; ")})
+		}
+		fmt.Fprintln(w)
+		if err := cli.Rows(w, []string{"NODE", "WHY IT STILL NEEDS THE OLD AUTHORITY"}, rows); err != nil {
+			return err
+		}
+	}
+	if len(list.Attention) == 0 {
 		return nil
 	}
-	rows = rows[:0]
-	for _, n := range list.Behind {
-		rows = append(rows, []string{n.NodeName, strings.Join(n.Reasons, "; ")})
+	pairs := make([][2]string, 0, len(list.Attention))
+	for _, text := range list.Attention {
+		pairs = append(pairs, [2]string{"attention", text})
 	}
 	fmt.Fprintln(w)
-	return cli.Rows(w, []string{"NODE", "WHY IT STILL NEEDS THE OLD AUTHORITY"}, rows)
+	return cli.Pairs(w, pairs)
 }

@@ -82,7 +82,7 @@ func TestCACommands(t *testing.T) {
 		t.Error(got)
 	}
 	code, _, errs := run("ca", "retire")
-	if code == 0 || !strings.Contains(errs, "web-1 (its certificate") || !strings.Contains(errs, "--force") {
+	if code == 0 || !strings.Contains(errs, "web-1 (its certificate") || !strings.Contains(errs, "with --force: 1 node holds a certificate by authority") {
 		t.Errorf("%d %s", code, errs)
 	}
 	var list operatorapi.CAList
@@ -90,8 +90,11 @@ func TestCACommands(t *testing.T) {
 	if len(list.Authorities) != 2 || len(list.Behind) != 1 || list.Authorities[0].Certificates != 1 || list.Authorities[1].CrossSignedBy != list.Authorities[0].ID {
 		t.Errorf("%+v", list)
 	}
-	if got := o.ok("ca", "retire", list.Authorities[0].ID, "--force"); !strings.Contains(got, "retired") {
+	if got := o.ok("ca", "retire", list.Authorities[0].ID, "--force"); !strings.Contains(got, "retired") || !strings.Contains(got, "attention") || !strings.Contains(got, "under --renew-expired 30d it renews its own") {
 		t.Error(got)
+	}
+	if code, _, errs := run("ca", "prepare", "--take-up", "none"); code != 1 || !strings.Contains(errs, `there is no key of an authority "none"; see powernode ca list`) {
+		t.Errorf("%d %s", code, errs)
 	}
 	// By way of the link, whose target is replaced and not the link.
 	if code, out, errs := run("node", "list", "--config", link); code != 0 || !strings.Contains(out, "web-1") || !strings.Contains(errs, "is up to date") {

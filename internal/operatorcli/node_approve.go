@@ -2,51 +2,95 @@ package operatorcli
 
 import (
 	"io"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/powernode/powernode-agent/internal/cli"
+	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/operatorapi"
 )
 
 func nodeApproveCommand(app *cli.App, conn *connection) *cobra.Command {
 	var in operatorapi.ApproveRequest
+	var unfiled, dryRun bool
 	cmd := &cobra.Command{
-		Use:   "approve NODE",
+		Use:   "approve {NODE | --unfiled}",
 		Short: "Approve, or deny, what waits at a node: a renewal, or a doubt about its identity",
-		Long: `Approve what waits at a node. A renewal is that of a certificate that expired, or that was superseded,
-as after a backup was restored; powernode node show tells when it was asked for, from where, and by
-which machine. The approval is for that one request's key. Where a node calls for attention because
-two machines seem to use its identity, the approval also says that the one which reported last is the node.
+		Long: `Approve what waits at a node: see it first with powernode node show.
 
-A denial is for the certificate, whatever key comes with it: its holder needs a new token.`,
+A renewal is that of a certificate that expired, or that was superseded, as after a backup was restored.
+The approval is for that one request's key. Where several wait, --renewal says which is meant.
+
+Where a node calls for attention because two machines seem to use its identity, the approval says that you
+know why, and that the machine which reported last is the node. Where a renewal waits as well, say which is
+meant: --attention, or --renewal with its ID. The renewal may be that of the other machine.
+
+A denial is for the certificate, whatever key comes with it: its holder needs a new token.
+
+After a backup of the platform's database was restored, each node whose certificate was issued since waits
+for an approval. --unfiled approves all of these, and only these, that wait now; --dry-run lists them. Nodes
+where several renewals wait, or that call for attention, are left to be decided one by one. Revoke first what
+was revoked since the backup was made: the database doesn't know that any more.`,
 		Example: `  powernode node approve web-1
+  powernode node approve web-1 --renewal 3f0c91d2
+  powernode node approve web-1 --attention
   powernode node approve web-1 --deny
-  powernode node approve web-1 --renewal 3f0c`,
-		Args: cobra.ExactArgs(1),
+  powernode node approve --unfiled --dry-run`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if unfiled {
+				return cobra.NoArgs(cmd, args)
+			}
+			return cobra.ExactArgs(1)(cmd, args)
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if dryRun && !unfiled {
+				return fault.New(fault.Refuse, fault.Input, "powernode node show NODE says what waits at one node", "--dry-run goes with --unfiled only")
+			}
 			client, err := conn.client()
 			if err != nil {
 				return err
 			}
 			defer client.Close()
+			if unfiled {
+				ask := client.ApproveUnfiled
+				if dryRun {
+					ask = client.Unfiled
+				}
+				list, err := ask(cmd.Context())
+				if err != nil {
+					return err
+				}
+				return app.Print(list, func(w io.Writer) error { return unfiledTable(w, list) })
+			}
 			done, err := client.ApproveNode(cmd.Context(), args[0], in)
 			if err != nil {
 				return err
 			}
-			return app.Print(done, func(w io.Writer) error {
-				var pairs [][2]string
-				for _, r := range done.Renewals {
-					pairs = append(pairs, [2]string{r.State, "the renewal of certificate " + r.Serial + ", asked for from " + r.From})
-				}
-				for _, text := range done.Cleared {
-					pairs = append(pairs, [2]string{"cleared", text})
-				}
-				return cli.Pairs(w, pairs)
-			})
+			return app.Print(done, func(w io.Writer) error { return printApproved(w, done) })
 		},
 	}
-	cmd.Flags().BoolVar(&in.Deny, "deny", false, "deny the renewals that wait")
-	cmd.Flags().StringVar(&in.Renewal, "renewal", "", "the renewal that is meant, by the beginning of its ID, where several wait")
+	flags := cmd.Flags()
+	flags.BoolVar(&in.Deny, "deny", false, "deny the renewals that wait")
+	flags.StringVar(&in.Renewal, "renewal", "", "the renewal that is meant, by its ID or at least the first 4 characters of it")
+	flags.BoolVar(&in.Attention, "attention", false, "what calls for attention is meant, and no renewal")
+	flags.BoolVar(&unfiled, "unfiled", false, "approve the renewals of all nodes whose certificate wasn't on file after a backup was restored")
+	flags.BoolVar(&dryRun, "dry-run", false, "with --unfiled: only list what would be approved")
+	for _, other := range []string{"deny", "renewal", "unfiled"} {
+		cmd.MarkFlagsMutuallyExclusive("attention", other)
+	}
+	cmd.MarkFlagsMutuallyExclusive("unfiled", "deny")
+	cmd.MarkFlagsMutuallyExclusive("unfiled", "renewal")
 	return cmd
+}
+
+func printApproved(w io.Writer, done operatorapi.ApproveResult) error {
+	var pairs [][2]string
+	for _, r := range done.Renewals {
+		pairs = append(pairs, [2]string{r.State, "the renewal of certificate " + r.Serial + ", asked for at " + r.AskedAt.Format(time.RFC3339) + " from " + orDash(r.From)})
+	}
+	for _, text := range done.Cleared {
+		pairs = append(pairs, [2]string{"cleared", text})
+	}
+	return cli.Pairs(w, pairs)
 }

@@ -41,11 +41,30 @@ func certificateSince(c operatorapi.Certificate) string {
 	return at.Format(time.RFC3339)
 }
 
+// renewalWaiting is the state of a renewal that an operator hasn't decided.
+const renewalWaiting = "waiting"
+
+// renewalText says of a renewal what there is to know before it is approved, and how that is done.
+func renewalText(n operatorapi.Node, r operatorapi.Renewal) string {
+	return fmt.Sprintf("%s: certificate %s is %s, asked for %s from %s; if that machine is the node, powernode node approve %s --renewal %s",
+		shortID(r.ID), r.Serial, renewalReason(r), r.AskedAt.Format(time.RFC3339), orDash(r.From), n.Name, shortID(r.ID))
+}
+
+func renewalReason(r operatorapi.Renewal) string {
+	if r.Unfiled {
+		return r.Reason + ", and wasn't on file"
+	}
+	return r.Reason
+}
+
+// shortID returns as much of an ID as names it.
+func shortID(id string) string { return id[:min(8, len(id))] }
+
 func renewalRows(list []operatorapi.Renewal) [][]string {
 	var rows [][]string
 	for _, r := range list {
 		rows = append(rows, []string{
-			r.ID, r.State, r.Serial, r.Reason, r.AskedAt.Format(time.RFC3339), r.LastAskedAt.Format(time.RFC3339),
+			r.ID, r.State, r.Serial, renewalReason(r), r.AskedAt.Format(time.RFC3339), r.LastAskedAt.Format(time.RFC3339),
 			r.From, orDash(r.DMIUUID), orDash(r.AgentVersion),
 		})
 	}

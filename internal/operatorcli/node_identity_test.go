@@ -43,7 +43,7 @@ func TestNodeIdentityCommands(t *testing.T) {
 	}
 	shows([]string{"node", "list"}, "WAITS", "identity")
 	shows([]string{"node", "show", "web-1"}, "attention", "two machines use this identity: boot a was followed by boot b and reports again, from 127.0.0.1",
-		"its DMI UUID was dmi-a", "powernode node approve web-1", "identity.shared", "in force", "enroll")
+		"its DMI UUID was dmi-a", "powernode node approve web-1 --attention", "identity.shared", "in force", "enroll")
 	shows([]string{"node", "approve", "web-1"}, "cleared", "two machines use this identity")
 	if got := o.ok("node", "list"); strings.Contains(got, "identity") {
 		t.Error(got)
@@ -59,7 +59,23 @@ func TestNodeIdentityCommands(t *testing.T) {
 		p.Renew(node, mine).Into(&nodeapi.RenewResponse{})
 	}
 	shows([]string{"node", "list"}, "renewal")
-	shows([]string{"node", "show", "web-1"}, "RENEWAL", "waiting", "superseded", "127.0.0.1", "dmi-1", "renewal.waiting")
+	shows([]string{"node", "show", "web-1"}, "RENEWAL", "waiting", "superseded", "127.0.0.1", "dmi-1", "renewal.waiting", "powernode node approve web-1 --renewal ")
+	// Both at once: neither is settled unseen.
+	current := p.With(node, successor.CertPEM, key)
+	for _, boot := range []string{"c", "b", "c"} {
+		p.Do(current, http.MethodPost, nodeapi.PathHeartbeat, nodeapi.Heartbeat{
+			BootID: boot, AgentVersion: "v9", Architecture: "amd64", MountState: nodeapi.MountMounted,
+		}).Into(&nodeapi.HeartbeatResponse{})
+	}
+	refused("--attention says that you know", "node", "approve", "web-1")
+	shows([]string{"node", "approve", "web-1", "--attention"}, "cleared", "two machines use this identity")
+	shows([]string{"node", "show", "web-1"}, "waiting")
+	refused("nothing of node web-1 waits", "node", "approve", "web-1", "--attention")
+	refused("see powernode node approve --help", "node", "approve", "web-1", "--attention", "--deny")
+	refused("see powernode node approve --help", "node", "approve", "web-1", "--unfiled")
+	refused("see powernode node approve --help", "node", "approve")
+	refused("--dry-run goes with --unfiled only", "node", "approve", "web-1", "--dry-run")
+	shows([]string{"node", "approve", "--unfiled"}, "no renewal of a certificate that wasn't on file waits")
 	p.Renew(node, theirs).Into(&nodeapi.RenewResponse{})
 	refused("several renewals of node web-1 wait: only one machine can be it; choose one of powernode node show web-1 with --renewal", "node", "approve", "web-1")
 	var shown operatorapi.NodeDetail

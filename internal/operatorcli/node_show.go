@@ -66,7 +66,12 @@ func showNode(w io.Writer, d operatorapi.NodeDetail) error {
 		pairs = append(pairs, lastBoot(d.Boots[0])...)
 	}
 	for _, text := range n.Attention {
-		pairs = append(pairs, [2]string{"attention", text + "; revoke it, or powernode node approve " + n.Name})
+		pairs = append(pairs, [2]string{"attention", text + "; if you know why, powernode node approve " + n.Name + " --attention, else revoke it"})
+	}
+	for _, r := range d.Renewals {
+		if r.State == renewalWaiting {
+			pairs = append(pairs, [2]string{"renewal waits", renewalText(n, r)})
+		}
 	}
 	if err := cli.Pairs(w, pairs); err != nil {
 		return err

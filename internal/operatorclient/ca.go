@@ -26,7 +26,16 @@ func (c *Client) CA(ctx context.Context) (operatorapi.CAList, error) {
 
 // PrepareCA makes the next authority and has it told to the nodes.
 func (c *Client) PrepareCA(ctx context.Context) (operatorapi.CAList, error) {
-	return call[operatorapi.CAList](ctx, c, http.MethodPost, operatorapi.PathCAPrepare, struct{}{})
+	return c.prepareCA(ctx, operatorapi.CAPrepare{})
+}
+
+// TakeUpCA is PrepareCA with an authority whose key the platform has and whose record it lost.
+func (c *Client) TakeUpCA(ctx context.Context, id string) (operatorapi.CAList, error) {
+	return c.prepareCA(ctx, operatorapi.CAPrepare{TakeUp: id})
+}
+
+func (c *Client) prepareCA(ctx context.Context, in operatorapi.CAPrepare) (operatorapi.CAList, error) {
+	return call[operatorapi.CAList](ctx, c, http.MethodPost, operatorapi.PathCAPrepare, in)
 }
 
 // ActivateCA lets the prepared authority sign from now on.

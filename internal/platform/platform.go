@@ -198,6 +198,9 @@ func (s *Server) wire(ctx context.Context, authority *ca.CA, o Options) error {
 	if err := interfaces.EndRetired(ctx); err != nil {
 		return fmt.Errorf("end the certificates of retired authorities: %w", err)
 	}
+	if err := interfaces.WarnAuthorities(ctx); err != nil {
+		return fmt.Errorf("compare the authorities with the certificates on file: %w", err)
+	}
 	mux := http.NewServeMux()
 	mux.Handle("/api/", interfaces.Handler())
 	mux.Handle(registry.Root, s.registry)

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/operatorapi"
 	"github.com/powernode/powernode-agent/internal/platform/platformtest"
 )
@@ -77,11 +78,17 @@ func TestCARollFromOldAuthority(t *testing.T) {
 		on.settle()
 	}
 	wantAuthorities(t, p, "trusted active+")
-	if _, err := p.Operator.RetireCA(ctx, operatorapi.CARetire{}); err == nil || !strings.Contains(err.Error(), "needed by 1 nodes: off (its last heartbeat") {
+	_, err := p.Operator.RetireCA(ctx, operatorapi.CARetire{})
+	if err == nil || !strings.Contains(err.Error(), "needed by 1 nodes: off (its last heartbeat") {
 		t.Errorf("%v", err)
 	}
-	if _, err := p.Operator.RetireCA(ctx, operatorapi.CARetire{Force: true}); err != nil {
-		t.Fatal(err)
+	const lost = "1 node hasn't told of trusting the present bundle, and nothing leads from authority"
+	if hint := fault.HintOf(err); !strings.Contains(hint, "with --force: 0 nodes hold") || !strings.Contains(hint, lost) {
+		t.Errorf("%s", hint)
+	}
+	list, err := p.Operator.RetireCA(ctx, operatorapi.CARetire{Force: true})
+	if err != nil || len(list.Attention) != 1 || !strings.Contains(list.Attention[0], lost) {
+		t.Fatalf("%q, %v", list.Attention, err)
 	}
 	p = p.Restart()
 	on.p, off.p = p, p

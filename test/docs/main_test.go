@@ -7,17 +7,20 @@ import (
 	"testing"
 
 	"github.com/powernode/powernode-agent/internal/cli"
+	"github.com/powernode/powernode-agent/test/alone"
 )
 
 // TestMain lets this test be the programs, too: started under the name of one, it is that one.
-// So commands that a page shows can be run without building anything.
+// So commands that a page shows can be run without building anything, away from the cloud of this machine.
 func TestMain(m *testing.M) {
 	if newProgram, ok := programs[filepath.Base(os.Args[0])]; ok {
 		app := cli.NewApp()
 		os.Exit(app.Run(context.Background(), newProgram(app), os.Args[1:]))
 	}
-	os.Exit(m.Run())
+	os.Exit(alone.Main(m.Run))
 }
+
+func TestAlone(t *testing.T) { alone.Check(t) }
 
 // programsPath returns a PATH on which the programs are found before all else, then the tools.
 func programsPath(t *testing.T, more ...string) string {

@@ -168,6 +168,29 @@ func TestLostAnswers(t *testing.T) {
 	}
 }
 
+// fast is a machine's own clock that is an hour ahead.
+type fast struct{ platformTime }
+
+func (f fast) Now() time.Time { return f.platformTime.Now().Add(time.Hour) }
+
+// TestExpiredByAWrongClock: a node that goes by its own clock renews once that is right, and says so until then.
+func TestExpiredByAWrongClock(t *testing.T) {
+	p := platformtest.Start(t)
+	l := newLiving(t, p, "web-1")
+	p.Clock.Advance(100 * day)
+	local := true
+	_, was, err := l.ensure(func(o *enroll.Options) {
+		o.Discover, o.LocalClock, o.Clock = nil, &local, fast{platformTime{p.Clock}}
+	})
+	if was != enroll.Expired || nodehttp.CodeOf(err) != nodeapi.CodeProofOutOfTime || !strings.Contains(fault.HintOf(err), "set this machine's clock") {
+		t.Fatalf("%v, %v (hint %q)", was, err, fault.HintOf(err))
+	}
+	if _, was, err := l.ensure(func(o *enroll.Options) { o.Discover = nil }); err != nil || was != enroll.Expired {
+		t.Fatalf("%v, %v", was, err)
+	}
+	l.ok(l.beat())
+}
+
 // TestExpiredWhileOff comes back by itself within the platform's days, and by an operator's word after them.
 func TestExpiredWhileOff(t *testing.T) {
 	p := platformtest.Start(t)

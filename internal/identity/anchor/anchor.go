@@ -9,6 +9,7 @@ package anchor
 
 import (
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
@@ -31,8 +32,8 @@ type Anchor struct {
 	// SHA256 are fingerprints as identity.ParseFingerprints returns them. Where there is one, no other
 	// certificate counts.
 	SHA256 []string
-	// URL is where a bundle can be had, as identity.ParseCAURL returns it; "" is the platform itself.
-	URL string
+	// URL is where a bundle can be had; the zero one is the platform itself.
+	URL identity.CAURL
 	// PlatformURL is as nodehttp.ParsePlatformURL returns it.
 	PlatformURL string
 	// Proxy is an HTTP proxy to go through; nil is none.
@@ -69,11 +70,11 @@ func (a Anchor) Resolve(ctx context.Context) ([]byte, error) {
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, fetchTimeout, fmt.Errorf("no answer within %s", fetchTimeout))
 	defer cancel()
-	from, fetch := a.URL, a.fetchURL
-	if from == "" {
+	from, fetch := a.URL.String(), a.fetchURL
+	if a.URL.IsZero() {
 		from, fetch = a.PlatformURL+nodeapi.PathCA, a.fetchPlatform
 	}
-	bundle, err := fetch(ctx, from)
+	bundle, err := fetch(ctx)
 	if err != nil {
 		if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
 			err = context.Cause(ctx)
@@ -101,16 +102,18 @@ type answerError struct {
 func (e answerError) Error() string { return e.err.Error() }
 
 // fetchURL gets a bundle of PEM or one certificate in DER.
-func (a Anchor) fetchURL(ctx context.Context, from string) ([]byte, error) {
-	client := a.client(func(r *http.Request, via []*http.Request) error {
+func (a Anchor) fetchURL(ctx context.Context) ([]byte, error) {
+	// It is a web server of anybody's.
+	client := a.client(tls.VersionTLS12, func(r *http.Request, via []*http.Request) error {
 		if len(via) > redirectsMax {
 			return fmt.Errorf("more than %d redirects", redirectsMax)
 		}
+		r.Header.Del("Referer") // the query is for who was asked first
 		_, err := identity.ParseCAURL(r.URL.String())
 		return err
 	})
 	defer client.CloseIdleConnections()
-	body, _, err := get(ctx, client, from, nodehttp.MaxCABytes)
+	body, _, err := get(ctx, client, a.URL.Reveal(), nodehttp.MaxCABytes)
 	if err != nil {
 		return nil, err
 	}
@@ -126,10 +129,10 @@ func (a Anchor) fetchURL(ctx context.Context, from string) ([]byte, error) {
 
 // fetchPlatform asks the platform for its bundle. A platform that doesn't know the question may still send
 // its CA's certificate along with its own.
-func (a Anchor) fetchPlatform(ctx context.Context, from string) ([]byte, error) {
-	client := a.client(func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse })
+func (a Anchor) fetchPlatform(ctx context.Context) ([]byte, error) {
+	client := a.client(tls.VersionTLS13, func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse })
 	defer client.CloseIdleConnections()
-	body, state, err := get(ctx, client, from, nodeapi.MaxResponse)
+	body, state, err := get(ctx, client, a.PlatformURL+nodeapi.PathCA, nodeapi.MaxResponse)
 	var bundle []byte
 	if err == nil {
 		bundle, err = bundleOf(body)

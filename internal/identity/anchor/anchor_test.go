@@ -68,6 +68,7 @@ func TestResolve(t *testing.T) {
 		url    http.HandlerFunc // of the CA's URL
 		api    http.HandlerFunc // of the platform
 		sends  *tls.Certificate // the platform's certificate
+		most   uint16           // the latest version of TLS that is spoken
 		want   string
 		err    string
 		kind   fault.Kind
@@ -76,10 +77,12 @@ func TestResolve(t *testing.T) {
 		{name: "PEM with its fingerprint", anchor: Anchor{PEM: []byte(both), SHA256: mine}, want: string(ca.PEM())},
 		{name: "PEM with another's fingerprint", anchor: Anchor{PEM: other.PEM(), SHA256: mine}, err: "no certificate has the fingerprint", kind: fault.Refuse},
 		{name: "nothing", err: "no fingerprint", kind: fault.Refuse},
-		{name: "a URL alone", anchor: Anchor{URL: "https://127.0.0.1:1/"}, err: "no fingerprint", kind: fault.Refuse},
+		{name: "a URL alone", anchor: Anchor{URL: at(t, "https://127.0.0.1:1/")}, err: "no fingerprint", kind: fault.Refuse},
 		{name: "URL", anchor: Anchor{SHA256: mine}, url: answer(both), want: string(ca.PEM())},
 		{name: "URL of DER", anchor: Anchor{SHA256: mine}, url: answer(string(ca.Cert.Raw)), want: string(ca.PEM())},
-		{name: "URL of another's", anchor: Anchor{SHA256: mine}, url: answer(string(other.PEM())), err: "no certificate has the fingerprint", kind: fault.Refuse},
+		{name: "URL of another's", anchor: Anchor{SHA256: mine}, url: answer(string(other.PEM())), err: "there is " + identity.Fingerprint(other.Cert)[:8] + "…", kind: fault.Refuse},
+		{name: "URL of a server of old", anchor: Anchor{SHA256: mine}, url: answer(both), most: tls.VersionTLS12, want: string(ca.PEM())},
+		{name: "platform without TLS 1.3", anchor: Anchor{SHA256: mine}, api: answer(envelope(t, both)), most: tls.VersionTLS12, err: "protocol version", kind: fault.Retry},
 		{name: "URL of a page", anchor: Anchor{SHA256: mine}, url: answer("<html>"), err: "neither PEM nor base64", kind: fault.Refuse},
 		{name: "URL of a key", anchor: Anchor{SHA256: mine}, url: answer(string(ca.PEM()) + string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: []byte("x")}))), err: "PRIVATE KEY", kind: fault.Refuse},
 		{name: "URL without end", anchor: Anchor{SHA256: mine}, url: func(w http.ResponseWriter, _ *http.Request) {
@@ -107,15 +110,18 @@ func TestResolve(t *testing.T) {
 			var s seen
 			a := c.anchor
 			if c.url != nil {
-				server := httptest.NewTLSServer(s.keep(c.url))
+				server := httptest.NewUnstartedServer(s.keep(c.url))
+				server.TLS = &tls.Config{MaxVersion: c.most}
+				server.StartTLS()
 				defer server.Close()
-				a.URL = server.URL + "/ca.pem"
+				a.URL = at(t, server.URL+"/ca.pem?X-Amz-Signature=hunter2")
 			}
 			a.PlatformURL = "https://127.0.0.1:1"
 			if c.api != nil {
 				server := httptest.NewUnstartedServer(s.keep(c.api))
+				server.TLS = &tls.Config{MaxVersion: c.most}
 				if c.sends != nil {
-					server.TLS = &tls.Config{Certificates: []tls.Certificate{*c.sends}}
+					server.TLS.Certificates = []tls.Certificate{*c.sends}
 				}
 				server.StartTLS()
 				defer server.Close()
@@ -125,13 +131,25 @@ func TestResolve(t *testing.T) {
 			if string(got) != c.want || (err != nil) != (c.err != "") || err != nil && (!strings.Contains(err.Error(), c.err) || fault.KindOf(err) != c.kind || fault.HintOf(err) == "") {
 				t.Errorf("%d bytes, kind %v, %v; want %q", len(got), fault.KindOf(err), err, c.err)
 			}
-			for _, request := range s.dump {
-				if !strings.HasPrefix(request, "GET /") || len(request) > 250 {
+			if err != nil && (strings.Contains(err.Error(), "hunter2") || strings.Contains(err.Error(), identity.Fingerprint(other.Cert))) {
+				t.Errorf("it shows what lets one read the CA's URL, or what a stranger would have one trust: %v", err)
+			}
+			for i, request := range s.dump {
+				if !strings.HasPrefix(request, "GET /") || len(request) > 250 || i > 0 && strings.Contains(request, "hunter2") {
 					t.Errorf("sent: %s", request)
 				}
 			}
 		})
 	}
+}
+
+func at(t *testing.T, s string) identity.CAURL {
+	t.Helper()
+	u, err := identity.ParseCAURL(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return u
 }
 
 // chain is a server's certificate that is sent with its CA's.
@@ -159,7 +177,7 @@ func hops(n int, body string) http.HandlerFunc {
 // TestNobody has an address where nobody listens, and one that never answers.
 func TestNobody(t *testing.T) {
 	mine := []string{strings.Repeat("0", 64)}
-	if _, err := (Anchor{SHA256: mine, URL: "http://127.0.0.1:1/"}).Resolve(t.Context()); fault.KindOf(err) != fault.Retry {
+	if _, err := (Anchor{SHA256: mine, URL: at(t, "http://127.0.0.1:1/")}).Resolve(t.Context()); fault.KindOf(err) != fault.Retry {
 		t.Error(err)
 	}
 	end := make(chan struct{})
@@ -168,7 +186,7 @@ func TestNobody(t *testing.T) {
 	defer close(end)
 	ctx, cancel := context.WithTimeoutCause(t.Context(), 50*time.Millisecond, fmt.Errorf("enough"))
 	defer cancel()
-	if _, err := (Anchor{SHA256: mine, URL: silent.URL}).Resolve(ctx); fault.KindOf(err) != fault.Retry || !strings.Contains(err.Error(), "enough") {
+	if _, err := (Anchor{SHA256: mine, URL: at(t, silent.URL)}).Resolve(ctx); fault.KindOf(err) != fault.Retry || !strings.Contains(err.Error(), "enough") {
 		t.Error(err)
 	}
 }
@@ -185,11 +203,11 @@ func TestProxy(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := Anchor{SHA256: []string{identity.Fingerprint(ca.Cert)}, URL: "http://boot.invalid/ca.pem", PlatformURL: "https://platform.invalid", Proxy: u}
+	a := Anchor{SHA256: []string{identity.Fingerprint(ca.Cert)}, URL: at(t, "http://boot.invalid/ca.pem"), PlatformURL: "https://platform.invalid", Proxy: u}
 	if got, err := a.Resolve(t.Context()); err != nil || string(got) != string(ca.PEM()) {
 		t.Error(err)
 	}
-	a.URL = ""
+	a.URL = identity.CAURL{}
 	if _, err := a.Resolve(t.Context()); err == nil {
 		t.Error("a proxy that isn't one for TLS")
 	}

@@ -68,8 +68,17 @@ func (l *addressLimiter) key(network netip.Prefix, now time.Time) netip.Prefix {
 	return netip.Prefix{}
 }
 
+// Bits of the IPv6 networks that count as one address, and as one site: one customer often has all of the latter.
+const (
+	networkBits = 64
+	siteBits    = 56
+)
+
 // networkOf returns the network that an address counts as; what isn't an address is the zero Prefix.
-func networkOf(remote string) netip.Prefix {
+func networkOf(remote string) netip.Prefix { return networkWith(remote, networkBits) }
+
+// networkWith returns the network of so many bits of an IPv6 address, and an IPv4 address by itself.
+func networkWith(remote string, bits6 int) netip.Prefix {
 	addr, err := netip.ParseAddrPort(remote)
 	if err != nil {
 		return netip.Prefix{}
@@ -77,7 +86,7 @@ func networkOf(remote string) netip.Prefix {
 	ip := addr.Addr().Unmap()
 	bits := ip.BitLen()
 	if ip.Is6() {
-		bits = 64
+		bits = bits6
 	}
 	// Nothing but a number of bits beyond the address's is an error.
 	network, _ := ip.WithZone("").Prefix(bits)

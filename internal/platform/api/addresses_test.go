@@ -58,3 +58,18 @@ func TestAddressLimiter(t *testing.T) {
 		t.Error("what isn't an address has no allowance")
 	}
 }
+
+func TestClaimNetworks(t *testing.T) {
+	for remote, want := range map[string][2]string{
+		"192.0.2.1:7":                {"192.0.2.1/32", "192.0.2.1/32"},
+		"[::ffff:192.0.2.1]:7":       {"192.0.2.1/32", "192.0.2.1/32"},
+		"[2001:db8:1:2ff:a:b:c:d]:7": {"2001:db8:1:2ff::/64", "2001:db8:1:200::/56"},
+		"[fe80::1%eth0]:7":           {"fe80::/64", "fe80::/56"},
+		"nonsense":                   {"nonsense", "nonsense"},
+	} {
+		network, site := claimNetworks(&http.Request{RemoteAddr: remote})
+		if network != want[0] || site != want[1] {
+			t.Errorf("%s: %s, %s", remote, network, site)
+		}
+	}
+}

@@ -65,6 +65,8 @@ type API struct {
 	timeAsked *addressLimiter
 	// claimAsked bounds what each address may ask for machines without a token.
 	claimAsked *addressLimiter
+	// allClaimsTold and netClaimsTold bound the events of claims that find no room.
+	allClaimsTold, netClaimsTold *limiter
 	// renewAsked bounds what each address may ask for with a certificate that has ended.
 	renewAsked  *addressLimiter
 	renewPolicy RenewPolicy
@@ -81,7 +83,7 @@ func New(o Options) *API {
 		caChanged:  o.CAChanged,
 		strangers:  newLimiter(strangerEvents, time.Minute, o.Now),
 		timeAsked:  newAddressLimiter(timeBurst, timeInterval, o.Now),
-		claimAsked: newAddressLimiter(claimBurst, claimInterval, o.Now),
+		claimAsked: newAddressLimiter(claimBurst, claimInterval, o.Now), allClaimsTold: newLimiter(1, claimsFullEvery, o.Now), netClaimsTold: newLimiter(1, claimsFullEvery, o.Now),
 		renewAsked: newAddressLimiter(renewBurst, renewInterval, o.Now), renewPolicy: o.RenewExpired,
 		refreshes:       newLimiter(refreshesAtOnce, refreshSpan, o.Now),
 		certificateLife: o.CertificateLife,
@@ -115,6 +117,8 @@ func (a *API) Handler() http.Handler {
 	route("POST "+operatorapi.PathTokens, a.asOperator(a.createToken))
 	route("POST "+operatorapi.PathRevoke, a.asOperator(a.revokeNode))
 	route("POST "+operatorapi.PathApprove, a.asOperator(a.approveNode))
+	route("GET "+operatorapi.PathUnfiled, a.asOperator(a.listUnfiled))
+	route("POST "+operatorapi.PathUnfiled, a.asOperator(a.approveUnfiled))
 	route("GET "+operatorapi.PathAssignments, a.asOperator(a.listAssignments))
 	route("POST "+operatorapi.PathAssignments, a.asOperator(a.assign))
 	route("DELETE "+operatorapi.PathAssignment, a.asOperator(a.unassign))

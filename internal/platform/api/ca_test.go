@@ -1,6 +1,7 @@
 package api
 
 import (
+	"net/http"
 	"net/http/httptest"
 	"testing"
 	"time"
@@ -13,7 +14,7 @@ func TestRefreshesAreSpread(t *testing.T) {
 	now := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 	a := New(Options{Now: func() time.Time { return now }})
 	// Whoever shows no certificate of the present authority.
-	r := httptest.NewRequest("POST", nodeapi.PathHeartbeat, nil)
+	r := httptest.NewRequest(http.MethodPost, nodeapi.PathHeartbeat, nil)
 	left, seconds := 1000, 0
 	for ; left > 0; seconds++ {
 		asked := 0

@@ -21,8 +21,9 @@ const (
 	maxHostname   = 253                    // RFC 1035
 	claimBurst    = 60                     // polls at once from one address: a rack of machines behind one router starts together
 	claimInterval = 200 * time.Millisecond // between polls after that
-	// claimFull is when a machine asks again that found no room.
-	claimFull = time.Minute
+	// claimFull is when a machine asks again that found no room, and claimsFullEvery how often the operator is told.
+	claimFull       = time.Minute
+	claimsFullEvery = time.Hour
 )
 
 // When a machine asks again. One that was switched on just now has a person before it.
@@ -48,11 +49,15 @@ func (a *API) claim(w http.ResponseWriter, r *http.Request) (any, error) {
 		return nil, err
 	}
 	poll.From, poll.Token, poll.TokenTTL = host(r), NewToken(), operatorapi.DefaultTokenTTL
+	poll.Network, poll.Site = claimNetworks(r)
 	poll.Announce = a.strangers.allow
 	c, err := a.db.PollClaim(r.Context(), poll)
 	switch {
 	case errors.Is(err, db.ErrClaimsFull):
-		a.log.Warn("a claim is refused: there are too many", "from", host(r), "mac", poll.MAC)
+		a.log.Warn("a claim is refused: there are too many", "from", host(r), "mac", poll.MAC, "error", err)
+		if err := a.claimsFull(r, poll, err); err != nil {
+			return nil, err
+		}
 		return nil, tooMany(w, claimFull)
 	case errors.Is(err, db.ErrNodeInactive):
 		return nodeapi.ClaimResponse{Status: nodeapi.ClaimError, PollAfterSeconds: claimRefused, Message: "the node that this machine was accepted for is out of service"}, nil
@@ -60,6 +65,31 @@ func (a *API) claim(w http.ResponseWriter, r *http.Request) (any, error) {
 		return nil, err
 	}
 	return a.claimAnswer(c, poll.Token), nil
+}
+
+// claimNetworks returns the network and the site that claims from there count for.
+func claimNetworks(r *http.Request) (network, site string) {
+	of := func(bits int) string {
+		if n := networkWith(r.RemoteAddr, bits); n.IsValid() {
+			return n.String()
+		}
+		return host(r)
+	}
+	return of(networkBits), of(siteBits)
+}
+
+// claimsFull lets the operator see that machines find no room. That one network has too many is an event of its own:
+// it can be brought about by one stranger, and must not keep the other from being told.
+func (a *API) claimsFull(r *http.Request, poll db.ClaimPoll, full error) error {
+	told, text := a.allClaimsTold, "no further machine can ask to be claimed: too many do"
+	if errors.Is(full, db.ErrNetworkFull) {
+		told, text = a.netClaimsTold, "no further machine of its network can ask to be claimed: too many do from there"
+	}
+	if !told.allow() {
+		return nil
+	}
+	return a.db.RecordEvent(r.Context(), db.EventClaimsFull, "", text+"; the machine with MAC "+poll.MAC+" at "+poll.From+
+		" was told to come again; see powernode claim list, and give urgent machines a token")
 }
 
 // claimAnswer says where a claim stands. token is its token, if it was accepted.

@@ -79,11 +79,13 @@ func (a *API) acceptClaim(w http.ResponseWriter, r *http.Request) (any, error) {
 	if in.Replace {
 		accept.BusySince = time.Time{}
 	}
-	c, err := a.db.AcceptClaim(r.Context(), accept)
+	c, changed, err := a.db.AcceptClaim(r.Context(), accept)
 	if err != nil {
 		return nil, claimProblem(err, code, accept.Node)
 	}
-	a.log.Info("claim accepted", "code", code, "mac", c.MAC, "node", c.NodeID)
+	if changed {
+		a.log.Info("claim accepted", "code", code, "mac", c.MAC, "node", c.NodeID)
+	}
 	return a.claimView(c), nil
 }
 
@@ -92,11 +94,13 @@ func (a *API) rejectClaim(_ http.ResponseWriter, r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, err := a.db.RejectClaim(r.Context(), code)
+	c, changed, err := a.db.RejectClaim(r.Context(), code)
 	if err != nil {
 		return nil, claimProblem(err, code, "")
 	}
-	a.log.Info("claim rejected", "code", code, "mac", c.MAC)
+	if changed {
+		a.log.Info("claim rejected", "code", code, "mac", c.MAC)
+	}
 	return a.claimView(c), nil
 }
 

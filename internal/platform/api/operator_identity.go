@@ -3,10 +3,12 @@ package api
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/powernode/powernode-agent/internal/nodeapi"
 	"github.com/powernode/powernode-agent/internal/operatorapi"
@@ -45,29 +47,76 @@ func (a *API) approveNode(w http.ResponseWriter, r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	done, err := a.db.Decide(r.Context(), db.Decision{NodeID: node.ID, Renewal: in.Renewal, Deny: in.Deny})
+	if in.Attention && (in.Deny || in.Renewal != "") {
+		return nil, invalid("attention is neither denied nor a renewal: it goes with neither").withHint("see powernode node approve --help")
+	}
+	done, err := a.db.Decide(r.Context(), db.Decision{NodeID: node.ID, Renewal: in.Renewal, Attention: in.Attention, Deny: in.Deny})
+	if err != nil {
+		return nil, undecided(err, node.Name, done)
+	}
+	a.logDecided(node.ID, done.Renewals)
+	return operatorapi.ApproveResult{Renewals: renewalViews(done.Renewals), Cleared: append([]string{}, done.Cleared...)}, nil
+}
+
+func (a *API) logDecided(nodeID string, list []db.Renewal) {
+	for _, r := range list {
+		a.log.Info("renewal decided", "node", nodeID, "renewal", r.ID, "state", r.State, "serial", r.Serial, "from", r.From)
+	}
+}
+
+// undecided tells the operator why a word about a node can't be meant, and between what there is to choose.
+func undecided(err error, node string, may db.Decided) error {
+	conflict := func(hint, format string, args ...any) error {
+		return refuse(http.StatusConflict, nodeapi.CodeConflict, format, args...).withHint(hint)
+	}
+	see := "powernode node show " + node
 	switch {
 	case errors.Is(err, db.ErrNothingWaits):
-		return nil, refuse(http.StatusConflict, nodeapi.CodeConflict, "nothing of node %s waits for an approval", node.Name).
-			withHint("see powernode node show " + node.Name)
+		return conflict("see "+see, "nothing of node %s waits for an approval", node)
+	case errors.Is(err, db.ErrRenewalUnsaid):
+		return invalid("it takes more of a renewal's ID to name it").withHint("see " + see)
 	case errors.Is(err, db.ErrSeveralWait):
-		return nil, refuse(http.StatusConflict, nodeapi.CodeConflict, "several renewals of node %s wait: only one machine can be it", node.Name).
-			withHint("choose one of powernode node show " + node.Name + " with --renewal")
-	case err != nil:
-		return nil, err
+		return conflict("choose one of "+see+" with --renewal: "+choices(may.Renewals), "several renewals of node %s wait: only one machine can be it", node)
+	case errors.Is(err, db.ErrNotOneMatter):
+		return conflict("say which is meant, after "+see+": "+choices(may.Renewals)+"; --attention says that you know of the machines that call for attention, and approves no renewal",
+			"both a renewal of node %s waits and its identity calls for attention, and one may be the cause of the other", node)
 	}
-	return operatorapi.ApproveResult{Renewals: renewalViews(done.Renewals), Cleared: append([]string{}, done.Cleared...)}, nil
+	return err
+}
+
+// namedRenewals is how many renewals a hint names; powernode node show has them all.
+const namedRenewals = 3
+
+// choices names renewals as flags.
+func choices(list []db.Renewal) string {
+	var words []string
+	for i, r := range list {
+		if i == namedRenewals {
+			words = append(words, fmt.Sprintf("and %d more", len(list)-i))
+			break
+		}
+		word := "--renewal " + r.ID[:min(8, len(r.ID))] + " approves that of certificate " + r.Serial + ", asked for at " + r.AskedAt.Format(time.RFC3339)
+		if r.From != "" {
+			word += ", last from " + r.From
+		}
+		words = append(words, word)
+	}
+	return strings.Join(words, "; ")
 }
 
 func renewalViews(list []db.Renewal) []operatorapi.Renewal {
 	views := []operatorapi.Renewal{}
 	for _, r := range list {
-		views = append(views, operatorapi.Renewal{
-			ID: r.ID, Serial: r.Serial, Reason: r.Reason, State: string(r.State), AskedAt: r.AskedAt, LastAskedAt: r.LastAskedAt,
-			From: r.From, DMIUUID: r.DMIUUID, AgentVersion: r.AgentVersion,
-		})
+		views = append(views, renewalView(r))
 	}
 	return views
+}
+
+func renewalView(r db.Renewal) operatorapi.Renewal {
+	return operatorapi.Renewal{
+		ID: r.ID, Serial: r.Serial, Reason: r.Reason, Unfiled: r.Unfiled, State: string(r.State), AskedAt: r.AskedAt, LastAskedAt: r.LastAskedAt,
+		From: r.From, DMIUUID: r.DMIUUID, AgentVersion: r.AgentVersion,
+	}
 }
 
 func (a *API) certificateView(c db.Certificate) operatorapi.Certificate {

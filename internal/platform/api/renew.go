@@ -24,6 +24,7 @@ const (
 	renewInterval = 200 * time.Millisecond // between calls after that
 	// renewPollSeconds is when a node that waits for an approval asks again.
 	renewPollSeconds = 60
+	maxTimeText      = 40 // of RFC 3339 with nanoseconds: 30
 )
 
 // renewWaits is what the node shows while it waits. It names the command that ends the wait.
@@ -44,6 +45,8 @@ func (a *API) renew(w http.ResponseWriter, r *http.Request) (any, error) {
 		return nil, refuse(http.StatusBadRequest, nodeapi.CodeParameterMissing, "csr_pem is needed")
 	case in.CertificatePEM == "":
 		return nil, refuse(http.StatusBadRequest, nodeapi.CodeParameterMissing, "certificate_pem is needed")
+	case in.SignedAt == "":
+		return nil, refuse(http.StatusBadRequest, nodeapi.CodeParameterMissing, "signed_at is needed")
 	case len(in.Proof) == 0:
 		return nil, refuse(http.StatusBadRequest, nodeapi.CodeParameterMissing, "proof is needed")
 	}
@@ -55,6 +58,10 @@ func (a *API) renew(w http.ResponseWriter, r *http.Request) (any, error) {
 	if err != nil {
 		a.log.Warn("renewal refused", "from", host(r), "reason", err)
 		return nil, renewStranger()
+	}
+	if err := timely(in.SignedAt, a.now()); err != nil {
+		a.log.Warn("renewal refused", "from", host(r), "serial", ca.Serial(cert), "reason", err)
+		return nil, err
 	}
 	ask := db.RenewRequest{
 		Presented: sha256.Sum256(cert.Raw), KeyHash: request.KeyHash, From: host(r),
@@ -105,7 +112,7 @@ func provenCertificate(in nodeapi.RenewRequest) (*x509.Certificate, error) {
 	if csr == nil {
 		return nil, errors.New("csr_pem: want a PEM block")
 	}
-	message := nodeapi.RenewMessage(csr.Bytes)
+	message := nodeapi.RenewMessage(in.SignedAt, csr.Bytes)
 	proven := false
 	switch key := cert.PublicKey.(type) {
 	case ed25519.PublicKey:
@@ -118,6 +125,22 @@ func provenCertificate(in nodeapi.RenewRequest) (*x509.Certificate, error) {
 		return nil, errors.New("the proof isn't by the certificate's key")
 	}
 	return cert, nil
+}
+
+// timely refuses a proof that wasn't made now: it may have been held back, and what it asks for be of the past.
+func timely(signedAt string, now time.Time) error {
+	if len(signedAt) > maxTimeText {
+		return invalid("signed_at: want RFC 3339")
+	}
+	at, err := time.Parse(time.RFC3339, signedAt)
+	if err != nil {
+		return invalid("signed_at: want RFC 3339")
+	}
+	if now.Sub(at).Abs() <= nodeapi.ProofTime {
+		return nil
+	}
+	return refuse(http.StatusUnprocessableEntity, nodeapi.CodeProofOutOfTime, "the proof was signed at %s by the node's clock, and it is %s here: at most %s may be between",
+		at.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339), nodeapi.ProofTime).withHint("set the node's clock")
 }
 
 // renewStranger is the one answer to who has no certificate of ours, or not its key.

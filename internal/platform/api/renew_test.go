@@ -24,28 +24,29 @@ func FuzzProvenCertificate(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	request := []byte("request")
+	request, at := []byte("request"), "2026-11-23T14:00:00Z"
 	block := func(kind string, der []byte) string {
 		return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}))
 	}
 	good := nodeapi.RenewRequest{
 		CSRPEM: block("CERTIFICATE REQUEST", request), CertificatePEM: block("CERTIFICATE", der),
-		Proof: ed25519.Sign(key, nodeapi.RenewMessage(request)),
+		SignedAt: at, Proof: ed25519.Sign(key, nodeapi.RenewMessage(at, request)),
 	}
 	if _, err := provenCertificate(good); err != nil {
 		f.Fatal(err)
 	}
-	f.Add(good.CSRPEM, good.CertificatePEM, []byte("proof"))
-	f.Add("", good.CertificatePEM, good.Proof[:63])
-	f.Add(good.CSRPEM, "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n", good.Proof)
-	f.Fuzz(func(t *testing.T, csr, certificate string, proof []byte) {
-		cert, err := provenCertificate(nodeapi.RenewRequest{CSRPEM: csr, CertificatePEM: certificate, Proof: proof})
+	f.Add(good.CSRPEM, good.CertificatePEM, at, []byte("proof"))
+	f.Add(good.CSRPEM, good.CertificatePEM, "2026-11-23T15:00:00Z", good.Proof)
+	f.Add("", good.CertificatePEM, at, good.Proof[:63])
+	f.Add(good.CSRPEM, "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n", at, good.Proof)
+	f.Fuzz(func(t *testing.T, csr, certificate, signedAt string, proof []byte) {
+		cert, err := provenCertificate(nodeapi.RenewRequest{CSRPEM: csr, CertificatePEM: certificate, SignedAt: signedAt, Proof: proof})
 		if err != nil {
 			return
 		}
 		// Whoever has another key's signature has that key.
-		if public.Equal(cert.PublicKey) && string(proof) != string(good.Proof) {
-			t.Errorf("a proof that the key didn't make: %x", proof)
+		if public.Equal(cert.PublicKey) && (string(proof) != string(good.Proof) || signedAt != at) {
+			t.Errorf("a proof that the key didn't make: %s, %x", signedAt, proof)
 		}
 	})
 }

@@ -68,6 +68,24 @@ func (p RenewPolicy) String() string {
 	return DefaultRenewPolicy
 }
 
+// fate says what becomes, under the policy, of so many nodes whose certificates end now.
+func (p RenewPolicy) fate(nodes int) string {
+	verb, wait, each := "renew their own", "wait", "they"
+	if nodes == 1 {
+		verb, wait, each = "renews its own", "waits", "it"
+	}
+	switch p.mode {
+	case renewNever:
+		return each + " can't renew: a new token for each (powernode token create), or another policy"
+	case renewApproval:
+		return each + " " + wait + " for powernode node approve when coming back"
+	case renewAlways:
+		return each + " " + verb + " when coming back"
+	case renewDefault, renewWithin:
+	}
+	return each + " " + verb + " when coming back within that time, and " + wait + " for powernode node approve after it"
+}
+
 // Judge says what becomes of a certificate that expired or was superseded. One that was superseded is
 // another machine's, or an older state of this one: only a person can know which of them is the node.
 func (p RenewPolicy) Judge(c db.Certificate, now time.Time) db.RenewVerdict {

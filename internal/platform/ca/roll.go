@@ -59,13 +59,8 @@ func (c *CA) Prepare() (string, error) {
 	c.changing.Lock()
 	defer c.changing.Unlock()
 	v, now := c.view.Load(), c.now()
-	for _, a := range v.list {
-		if a.state == Prepared {
-			return "", fault.New(fault.Refuse, fault.Input, "activate it, or retire it", "authority %s is prepared already", a.id)
-		}
-	}
-	if len(v.trusted()) >= maxTrusted {
-		return "", fault.New(fault.Refuse, fault.Input, "retire the oldest first", "%d authorities are trusted already", len(v.trusted()))
+	if err := mayPrepare(v); err != nil {
+		return "", err
 	}
 	next, err := newAuthority(now)
 	if err != nil {
@@ -88,6 +83,19 @@ func (c *CA) Prepare() (string, error) {
 		return "", err
 	}
 	return next.id, c.commit(with)
+}
+
+// mayPrepare says why there can't be one more authority.
+func mayPrepare(v *view) error {
+	for _, a := range v.list {
+		if a.state == Prepared {
+			return fault.New(fault.Refuse, fault.Input, "activate it, or retire it", "authority %s is prepared already", a.id)
+		}
+	}
+	if len(v.trusted()) >= maxTrusted {
+		return fault.New(fault.Refuse, fault.Input, "retire the oldest first", "%d authorities are trusted already", len(v.trusted()))
+	}
+	return nil
 }
 
 // Activate lets the prepared authority sign from now on; the one before stays trusted, and vouches for it

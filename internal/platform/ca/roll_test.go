@@ -441,12 +441,57 @@ func TestRecordOlderThanTheKeys(t *testing.T) {
 		t.Fatal(err)
 	}
 	write(t, filepath.Join(path, recordName), text)
-	if got := states(openAt(t, path)); got != "active" {
+	older := openAt(t, path)
+	if got := states(older); got != "active" {
 		t.Fatal(got)
+	}
+	lost, err := older.Unrecorded()
+	if err != nil || len(lost) != 1 || lost[0] != c.Authorities()[1].ID {
+		t.Fatalf("%v, %v", lost, err)
+	}
+	for id, want := range map[string]string{"none": "there is no key", "../ca": "there is no authority", older.Authorities()[0].ID: "is on record"} {
+		if err := older.TakeUp(id); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", id, err)
+		}
 	}
 	write(t, filepath.Join(path, recordName), newer)
 	if got := states(openAt(t, path)); got != "trusted active" {
 		t.Error(got)
+	}
+
+	// Without the newer record, the key is taken up, and all is as it was.
+	write(t, filepath.Join(path, recordName), text)
+	older = openAt(t, path)
+	copied := filepath.Join(path, unitPrefix+"copy"+unitSuffix)
+	write(t, copied, readAll(t, filepath.Join(path, unitPrefix+lost[0]+unitSuffix)))
+	if err := older.TakeUp("copy"); err == nil || !strings.Contains(err.Error(), "it is the key of authority "+lost[0]) {
+		t.Errorf("%v", err)
+	}
+	if err := os.Remove(copied); err != nil {
+		t.Fatal(err)
+	}
+	if err := older.TakeUp(lost[0]); err != nil {
+		t.Fatal(err)
+	}
+	if err := older.TakeUp(lost[0]); err == nil || !strings.Contains(err.Error(), "prepared already") {
+		t.Errorf("twice: %v", err)
+	}
+	if _, err := older.Activate(); err != nil {
+		t.Fatal(err)
+	}
+	again := openAt(t, path)
+	if left, err := again.Unrecorded(); err != nil || left != nil || states(again) != "trusted active" {
+		t.Errorf("%v, %v, %s", left, err, states(again))
+	}
+	for _, a := range again.view.Load().list {
+		pool := x509.NewCertPool()
+		pool.AddCert(a.cert)
+		if err := errors.Join(presents(again, start, pool), signsFor(t, again, start, pool)); err != nil {
+			t.Errorf("who trusts %s only: %v", a.id, err)
+		}
+	}
+	if !again.Current(issued(t, c)) {
+		t.Error("what was issued before isn't of the authority that was taken up")
 	}
 }
 

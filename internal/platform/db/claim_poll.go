@@ -22,10 +22,10 @@ const (
 	claimSilence = 5 * time.Minute
 )
 
-// claimBounds are how many claims may be alive, all and those last heard of from one address.
-type claimBounds struct{ all, from int }
+// claimBounds are how many claims may be alive: all, and those last heard of from one site and from one network.
+type claimBounds struct{ all, site, network int }
 
-var usualBounds = claimBounds{all: 2048, from: 256}
+var usualBounds = claimBounds{all: 2048, site: 1024, network: 256}
 
 // ClaimPoll is what a machine says at a poll, after it was checked.
 type ClaimPoll struct {
@@ -33,6 +33,8 @@ type ClaimPoll struct {
 	// KeyHash is the hash of the machine's own secret; empty where it sent none.
 	KeyHash                                                   []byte
 	DMIUUID, Hostname, AgentVersion, Architecture, Hint, From string
+	// Network is what counts as one address of From, and Site what may have many of these: of IPv6 64 and 56 bits.
+	Network, Site string
 	// Token becomes the machine's bootstrap token, good for TokenTTL, if the claim was accepted.
 	Token    string
 	TokenTTL time.Duration
@@ -43,7 +45,7 @@ type ClaimPoll struct {
 }
 
 // PollClaim finds the machine's claim, or begins one, and renews it. An accepted one gets in.Token as its only token that isn't used.
-// ErrClaimsFull says that no further claim is taken, ErrNodeInactive that the node it was accepted for is out of service.
+// ErrClaimsFull says that no further claim is taken, or, as ErrNetworkFull, none from there; ErrNodeInactive that the node it was accepted for is out of service.
 func (d *DB) PollClaim(ctx context.Context, in ClaimPoll) (Claim, error) {
 	var c Claim
 	if in.KeyHash == nil {
@@ -84,15 +86,15 @@ func (d *DB) PollClaim(ctx context.Context, in ClaimPoll) (Claim, error) {
 
 // beginClaim makes a row for a machine that wasn't known.
 func (d *DB) beginClaim(ctx context.Context, tx *sql.Tx, in ClaimPoll) error {
-	if err := d.roomForClaim(ctx, tx, in.From, cmp.Or(in.bounds, usualBounds)); err != nil {
+	if err := d.roomForClaim(ctx, tx, in, cmp.Or(in.bounds, usualBounds)); err != nil {
 		return err
 	}
 	now := d.now()
 	c := Claim{Code: newClaimCode(), MAC: in.MAC, Hostname: in.Hostname, From: in.From}
 	// Two equal codes among some thousand are one chance in 10^8; the machine then asks again.
 	if _, err := tx.ExecContext(ctx, `INSERT INTO claims (id, code, mac, key_hash, dmi_uuid, hostname, agent_version, architecture, platform_hint, heard_from,
-		created_at, polled_at, expires_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-		NewID(), c.Code, in.MAC, in.KeyHash, in.DMIUUID, in.Hostname, in.AgentVersion, in.Architecture, in.Hint, in.From,
+		network, site, created_at, polled_at, expires_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		NewID(), c.Code, in.MAC, in.KeyHash, in.DMIUUID, in.Hostname, in.AgentVersion, in.Architecture, in.Hint, in.From, in.Network, in.Site,
 		millis(now), millis(now), millis(now.Add(ClaimTTL))); err != nil {
 		return err
 	}
@@ -110,15 +112,18 @@ func (d *DB) beginClaim(ctx context.Context, tx *sql.Tx, in ClaimPoll) error {
 	return d.event(ctx, tx, EventClaimBegun, "", text)
 }
 
-// roomForClaim makes room for one more claim, or returns ErrClaimsFull.
-func (d *DB) roomForClaim(ctx context.Context, tx *sql.Tx, from string, most claimBounds) error {
+// roomForClaim makes room for one more claim, or returns ErrNetworkFull or ErrClaimsFull.
+func (d *DB) roomForClaim(ctx context.Context, tx *sql.Tx, in ClaimPoll, most claimBounds) error {
+	// The narrow ones first: who fills its own network pushes out nobody else's claim.
 	for _, bound := range []struct {
 		most  int
 		where string
 		args  []any
+		full  error
 	}{
-		{most.all, "1 = 1", nil},
-		{most.from, "heard_from = ?", []any{from}},
+		{most.network, "network = ?", []any{in.Network}, ErrNetworkFull},
+		{most.site, "site = ?", []any{in.Site}, ErrNetworkFull},
+		{most.all, "1 = 1", nil, ErrClaimsFull},
 	} {
 		var n int
 		if err := tx.QueryRowContext(ctx, "SELECT count(*) FROM claims WHERE "+bound.where, bound.args...).Scan(&n); err != nil {
@@ -137,7 +142,7 @@ func (d *DB) roomForClaim(ctx context.Context, tx *sql.Tx, from string, most cla
 			return err
 		}
 		if dropped == 0 {
-			return ErrClaimsFull
+			return bound.full
 		}
 	}
 	return nil
@@ -149,8 +154,8 @@ func (d *DB) renewClaim(ctx context.Context, tx *sql.Tx, c Claim, in ClaimPoll) 
 	now := d.now()
 	if _, err := tx.ExecContext(ctx, `UPDATE claims SET dmi_uuid = CASE dmi_uuid WHEN '' THEN ? ELSE dmi_uuid END,
 		hostname = CASE hostname WHEN '' THEN ? ELSE hostname END, agent_version = ?, architecture = ?, platform_hint = ?, heard_from = ?,
-		polled_at = ?, expires_at = ? WHERE id = ?`,
-		in.DMIUUID, in.Hostname, in.AgentVersion, in.Architecture, in.Hint, in.From, millis(now), millis(now.Add(ClaimTTL)), c.ID); err != nil {
+		network = ?, site = ?, polled_at = ?, expires_at = ? WHERE id = ?`,
+		in.DMIUUID, in.Hostname, in.AgentVersion, in.Architecture, in.Hint, in.From, in.Network, in.Site, millis(now), millis(now.Add(ClaimTTL)), c.ID); err != nil {
 		return err
 	}
 	if c.State != ClaimAccepted {

@@ -13,6 +13,7 @@ import (
 // Errors by which a claim isn't accepted, or no further one taken.
 var (
 	ErrClaimsFull  = errors.New("too many machines ask to be claimed")
+	ErrNetworkFull = fmt.Errorf("%w from one network", ErrClaimsFull)
 	ErrClaimDone   = errors.New("the machine is enrolled already")
 	ErrClaimTaken  = errors.New("the claim was accepted for another node")
 	ErrNodeRunning = errors.New("the node is running")
@@ -23,6 +24,7 @@ const (
 	EventClaimBegun    = "claim.begun"
 	EventClaimAccepted = "claim.accepted"
 	EventClaimRejected = "claim.rejected"
+	EventClaimsFull    = "claim.full"
 )
 
 // ClaimState is where a claim stands.
@@ -89,12 +91,11 @@ type Acceptance struct {
 	BusySince time.Time
 }
 
-// AcceptClaim gives a claim's machine a node. Doing it again changes nothing. The errors are ErrNotFound for a
+// AcceptClaim gives a claim's machine a node, and reports whether it did: doing it again changes nothing. The errors are ErrNotFound for a
 // code that isn't alive, and for a node that there isn't ErrNoNode; ErrExists for a name that is taken, ErrClaimDone,
 // ErrClaimTaken, ErrNodeInactive, ErrNodeRunning and ErrArchitecture.
-func (d *DB) AcceptClaim(ctx context.Context, in Acceptance) (Claim, error) {
-	var c Claim
-	err := d.update(ctx, func(tx *sql.Tx) (err error) {
+func (d *DB) AcceptClaim(ctx context.Context, in Acceptance) (c Claim, changed bool, err error) {
+	err = d.update(ctx, func(tx *sql.Tx) (err error) {
 		if c, err = d.claimBy(ctx, tx, in.Code); err != nil {
 			return err
 		}
@@ -116,10 +117,11 @@ func (d *DB) AcceptClaim(ctx context.Context, in Acceptance) (Claim, error) {
 		if err := d.event(ctx, tx, EventClaimAccepted, node, "the machine of claim "+claimWords(c)+" becomes this node"); err != nil {
 			return err
 		}
+		changed = true
 		c, err = d.claimBy(ctx, tx, in.Code)
 		return err
 	})
-	return c, err
+	return c, changed && err == nil, err
 }
 
 // ErrNoNode says that there is no node of that ID or name.
@@ -153,10 +155,10 @@ func (d *DB) claimedNode(ctx context.Context, tx *sql.Tx, c Claim, in Acceptance
 	return id, nil
 }
 
-// RejectClaim refuses a claim, or takes an acceptance back whose token wasn't used: ErrClaimDone where one was.
-func (d *DB) RejectClaim(ctx context.Context, code string) (Claim, error) {
-	var c Claim
-	err := d.update(ctx, func(tx *sql.Tx) (err error) {
+// RejectClaim refuses a claim, or takes an acceptance back whose token wasn't used, and reports whether it did:
+// ErrClaimDone where one was.
+func (d *DB) RejectClaim(ctx context.Context, code string) (c Claim, changed bool, err error) {
+	err = d.update(ctx, func(tx *sql.Tx) (err error) {
 		if c, err = d.claimBy(ctx, tx, code); err != nil {
 			return err
 		}
@@ -176,10 +178,11 @@ func (d *DB) RejectClaim(ctx context.Context, code string) (Claim, error) {
 		if err := d.event(ctx, tx, EventClaimRejected, c.NodeID, "claim "+claimWords(c)+" rejected"); err != nil {
 			return err
 		}
+		changed = true
 		c, err = d.claimBy(ctx, tx, code)
 		return err
 	})
-	return c, err
+	return c, changed && err == nil, err
 }
 
 // forgetClaimTokens ends the tokens of a claim that weren't used.

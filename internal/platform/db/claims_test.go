@@ -15,14 +15,14 @@ import (
 // stranger is the poll of machine number n, from one address of many.
 func stranger(n int, from string) ClaimPoll {
 	key := sha256.Sum256(fmt.Append(nil, n))
-	return ClaimPoll{MAC: fmt.Sprintf("02:00:00:%02x:%02x:%02x", n>>16, n>>8&255, n&255), KeyHash: key[:], From: from, Token: fmt.Sprint("token ", n), TokenTTL: time.Hour}
+	return ClaimPoll{MAC: fmt.Sprintf("02:00:00:%02x:%02x:%02x", n>>16, n>>8&255, n&255), KeyHash: key[:], From: from, Network: from, Site: from, Token: fmt.Sprint("token ", n), TokenTTL: time.Hour}
 }
 
 // TestClaimsAreBounded fills the platform with claims, from one address and from many: who still asks isn't pushed out.
 func TestClaimsAreBounded(t *testing.T) {
 	d, clock := newDB(t)
 	ctx := t.Context()
-	bounds := claimBounds{all: 40, from: 10}
+	bounds := claimBounds{all: 40, site: 20, network: 10}
 	poll := func(n int, from string) (Claim, error) {
 		in := stranger(n, from)
 		in.bounds = bounds
@@ -38,10 +38,10 @@ func TestClaimsAreBounded(t *testing.T) {
 		n += most
 	}
 	const one = "192.0.2.1"
-	fill(bounds.from, func(int) string { return one })
+	fill(bounds.network, func(int) string { return one })
 	first, err := poll(0, one)
 	check(t, err)
-	if _, err := poll(n, one); !errors.Is(err, ErrClaimsFull) {
+	if _, err := poll(n, one); !errors.Is(err, ErrClaimsFull) || !errors.Is(err, ErrNetworkFull) {
 		t.Fatalf("one more from one address: %v", err)
 	}
 	clock.advance(claimSilence + time.Second)
@@ -57,23 +57,57 @@ func TestClaimsAreBounded(t *testing.T) {
 		t.Errorf("who still asks was pushed out: %v", err)
 	}
 
-	fill(bounds.all-bounds.from, func(i int) string { return fmt.Sprintf("198.51.100.%d", i/5) })
+	fill(bounds.all-bounds.network, func(i int) string { return fmt.Sprintf("198.51.100.%d", i/5) })
 	list, err := d.Claims(ctx)
 	if check(t, err); len(list) != bounds.all {
 		t.Fatalf("%d claims", len(list))
 	}
 	accepted := list[len(list)-1]
-	_, err = d.AcceptClaim(ctx, Acceptance{Code: accepted.Code, Node: "web-1", Create: true})
-	check(t, err)
+	_, changed, err := d.AcceptClaim(ctx, Acceptance{Code: accepted.Code, Node: "web-1", Create: true})
+	if check(t, err); !changed {
+		t.Error("accepted, and nothing changed")
+	}
+	if _, changed, err = d.AcceptClaim(ctx, Acceptance{Code: accepted.Code, Node: "web-1"}); err != nil || changed {
+		t.Errorf("accepted again: %v, %v", changed, err)
+	}
 	clock.advance(claimSilence + time.Second)
 	fill(bounds.all-1, func(i int) string { return "2001:db8::" + fmt.Sprint(i/5) })
-	if _, err := poll(n, "2001:db8:1::"); !errors.Is(err, ErrClaimsFull) {
+	if _, err := poll(n, "2001:db8:1::"); !errors.Is(err, ErrClaimsFull) || errors.Is(err, ErrNetworkFull) {
 		t.Errorf("one more, and all of them ask: %v", err)
 	}
 	list, err = d.Claims(ctx)
 	if check(t, err); len(list) != bounds.all || !slices.ContainsFunc(list, func(c Claim) bool { return c.ID == accepted.ID }) {
 		t.Errorf("%d claims, or an accepted one was pushed out", len(list))
 	}
+}
+
+// TestClaimsOfOneSite: who has many networks has them at one site.
+func TestClaimsOfOneSite(t *testing.T) {
+	d, clock := newDB(t)
+	poll := func(n int, network, site string) error {
+		in := stranger(n, fmt.Sprint("address ", n))
+		in.Network, in.Site, in.bounds = network, site, claimBounds{all: 40, site: 20, network: 10}
+		_, err := d.PollClaim(t.Context(), in)
+		return err
+	}
+	for n := range 10 {
+		check(t, poll(n, "first", "theirs"))
+	}
+	if err := poll(10, "first", "theirs"); !errors.Is(err, ErrNetworkFull) {
+		t.Errorf("one more of one network, each from another address: %v", err)
+	}
+	for n := 10; n < 20; n++ {
+		check(t, poll(n, "second", "theirs"))
+	}
+	if err := poll(20, "third", "theirs"); !errors.Is(err, ErrNetworkFull) {
+		t.Errorf("one more of one site: %v", err)
+	}
+	check(t, poll(21, "ours", "ours"))
+	// A machine that moves counts where it is.
+	check(t, poll(0, "ours", "ours"))
+	check(t, poll(20, "third", "theirs"))
+	clock.advance(claimSilence + time.Second)
+	check(t, poll(22, "third", "theirs"))
 }
 
 // TestClaimCodes checks the letters of codes, and that chance has them all.
@@ -101,7 +135,7 @@ func TestClaimKeepsNoSecret(t *testing.T) {
 	d, _ := newDB(t)
 	c, err := d.PollClaim(t.Context(), stranger(1, "192.0.2.1"))
 	check(t, err)
-	_, err = d.AcceptClaim(t.Context(), Acceptance{Code: c.Code, Node: "web-1", Create: true})
+	_, _, err = d.AcceptClaim(t.Context(), Acceptance{Code: c.Code, Node: "web-1", Create: true})
 	check(t, err)
 	for range 3 {
 		_, err = d.PollClaim(t.Context(), stranger(1, "192.0.2.1"))

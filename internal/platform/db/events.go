@@ -52,12 +52,21 @@ func (d *DB) RecordEvent(ctx context.Context, kind, nodeID, text string) error {
 
 // event keeps an event within a transaction and drops those that are too old.
 func (d *DB) event(ctx context.Context, tx *sql.Tx, kind, nodeID, text string) error {
-	_, err := tx.ExecContext(ctx, "INSERT INTO events (at, kind, node_id, text) VALUES (?, ?, ?, ?)", millis(d.now()), kind, nodeID, text)
-	if err != nil {
+	if err := d.addEvent(ctx, tx, kind, nodeID, text); err != nil {
 		return err
 	}
+	return dropEvents(ctx, tx)
+}
+
+// addEvent is event without the dropping, for many at once: dropEvents must follow.
+func (d *DB) addEvent(ctx context.Context, tx *sql.Tx, kind, nodeID, text string) error {
+	_, err := tx.ExecContext(ctx, "INSERT INTO events (at, kind, node_id, text) VALUES (?, ?, ?, ?)", millis(d.now()), kind, nodeID, text)
+	return err
+}
+
+func dropEvents(ctx context.Context, tx *sql.Tx) error {
 	// By their number, not by the latest ID: there are gaps where a node's were dropped.
-	_, err = tx.ExecContext(ctx, "DELETE FROM events WHERE id <= (SELECT id FROM events ORDER BY id DESC LIMIT 1 OFFSET ?)", keepEvents)
+	_, err := tx.ExecContext(ctx, "DELETE FROM events WHERE id <= (SELECT id FROM events ORDER BY id DESC LIMIT 1 OFFSET ?)", keepEvents)
 	return err
 }
 

@@ -46,12 +46,16 @@ type attention struct {
 	text string
 }
 
+// namesBoot reports whether a heartbeat's boot ID is one: agents say "unknown" where the kernel's can't be read, which is
+// no evidence of another machine.
+func namesBoot(id string) bool { return id != "" && id != "unknown" }
+
 // suspect says why a heartbeat can't be of the one machine that is known, or nothing. A boot ID is
 // random and ends with its boot: one that comes again after another means that two machines run, or that
 // one went back to an earlier state of its memory.
 func suspect(known machine, from string, hb nodeapi.Heartbeat) []attention {
 	var list []attention
-	if hb.BootID != known.boot && slices.Contains(known.earlier, hb.BootID) {
+	if namesBoot(hb.BootID) && hb.BootID != known.boot && slices.Contains(known.earlier, hb.BootID) {
 		list = append(list, attention{AttentionBoot, fmt.Sprintf(
 			"two machines use this identity: boot %s was followed by boot %s and reports again, from %s", hb.BootID, known.boot, from)})
 	}
@@ -69,13 +73,15 @@ func suspect(known machine, from string, hb nodeapi.Heartbeat) []attention {
 	return list
 }
 
-// machineOf reads what is known of a node's machine; again says that the heartbeat's boot ID is among it.
+// machineOf reads what is known of a node's machine; again says that the heartbeat's boot ID is among it. What
+// an older version kept that is no boot ID doesn't count.
 func machineOf(ctx context.Context, tx *sql.Tx, s Sender, bootID string) (m machine, again bool, err error) {
 	rows, err := tx.QueryContext(ctx, "SELECT boot_id FROM boot_ids WHERE node_id = ? ORDER BY id DESC", s.NodeID)
 	ids, err := collect(rows, err, func(rows *sql.Rows, id *string) error { return rows.Scan(id) })
 	if err != nil {
 		return m, false, err
 	}
+	ids = slices.DeleteFunc(ids, func(id string) bool { return !namesBoot(id) })
 	if len(ids) > 0 {
 		m.boot, m.earlier = ids[0], ids[1:]
 	}
@@ -104,7 +110,7 @@ func (d *DB) sight(ctx context.Context, tx *sql.Tx, s Sender, hb nodeapi.Heartbe
 			return false, err
 		}
 	}
-	if hb.BootID != known.boot {
+	if namesBoot(hb.BootID) && hb.BootID != known.boot {
 		for _, stmt := range []struct {
 			query string
 			args  []any
@@ -127,7 +133,7 @@ func (d *DB) sight(ctx context.Context, tx *sql.Tx, s Sender, hb nodeapi.Heartbe
 			return false, err
 		}
 	}
-	return !again, nil
+	return namesBoot(hb.BootID) && !again, nil
 }
 
 // Attention returns why an operator should look at nodes: texts by node and kind.

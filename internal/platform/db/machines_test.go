@@ -2,6 +2,7 @@ package db
 
 import (
 	"crypto/sha256"
+	"database/sql"
 	"fmt"
 	"slices"
 	"strings"
@@ -30,6 +31,8 @@ func TestSuspect(t *testing.T) {
 		"its own boot, listed twice": {machine{boot: "a", earlier: []string{"a"}}, "a", first, nil},
 		"another DMI UUID":           {machine{boot: "a", first: first}, "a", nodeapi.Machine{DMIUUID: "dmi-b", VMGenerationID: "vm-a"}, []AttentionKind{AttentionDMI}},
 		"in another case":            {machine{boot: "a", first: first}, "a", nodeapi.Machine{DMIUUID: "DMI-A", VMGenerationID: "VM-A"}, nil},
+		"a boot that can't be read":  {machine{boot: "b", earlier: []string{"unknown", "", "a"}}, "unknown", first, nil},
+		"nor said":                   {machine{boot: "b", earlier: []string{"unknown", "", "a"}}, "", first, nil},
 		"no DMI UUID now":            {machine{boot: "a", first: first}, "a", nodeapi.Machine{}, nil},
 		"none said before":           {machine{boot: "a"}, "a", first, nil},
 		"a snapshot restored":        {machine{boot: "a", first: first}, "a", nodeapi.Machine{DMIUUID: "dmi-a", VMGenerationID: "vm-b"}, []AttentionKind{AttentionVM}},
@@ -91,6 +94,23 @@ func TestTwoMachines(t *testing.T) {
 			}
 		}
 		return n
+	}
+	// A boot ID that couldn't be read once, or that was kept as one, says nothing of another machine.
+	beat("zero", "dmi")
+	beat("unknown", "dmi")
+	beat("", "dmi")
+	beat("zero", "dmi")
+	if got, booted := kinds(), events(EventBooted); got != nil || booted != 0 {
+		t.Fatalf("a boot ID that can't be read: %v, %d boots", got, booted)
+	}
+	check(t, d.update(ctx, func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, "INSERT INTO boot_ids (node_id, boot_id, seen_at) VALUES (?, 'unknown', 1)", node.ID)
+		return err
+	}))
+	beat("zero", "dmi")
+	beat("unknown", "dmi")
+	if got := kinds(); got != nil {
+		t.Fatalf("one that was kept: %v", got)
 	}
 	for i := range 3 * keptBootIDs {
 		beat(fmt.Sprint("boot-", i), "dmi")

@@ -10,8 +10,10 @@ import (
 
 // Errors by which an operator's word comes to nothing.
 var (
-	ErrNothingWaits = errors.New("nothing waits for an approval")
-	ErrSeveralWait  = errors.New("several renewals wait for an approval")
+	ErrNothingWaits  = errors.New("nothing waits for an approval")
+	ErrSeveralWait   = errors.New("several renewals wait for an approval")
+	ErrNotOneMatter  = errors.New("both a renewal and a doubt about the identity wait for an approval")
+	ErrRenewalUnsaid = errors.New("too little of a renewal's ID")
 )
 
 // Revocation is what Revoke did.
@@ -71,10 +73,17 @@ func (d *DB) Revoke(ctx context.Context, nodeID, serial string) (Revocation, err
 // Decision is an operator's word about what waits at a node.
 type Decision struct {
 	NodeID string
-	// Renewal is the ID of the one that is meant, or its beginning; "" where only one waits.
+	// Renewal is the ID of the one that is meant, or its beginning of at least shortestRenewal characters; "" where
+	// only one waits.
 	Renewal string
-	Deny    bool
+	// Attention says that what called for attention is meant, and no renewal.
+	Attention bool
+	Deny      bool
 }
+
+// shortestRenewal is how much of a renewal's ID names it. IDs are random: what was read names no other one that
+// came since.
+const shortestRenewal = 4
 
 // Decided is what an operator's word did.
 type Decided struct {
@@ -83,46 +92,64 @@ type Decided struct {
 	Cleared []string
 }
 
-// Decide approves the renewal that waits, or denies those that do. An approval also clears what called for
-// attention. ErrNothingWaits and ErrSeveralWait say that the word can't be meant.
+// Decide approves the one renewal that waits, or denies those that do, or clears what called for attention: one of
+// these, never two by one word. ErrNothingWaits says that there is none of them; ErrSeveralWait, ErrNotOneMatter and
+// ErrRenewalUnsaid that it isn't clear which is meant, and Decided has the renewals that may be.
 func (d *DB) Decide(ctx context.Context, in Decision) (Decided, error) {
 	var out Decided
 	err := d.update(ctx, func(tx *sql.Tx) error {
-		all, err := renewals(ctx, tx, in.NodeID)
-		if err != nil {
-			return err
+		if in.Renewal != "" && len(in.Renewal) < shortestRenewal {
+			return ErrRenewalUnsaid
 		}
-		for _, r := range all {
-			if r.State == RenewalWaiting && strings.HasPrefix(r.ID, in.Renewal) {
-				out.Renewals = append(out.Renewals, r)
+		if !in.Attention {
+			all, err := renewals(ctx, tx, in.NodeID)
+			if err != nil {
+				return err
+			}
+			for _, r := range all {
+				if r.State == RenewalWaiting && strings.HasPrefix(r.ID, in.Renewal) {
+					out.Renewals = append(out.Renewals, r)
+				}
 			}
 		}
-		if !in.Deny && len(out.Renewals) > 1 {
-			return ErrSeveralWait
-		}
 		if !in.Deny && in.Renewal == "" {
+			var err error
 			if out.Cleared, err = d.clearAttention(ctx, tx, in.NodeID); err != nil {
 				return err
 			}
 		}
-		if len(out.Renewals) == 0 && len(out.Cleared) == 0 {
+		switch {
+		case len(out.Renewals) == 0 && len(out.Cleared) == 0:
 			return ErrNothingWaits
+		case len(out.Renewals) > 0 && len(out.Cleared) > 0:
+			// Undone by the error, with the transaction.
+			return ErrNotOneMatter
+		case !in.Deny && len(out.Renewals) > 1:
+			return ErrSeveralWait
 		}
-		state, kind := RenewalApproved, EventRenewalApproved
+		state := RenewalApproved
 		if in.Deny {
-			state, kind = RenewalDenied, EventRenewalDenied
+			state = RenewalDenied
 		}
 		for i := range out.Renewals {
-			r := &out.Renewals[i]
-			r.State = state
-			if _, err := tx.ExecContext(ctx, "UPDATE renewals SET state = ?, decided_at = ? WHERE id = ?", state, millis(d.now()), r.ID); err != nil {
-				return err
-			}
-			if err := d.event(ctx, tx, kind, in.NodeID, fmt.Sprintf("an operator %s the renewal of certificate %s asked from %s", state, r.Serial, r.From)); err != nil {
+			if err := d.decideRenewal(ctx, tx, &out.Renewals[i], state, ""); err != nil {
 				return err
 			}
 		}
-		return nil
+		return dropEvents(ctx, tx)
 	})
 	return out, err
+}
+
+// decideRenewal puts an operator's word about one renewal on file; dropEvents must follow. how, if any, says by which word.
+func (d *DB) decideRenewal(ctx context.Context, tx *sql.Tx, r *Renewal, state RenewalState, how string) error {
+	r.State = state
+	if _, err := tx.ExecContext(ctx, "UPDATE renewals SET state = ?, decided_at = ? WHERE id = ?", state, millis(d.now()), r.ID); err != nil {
+		return err
+	}
+	kind := EventRenewalApproved
+	if state == RenewalDenied {
+		kind = EventRenewalDenied
+	}
+	return d.addEvent(ctx, tx, kind, r.NodeID, fmt.Sprintf("an operator %s the renewal of certificate %s asked from %s%s", state, r.Serial, r.From, how))
 }

@@ -46,8 +46,10 @@ type Renewal struct {
 	ID     string
 	NodeID string
 	// Serial is that of the certificate that has ended, Reason "expired" or "superseded".
-	Serial       string
-	Reason       string
+	Serial string
+	Reason string
+	// Unfiled says that FileLost put that certificate on file.
+	Unfiled      bool
 	State        RenewalState
 	AskedAt      time.Time
 	LastAskedAt  time.Time
@@ -175,11 +177,11 @@ func (d *DB) Renewals(ctx context.Context, nodeID string) ([]Renewal, error) {
 }
 
 func renewals(ctx context.Context, tx *sql.Tx, nodeID string) ([]Renewal, error) {
-	rows, err := tx.QueryContext(ctx, `SELECT r.id, r.node_id, c.serial, r.reason, r.state, r.asked_at, r.last_asked_at, r.asked_from, r.dmi_uuid, r.agent_version
+	rows, err := tx.QueryContext(ctx, `SELECT r.id, r.node_id, c.serial, r.reason, r.state, r.asked_at, r.last_asked_at, r.asked_from, r.dmi_uuid, r.agent_version, c.unfiled
 		FROM renewals r JOIN certificates c ON c.id = r.certificate_id WHERE ?1 = '' OR r.node_id = ?1 ORDER BY r.last_asked_at DESC, r.id`, nodeID)
 	return collect(rows, err, func(rows *sql.Rows, r *Renewal) error {
 		var asked, last int64
-		err := rows.Scan(&r.ID, &r.NodeID, &r.Serial, &r.Reason, &r.State, &asked, &last, &r.From, &r.DMIUUID, &r.AgentVersion)
+		err := rows.Scan(&r.ID, &r.NodeID, &r.Serial, &r.Reason, &r.State, &asked, &last, &r.From, &r.DMIUUID, &r.AgentVersion, &r.Unfiled)
 		r.AskedAt, r.LastAskedAt = moment(asked), moment(last)
 		return err
 	})

@@ -31,7 +31,7 @@ func (d *DB) FileLost(ctx context.Context, c Certificate, from string) (filed bo
 		if c, err = d.file(ctx, tx, c); err != nil {
 			return err
 		}
-		if _, err := tx.ExecContext(ctx, "UPDATE certificates SET superseded_at = ? WHERE id = ?", millis(d.now()), c.ID); err != nil {
+		if _, err := tx.ExecContext(ctx, "UPDATE certificates SET superseded_at = ?, unfiled = 1 WHERE id = ?", millis(d.now()), c.ID); err != nil {
 			return err
 		}
 		filed = true

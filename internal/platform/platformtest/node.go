@@ -12,6 +12,7 @@ import (
 	"encoding/pem"
 	"io"
 	"net/http"
+	"time"
 
 	"github.com/powernode/powernode-agent/internal/nodeapi"
 	"github.com/powernode/powernode-agent/internal/operatorapi"
@@ -88,13 +89,14 @@ func (p *Platform) RenewRequest(node *Node, key crypto.Signer) nodeapi.RenewRequ
 	if !ok {
 		p.t.Fatalf("%T can't sign", node.TLS.PrivateKey)
 	}
+	at := p.Clock.Now().UTC().Format(time.RFC3339)
 	// Ed25519 signs the message itself.
-	proof, err := signer.Sign(rand.Reader, nodeapi.RenewMessage(block.Bytes), crypto.Hash(0))
+	proof, err := signer.Sign(rand.Reader, nodeapi.RenewMessage(at, block.Bytes), crypto.Hash(0))
 	if err != nil {
 		p.t.Fatal(err)
 	}
 	certificate := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: node.TLS.Certificate[0]})
-	return nodeapi.RenewRequest{CSRPEM: csr, CertificatePEM: string(certificate), Proof: proof, AgentVersion: "v1", DMIUUID: "dmi-1"}
+	return nodeapi.RenewRequest{CSRPEM: csr, CertificatePEM: string(certificate), SignedAt: at, Proof: proof, AgentVersion: "v1", DMIUUID: "dmi-1"}
 }
 
 // With returns the node with another certificate, that of an answer, and its key.

@@ -1,0 +1,50 @@
+package cloud
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// sniffer sees every packet of the namespace.
+type sniffer struct{ fd int }
+
+func newSniffer(t *testing.T) sniffer {
+	t.Helper()
+	const all = unix.ETH_P_ALL<<8&0xff00 | unix.ETH_P_ALL>>8 // in the network's byte order
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, all)
+	must(t, err)
+	t.Cleanup(func() { unix.Close(fd) })
+	return sniffer{fd}
+}
+
+// packets returns how many packets were sent since it was asked last.
+func (s sniffer) packets(t *testing.T) int {
+	t.Helper()
+	for n := 0; ; n++ {
+		_, _, err := unix.Recvfrom(s.fd, make([]byte, 64), 0)
+		if errors.Is(err, unix.EAGAIN) {
+			return n
+		}
+		must(t, err)
+	}
+}
+
+// listen serves connections at the clouds' address, and returns when the test ends.
+func listen(t *testing.T) net.Listener {
+	t.Helper()
+	l, err := net.Listen("tcp4", netip.AddrPortFrom(netip.MustParseAddr("169.254.169.254"), 80).String())
+	must(t, err)
+	t.Cleanup(func() { l.Close() })
+	return l
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
