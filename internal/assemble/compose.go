@@ -11,6 +11,7 @@ import (
 	"github.com/powernode/powernode-agent/internal/composefs"
 	"github.com/powernode/powernode-agent/internal/fsverity"
 	"github.com/powernode/powernode-agent/internal/store"
+	"github.com/powernode/powernode-agent/internal/tree"
 )
 
 // Composition is the root image of proven modules.
@@ -24,6 +25,12 @@ type Composition struct {
 
 // Compose composes proven modules, in any order, into a root image.
 func Compose(modules []*Proven) (*Composition, error) {
+	c, _, err := ComposeTree(modules)
+	return c, err
+}
+
+// ComposeTree is Compose for who needs the composed tree, too.
+func ComposeTree(modules []*Proven) (*Composition, *tree.Node, error) {
 	inputs := make([]compose.Input, len(modules))
 	for i, m := range modules {
 		inputs[i] = compose.Input{
@@ -33,13 +40,13 @@ func Compose(modules []*Proven) (*Composition, error) {
 	}
 	result, err := compose.Compose(inputs)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	image, digest, err := composefs.Build(result.Root, composefs.V1)
 	if err != nil {
-		return nil, fmt.Errorf("write the root image: %w", err)
+		return nil, nil, fmt.Errorf("write the root image: %w", err)
 	}
-	return &Composition{Modules: modules, RootDigest: digest, Report: result.Report, image: image}, nil
+	return &Composition{Modules: modules, RootDigest: digest, Report: result.Report, image: image}, result.Root, nil
 }
 
 // Store puts the root image into the store, where it can be mounted from, with fs-verity if

@@ -12,6 +12,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/powernode/powernode-agent/internal/fault"
+	"github.com/powernode/powernode-agent/internal/layer"
 	"github.com/powernode/powernode-agent/internal/nodeapi"
 	"github.com/powernode/powernode-agent/internal/ociimage"
 	"github.com/powernode/powernode-agent/internal/signature"
@@ -106,6 +107,30 @@ func (f *Fetcher) Bring(ctx context.Context, o *Offer, fresh *Fresh) (Fetched, e
 		return Fetched{}, fmt.Errorf("module %s: %w", want, err)
 	}
 	return Fetched{Wanted: want, Pulled: stats}, nil
+}
+
+// Peek is Bring that keeps nothing: it reads every layer of a module that was looked at and checks its seal, so
+// that what it would make of a root is known before anything is written. What it returns has the store's record
+// not, and no Signed account.
+func (f *Fetcher) Peek(ctx context.Context, o *Offer) (*Proven, error) {
+	add, done := f.progress("read "+o.Wanted.String(), o.Size)
+	pulled := make([]int64, len(o.image.Layers))
+	root, _, err := ociimage.Pull(ctx, f.Source, o.image, ociimage.PullOptions{
+		Sink: layer.Discard{},
+		Progress: func(i int, n, _ int64) {
+			add(n - pulled[i])
+			pulled[i] = n
+		},
+	})
+	done(err)
+	if err != nil {
+		return nil, fmt.Errorf("module %s: %w", o.Wanted, err)
+	}
+	canonical, _, err := checkSeal(root, o.Sealed.Seal)
+	if err != nil {
+		return nil, fmt.Errorf("module %s: %w", o.Wanted, err)
+	}
+	return &Proven{Wanted: o.Wanted, Manifest: o.Sealed.Manifest, Module: store.Module{Seal: o.Sealed.Seal}, Root: canonical}, nil
 }
 
 // whole reports whether all objects of a module are there. A damaged one is Prove's to find; once

@@ -2,13 +2,13 @@ package reconcile
 
 import (
 	"context"
+	"slices"
 	"strings"
 
 	"github.com/powernode/powernode-agent/internal/assemble"
 	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/fsverity"
 	"github.com/powernode/powernode-agent/internal/nodeapi"
-	"github.com/powernode/powernode-agent/internal/nodeclient"
 	"github.com/powernode/powernode-agent/internal/ociimage"
 )
 
@@ -72,8 +72,8 @@ type several struct {
 func (s *several) Error() string   { return s.text }
 func (s *several) Unwrap() []error { return s.causes }
 
-// list asks the platform. An empty list is nothing to run.
-func (r *Reconciler) list(ctx context.Context) (*nodeapi.ModuleList, error) {
+// List asks the platform. An empty list is nothing to run, and an error.
+func (r *Reconciler) List(ctx context.Context) (*nodeapi.ModuleList, error) {
 	if r.platform == nil {
 		return nil, fault.New(fault.Refuse, fault.Platform, "enroll this node: powernode-agent enroll", "ask the platform for the modules: this node has no credentials that serve")
 	}
@@ -92,28 +92,35 @@ func (r *Reconciler) list(ctx context.Context) (*nodeapi.ModuleList, error) {
 // there. An error says that there is no list to go by; a module that can't be had is in the plan's
 // Failed.
 func (r *Reconciler) Fetch(ctx context.Context) (*Plan, error) {
-	list, err := r.list(ctx)
+	list, err := r.List(ctx)
 	if err != nil {
 		return nil, err
 	}
-	plan := &Plan{Wanted: make([]assemble.Wanted, 0, len(list.Modules))}
-	if list.RootDigest != "" {
+	assigned := AsAssigned(list)
+	if r.config.Desire != nil {
+		if assigned, err = r.config.Desire(list); err != nil {
+			return nil, err
+		}
+	}
+	plan := &Plan{Wanted: make([]assemble.Wanted, 0, len(assigned))}
+	// What the platform computed is of its own list.
+	if list.RootDigest != "" && slices.EqualFunc(assigned, list.Modules, func(a Assigned, m nodeapi.Module) bool { return a.ID == m.ID && a.Digest == m.Digest }) {
 		if plan.Expected, err = fsverity.ParseDigest(list.RootDigest); err != nil {
 			plan.Remarks = append(plan.Remarks, "the platform's root digest can't be read: "+err.Error())
 		}
 	}
 	var outage error
-	for _, m := range list.Modules {
+	for _, m := range assigned {
 		if outage != nil {
 			// The patience that an outage takes is spent once, not for each module.
-			plan.Failed = append(plan.Failed, ModuleError{m, fault.New(fault.Retry, fault.Platform, "", "module %.80s wasn't asked for after that", fault.OneLine(m.Name))})
+			plan.Failed = append(plan.Failed, ModuleError{m.Module, fault.New(fault.Retry, fault.Platform, "", "module %.80s wasn't asked for after that", fault.OneLine(m.Name))})
 			continue
 		}
 		if err := r.fetchModule(ctx, plan, m); err != nil {
 			if ctx.Err() != nil {
 				return nil, err
 			}
-			plan.Failed = append(plan.Failed, ModuleError{m, err})
+			plan.Failed = append(plan.Failed, ModuleError{m.Module, err})
 			if fault.KindOf(err) == fault.Retry {
 				outage = err
 			}
@@ -122,40 +129,50 @@ func (r *Reconciler) Fetch(ctx context.Context) (*Plan, error) {
 	return plan, nil
 }
 
-func (r *Reconciler) fetchModule(ctx context.Context, plan *Plan, m nodeapi.Module) error {
-	if err := nodeclient.CheckModule(m); err != nil {
-		return err
-	}
-	offer, err := r.look(ctx, m)
+func (r *Reconciler) fetchModule(ctx context.Context, plan *Plan, m Assigned) error {
+	offer, err := r.Look(ctx, m)
 	if err != nil {
 		return err
 	}
-	fetched, err := r.fetcher().Bring(ctx, offer, &r.fresh)
+	fetched, err := r.Bring(ctx, offer)
 	if err != nil {
 		return err
 	}
 	plan.Wanted = append(plan.Wanted, fetched.Wanted)
-	plan.Pulled.add(fetched.Pulled)
+	plan.Pulled.Add(fetched.Pulled)
 	return nil
 }
 
-// look is Fetcher.Look for as long as the patience allows.
-func (r *Reconciler) look(ctx context.Context, m nodeapi.Module) (*assemble.Offer, error) {
+// Look finds out what a wanted module is, and verifies its signature, for as long as the patience allows. It changes nothing.
+func (r *Reconciler) Look(ctx context.Context, a Assigned) (*assemble.Offer, error) {
+	if err := a.check(); err != nil {
+		return nil, err
+	}
 	bounded := ctx
 	if most := r.config.Patience.Look; most > 0 {
 		var cancel context.CancelFunc
 		bounded, cancel = context.WithTimeout(ctx, most)
 		defer cancel()
 	}
-	offer, err := r.fetcher().Look(bounded, m)
+	offer, err := r.fetcher().Look(bounded, a.Module)
 	if err != nil && bounded.Err() != nil && ctx.Err() == nil {
 		return nil, fault.New(fault.Retry, fault.Platform, "check the registry and the network between", "not within %s: %w", r.config.Patience.Look, err)
 	}
 	return offer, err
 }
 
-// add counts what one module needed.
-func (p *Pulled) add(s ociimage.Stats) {
+// Bring has a module that was looked at in the store.
+func (r *Reconciler) Bring(ctx context.Context, o *assemble.Offer) (assemble.Fetched, error) {
+	return r.fetcher().Bring(ctx, o, &r.fresh)
+}
+
+// Peek reads a module that was looked at and isn't in the store, and keeps nothing of it.
+func (r *Reconciler) Peek(ctx context.Context, o *assemble.Offer) (*assemble.Proven, error) {
+	return r.fetcher().Peek(ctx, o)
+}
+
+// Add counts what one module needed.
+func (p *Pulled) Add(s ociimage.Stats) {
 	if s.Layers == 0 {
 		return
 	}

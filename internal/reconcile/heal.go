@@ -52,7 +52,7 @@ func (r *Reconciler) wantedOf(ctx context.Context, g store.Generation) ([]assemb
 	if err == nil || r.platform == nil {
 		return wanted, err
 	}
-	list, listErr := r.list(ctx)
+	list, listErr := r.List(ctx)
 	if listErr != nil {
 		return nil, fmt.Errorf("%w; nor can the platform be asked: %w", err, listErr)
 	}

@@ -16,7 +16,7 @@ import (
 func (r *Reconciler) Prove(ctx context.Context, wanted []assemble.Wanted) ([]*assemble.Proven, error) {
 	proven := make([]*assemble.Proven, 0, len(wanted))
 	for _, w := range wanted {
-		p, err := r.proveOne(ctx, w)
+		p, err := r.ProveOne(ctx, w)
 		if err != nil {
 			return nil, err
 		}
@@ -25,7 +25,8 @@ func (r *Reconciler) Prove(ctx context.Context, wanted []assemble.Wanted) ([]*as
 	return proven, nil
 }
 
-func (r *Reconciler) proveOne(ctx context.Context, w assemble.Wanted) (*assemble.Proven, error) {
+// ProveOne is Prove of one module.
+func (r *Reconciler) ProveOne(ctx context.Context, w assemble.Wanted) (*assemble.Proven, error) {
 	p, err := r.prover().Prove(ctx, w)
 	damage, ok := errors.AsType[*assemble.DamageError](err)
 	if !ok {
@@ -83,7 +84,7 @@ func (m Mended) String() string {
 // Mended returns what was mended so far.
 func (r *Reconciler) Mended() []Mended { return r.mended }
 
-func (r *Reconciler) enforce() bool { return r.config.Level == mount.Enforced }
+func (r *Reconciler) enforce() bool { return r.config.Level == mount.Enforced && !r.config.ReadOnly }
 
 // Compose composes proven modules and puts the root image into the store. No record names it
 // until Keep. Mended tells of one that was there and damaged.
@@ -92,14 +93,19 @@ func (r *Reconciler) Compose(ctx context.Context, proven []*assemble.Proven) (*a
 	if err != nil {
 		return nil, err
 	}
-	replaced, err := c.Store(ctx, r.config.Store, r.enforce())
-	if err != nil {
+	if err := r.Put(ctx, c); err != nil {
 		return nil, err
 	}
+	return c, nil
+}
+
+// Put puts the root image of a composition into the store, as Compose does.
+func (r *Reconciler) Put(ctx context.Context, c *assemble.Composition) error {
+	replaced, err := c.Store(ctx, r.config.Store, r.enforce())
 	if replaced {
 		r.mended = append(r.mended, Mended{Objects: 1, Reason: fmt.Sprintf("the root image %s was damaged", c.RootDigest)})
 	}
-	return c, nil
+	return err
 }
 
 // Keep records a composition as a generation, which no pointer names yet, and returns it: the one

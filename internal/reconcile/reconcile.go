@@ -31,6 +31,11 @@ type Config struct {
 	// Deep has every byte of every object read when a module is proven, also where fs-verity is
 	// enabled: after a boot that didn't come good, the reason may be a block that nobody has read yet.
 	Deep bool
+	// ReadOnly says that Store was opened for reading: what is proven stays as it is on the disk.
+	ReadOnly bool
+	// Desire makes of the platform's list what the node is to run; nil takes the list as it is. It doesn't count for
+	// List, and its error is that of the whole list.
+	Desire func(list *nodeapi.ModuleList) ([]Assigned, error)
 	// Progress is told of a download of total bytes that begins, and returns what to tell of n more
 	// bytes and of the end; nil shows nothing.
 	Progress func(name string, total int64) (add func(n int64), done func(error))

@@ -9,7 +9,6 @@ import (
 	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/fsverity"
 	"github.com/powernode/powernode-agent/internal/nodeapi"
-	"github.com/powernode/powernode-agent/internal/nodeclient"
 	"github.com/powernode/powernode-agent/internal/store"
 	"github.com/powernode/powernode-agent/internal/trial"
 )
@@ -67,7 +66,7 @@ func records(parts []part) []store.GenerationModule {
 // the current generation stays in its place. Where the platform or a registry doesn't answer, nothing is
 // staged at all. A set of modules that failed its trial is refused, unless o says to try it again.
 func (r *Reconciler) Update(ctx context.Context, o UpdateOptions) (*Update, error) {
-	list, err := r.list(ctx)
+	list, err := r.List(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -140,11 +139,7 @@ func generationOf(in trial.Input, n uint64) store.Generation {
 func (r *Reconciler) lookAt(ctx context.Context, listed []nodeapi.Module, current store.Generation, u *Update) ([]part, error) {
 	var parts []part
 	for _, m := range listed {
-		err := nodeclient.CheckModule(m)
-		var offer *assemble.Offer
-		if err == nil {
-			offer, err = r.look(ctx, m)
-		}
+		offer, err := r.Look(ctx, Assigned{Module: m, Origin: ByPlatform})
 		switch {
 		case err == nil:
 			parts = append(parts, part{listed: m, offer: offer, want: offer.Wanted, seal: offer.Sealed.Seal})
@@ -218,7 +213,7 @@ func (r *Reconciler) stage(ctx context.Context, known trial.Input, current store
 			if p, ok = r.instead(p.listed, current, err, u); !ok {
 				continue
 			}
-			got, err = r.proveOne(ctx, p.want)
+			got, err = r.ProveOne(ctx, p.want)
 		}
 		if err != nil {
 			return err
@@ -259,7 +254,7 @@ func (r *Reconciler) bring(ctx context.Context, p part, u *Update) (*assemble.Pr
 		if err != nil {
 			return nil, err
 		}
-		u.Pulled.add(fetched.Pulled)
+		u.Pulled.Add(fetched.Pulled)
 	}
-	return r.proveOne(ctx, p.want)
+	return r.ProveOne(ctx, p.want)
 }
