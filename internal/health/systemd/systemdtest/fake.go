@@ -181,15 +181,25 @@ func (f *Fake) reply(m *dbus.Message) (*dbus.Message, bool) {
 		r.Body = []any{dbus.MakeVariant(f.State)}
 	case member == "Get" && m.Body[1] == "Version":
 		r.Body = []any{dbus.MakeVariant(f.Version)}
+	case member == "Get" && m.Body[0] != "org.freedesktop.systemd1.Manager":
+		value, ok := f.properties(m)[m.Body[1].(string)]
+		if !ok {
+			r.Type = dbus.TypeError
+			r.Headers[dbus.FieldErrorName] = dbus.MakeVariant("org.freedesktop.DBus.Error.UnknownProperty")
+			break
+		}
+		r.Body = []any{value}
 	case member == "ListUnitsFiltered":
 		r.Body = []any{f.units()}
+	case member == "ListUnits":
+		r.Body = []any{f.loaded()}
 	case strings.HasSuffix(member, "Unit") && member != "LoadUnit" && f.Refuse == "":
 		if member == "StartUnit" {
 			f.started = append(f.started, m.Body[0].(string)+" "+m.Body[1].(string))
 		}
 		r.Body = []any{f.job(member, m.Body[0].(string))}
 	case member == "LoadUnit":
-		r.Body = []any{dbus.ObjectPath("/unit/" + hex.EncodeToString([]byte(m.Body[0].(string))))}
+		r.Body = []any{unitPath(m.Body[0].(string))}
 	case member == "GetAll":
 		r.Body = []any{f.properties(m)}
 	case member == "Subscribe":
@@ -241,6 +251,38 @@ type unit struct {
 	JobID                                           uint32
 	JobType                                         string
 	JobPath                                         dbus.ObjectPath
+}
+
+// Exec is an element of a service.s ExecStart, and File one of its EnvironmentFiles of a service's ExecStart and EnvironmentFiles: a(sasbttttuii) and a(sb).
+type (
+	Exec struct {
+		Path                                         string
+		Argv                                         []string
+		Ignore                                       bool
+		Begun, BegunMonotonic, Ended, EndedMonotonic uint64
+		PID                                          uint32
+		Code, Status                                 int32
+	}
+	File struct {
+		Path   string
+		Ignore bool
+	}
+)
+
+// loaded are the units that have Properties.
+func (f *Fake) loaded() []unit {
+	list := []unit{}
+	for name, p := range f.Properties {
+		u := unit{Name: name, Load: "loaded", Path: unitPath(name), JobPath: "/"}
+		u.Active, _ = p["ActiveState"].(string)
+		u.Sub, _ = p["SubState"].(string)
+		list = append(list, u)
+	}
+	return list
+}
+
+func unitPath(name string) dbus.ObjectPath {
+	return dbus.ObjectPath("/unit/" + hex.EncodeToString([]byte(name)))
 }
 
 func (f *Fake) units() []unit {
