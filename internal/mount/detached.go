@@ -65,6 +65,10 @@ func (m *Mount) attach(path string, flags int) error {
 // AttachAt puts the mount on top of the directory (or file) that target is open on.
 func (m *Mount) AttachAt(target *os.File) error { return m.moveTo(target, 0) }
 
+// AttachBeneathAt is AttachBeneath for the mount whose root target is open on, which must be the
+// topmost one there.
+func (m *Mount) AttachBeneathAt(target *os.File) error { return m.moveTo(target, moveMountBeneath) }
+
 func (m *Mount) moveTo(target *os.File, flags int) error {
 	flags |= unix.MOVE_MOUNT_F_EMPTY_PATH | unix.MOVE_MOUNT_T_EMPTY_PATH
 	err := unix.MoveMount(int(m.f.Fd()), "", int(target.Fd()), "", flags)

@@ -73,7 +73,7 @@ func attached(t testing.TB, m *Mount) string {
 		must(t, err)
 		defer f.Close()
 		if _, isRoot, err := identify(f); err == nil && isRoot {
-			must(t, detach(f))
+			must(t, Detach(f))
 		}
 	})
 	return dir

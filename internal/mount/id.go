@@ -28,6 +28,9 @@ func (id ID) Same(other ID) bool {
 	return id.Mount == other.Mount && id.Major == other.Major && id.Minor == other.Minor
 }
 
+// Identify returns the identity of the mount that f lies on, and whether f is its root.
+func Identify(f *os.File) (ID, bool, error) { return identify(f) }
+
 // identify asks the kernel on which mount f lies, and whether f is the root of that mount.
 func identify(f *os.File) (ID, bool, error) {
 	defer runtime.KeepAlive(f)

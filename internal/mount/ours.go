@@ -141,7 +141,7 @@ func Unmount(path string, claim Claim) error {
 	if err := table.prove(path, id, claim); err != nil {
 		return err
 	}
-	return detach(f)
+	return Detach(f)
 }
 
 // prove is the decision behind Unmount, without the effects.
@@ -170,9 +170,11 @@ func (t Table) prove(path string, id ID, claim Claim) error {
 	return nil
 }
 
-// detach lazily unmounts the mount whose root f is open on. The descriptor's path in /proc leads
-// to that very mount: nothing is looked up again.
-func detach(f *os.File) error {
+// Detach lazily unmounts the mount whose root f is open on, and all that is mounted in it: who has
+// files open there keeps them, and while f is open the file system stays. The descriptor's path
+// in /proc leads to that very mount, even where another one covers it: nothing is looked up again.
+// It proves nothing: the caller must know what it takes away.
+func Detach(f *os.File) error {
 	if err := unix.Unmount(procPath(f), unix.MNT_DETACH); err != nil {
 		return fmt.Errorf("unmount %s: %w", f.Name(), err)
 	}

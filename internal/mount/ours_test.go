@@ -92,7 +92,7 @@ func TestUnmountHoldsToTheClaim(t *testing.T) {
 	}
 	f, err := openPath(filepath.Join(root, "opt"))
 	must(t, err)
-	must(t, detach(f))
+	must(t, Detach(f))
 	f.Close()
 	must(t, Unmount(root, Claim{Digest: s.Digest, ID: id}))
 	if _, err := At(root); !errors.Is(err, ErrNotMounted) {
@@ -155,7 +155,7 @@ func TestPathsWithSpecialCharacters(t *testing.T) {
 	f, err := openPath(dir)
 	must(t, err)
 	defer f.Close()
-	must(t, detach(f))
+	must(t, Detach(f))
 }
 
 func TestClosingADetachedMountLeavesNothing(t *testing.T) {
@@ -220,7 +220,7 @@ func TestCloneAndMove(t *testing.T) {
 	f, err := openPath(target)
 	must(t, err)
 	defer f.Close()
-	must(t, detach(f))
+	must(t, Detach(f))
 }
 
 func TestOpenInStaysInside(t *testing.T) {

@@ -17,9 +17,10 @@ type layering struct {
 	detached bool
 }
 
-// overlayLayers are the directories of a union; upper and work are both nil in a read-only one.
+// overlayLayers are the directories of a union; upper and work are both nil in a read-only one,
+// stranger in one whose upper knows no other image.
 type overlayLayers struct {
-	image, data, upper, work *os.File
+	image, stranger, data, upper, work *os.File
 }
 
 // options returns the options of a union in the order in which the kernel wants them. It is pure
@@ -41,9 +42,14 @@ func (l overlayLayers) options(how layering, source string, level Level, volatil
 	if level == Enforced {
 		options = append(options, String("verity", "require"))
 	}
-	if how.appends {
+	switch {
+	case how.appends && l.stranger != nil:
+		options = append(options, how.layer("lowerdir+", l.image), how.layer("lowerdir+", l.stranger), how.layer("datadir+", l.data))
+	case how.appends:
 		options = append(options, how.layer("lowerdir+", l.image), how.layer("datadir+", l.data))
-	} else {
+	case l.stranger != nil:
+		options = append(options, String("lowerdir", procPath(l.image)+":"+procPath(l.stranger)+"::"+procPath(l.data)))
+	default:
 		options = append(options, String("lowerdir", procPath(l.image)+"::"+procPath(l.data)))
 	}
 	if l.upper != nil {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -26,6 +27,11 @@ type Entry struct {
 	Super   []SuperValue `json:"super"`
 	// Shared reports whether mounts and unmounts propagate to other places.
 	Shared bool `json:"shared"`
+	// Master is the peer group that mounts and unmounts come from; 0 where none does.
+	Master int `json:"-"`
+	// Group is the peer group that a shared mount is in; 0 where it isn't shared. Both numbers are the
+	// machine's, the same in every mount namespace.
+	Group int `json:"-"`
 }
 
 // SuperValue is an option of a file system as the kernel shows it; Value is empty for a flag.
@@ -67,10 +73,25 @@ func newTable(infos []*mountinfo.Info) Table {
 			Source:  i.Source,
 			Options: strings.Split(i.Options, ","),
 			Super:   superValues(i.VFSOptions),
-			Shared:  strings.Contains(" "+i.Optional, " shared:"),
+			Shared:  group(i.Optional, "shared:") != 0,
+			Group:   group(i.Optional, "shared:"),
+			Master:  group(i.Optional, "master:"),
 		})
 	}
 	return table
+}
+
+// group finds the number of a peer group among a line's optional fields, "shared:1 master:2".
+func group(fields, tag string) int {
+	for field := range strings.FieldsSeq(fields) {
+		if number, ok := strings.CutPrefix(field, tag); ok {
+			n, err := strconv.Atoi(number)
+			if err == nil {
+				return n
+			}
+		}
+	}
+	return 0
 }
 
 // superValues takes the options apart before it undoes escapes: the kernel writes a comma, a
@@ -132,6 +153,21 @@ func (t Table) Children(id int) Table {
 		}
 	}
 	return children
+}
+
+// Stack returns the mounts that lie at path one upon the other, the lowest first, beginning with the
+// one that sits on the mount with that ID. The last one is what is seen at path.
+func (t Table) Stack(on int, path string) Table {
+	var stack Table
+	for len(stack) < len(t) { // whatever the table says, this ends
+		i := slices.IndexFunc(t, func(e Entry) bool { return e.Parent == on && e.ID.Mount != on && e.Point == path })
+		if i < 0 {
+			break
+		}
+		stack = append(stack, t[i])
+		on = t[i].ID.Mount
+	}
+	return stack
 }
 
 // At returns the topmost mount whose root is at path, or ErrNotMounted. The kernel says which one

@@ -22,6 +22,9 @@ type UnionSpec struct {
 	// Upper and Work are directories in one file system. The kernel wants Work empty, and no other
 	// union on either; both nil make the union read-only.
 	Upper, Work *os.File
+	// Inherited says that the upper holds changes that were made over another root image. See
+	// stranger.
+	Inherited bool
 	// Level is what Decide returned.
 	Level Level
 	// Volatile leaves out every sync of the upper; after a crash the kernel refuses that upper.
@@ -110,20 +113,22 @@ func (spec UnionSpec) mount(how layering) (*Mount, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer image.Close()
-	if !how.detached {
-		remove, err := attachForNow(image, spec.Scratch)
-		if err != nil {
-			return nil, err
-		}
-		defer remove()
-	}
-	lower, err := image.OpenDir()
+	lower, drop, err := spec.layer(image, how)
 	if err != nil {
 		return nil, err
 	}
-	defer lower.Close()
+	defer drop()
 	layers := overlayLayers{image: lower, data: spec.Objects, upper: spec.Upper, work: spec.Work}
+	if spec.Inherited {
+		m, err := stranger()
+		if err != nil {
+			return nil, err
+		}
+		if layers.stranger, drop, err = spec.layer(m, how); err != nil {
+			return nil, err
+		}
+		defer drop()
+	}
 	attrs := spec.Attrs
 	if spec.Upper == nil {
 		attrs |= ReadOnly
@@ -131,6 +136,25 @@ func (spec UnionSpec) mount(how layering) (*Mount, error) {
 	u, err := New("overlay", attrs, layers.options(how, sourcePrefix+spec.Digest.String(), spec.Level, spec.Volatile)...)
 	runtime.KeepAlive(layers) // an option may name a directory by the number of its descriptor
 	return u, err
+}
+
+// layer opens the root of m as a layer, and closes m. drop is called once the overlay is made.
+func (spec UnionSpec) layer(m *Mount, how layering) (dir *os.File, drop func(), err error) {
+	remove := func() {}
+	if !how.detached {
+		if remove, err = attachForNow(m, spec.Scratch); err != nil {
+			return nil, nil, errors.Join(err, m.Close())
+		}
+	}
+	if dir, err = m.OpenDir(); err != nil {
+		remove()
+		return nil, nil, errors.Join(err, m.Close())
+	}
+	return dir, func() {
+		dir.Close()
+		remove()
+		m.Close()
+	}, nil
 }
 
 // attachForNow attaches m at a new directory in scratch and returns what takes it away again. The
