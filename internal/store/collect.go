@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 
-	"github.com/powernode/powernode-agent/internal/durable"
 	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/fsverity"
 )
@@ -54,36 +53,55 @@ func (s *Store) moduleObjects(manifestDigest string) ([]fsverity.Digest, error) 
 	return record.objects(dir)
 }
 
-// Collected counts what Collect removed.
+// ModuleObjects returns the objects that a module needs, its image among them.
+func (s *Store) ModuleObjects(m Module) ([]fsverity.Digest, error) {
+	objects, err := s.moduleObjects(m.ManifestDigest)
+	if err != nil {
+		return nil, err
+	}
+	return append(objects, m.Seal), nil
+}
+
+// Collected counts what was removed, or would be.
 type Collected struct {
 	Objects int
+	// Bytes is what they take on the disk.
+	Bytes int64
 }
 
 // Collect removes the objects that no record refers to. It fails with kind Retry while another
 // handle is at work, and must not run while this handle has objects that are not part of a module
 // or generation yet: they would go too.
-func (s *Store) Collect(ctx context.Context) (Collected, error) {
-	if err := s.writable(); err != nil {
-		return Collected{}, err
-	}
-	s.linking.Lock()
-	defer s.linking.Unlock()
-	// A handle's own shared lock would be in the way; the next object takes it again.
-	if s.lock != nil {
-		if err := s.lock.Unlock(); err != nil {
-			return Collected{}, err
-		}
-		s.lock = nil
-	}
-	lock, err := s.dir.TryLock(lockFile, durable.Exclusive)
+func (s *Store) Collect(ctx context.Context) (done Collected, err error) {
+	release, err := s.Alone()
 	if err != nil {
 		return Collected{}, err
 	}
-	defer lock.Unlock()
+	defer func() { err = errors.Join(err, release()) }()
 	listed, err := s.Reachable()
 	if err != nil {
 		return Collected{}, fault.New(fault.KindOf(err), fault.AreaOf(err), fault.HintOf(err), "find out which objects are needed: %w", err)
 	}
+	return s.RemoveUnlisted(ctx, listed)
+}
+
+// Unlisted counts the objects that listed doesn't hold. A store that others work in may change meanwhile.
+func (s *Store) Unlisted(ctx context.Context, listed map[fsverity.Digest]struct{}) (Collected, error) {
+	return s.eachUnlisted(ctx, listed, func(fsverity.Digest) error { return nil })
+}
+
+// RemoveUnlisted removes the objects that listed doesn't hold. The handle must have the store alone.
+func (s *Store) RemoveUnlisted(ctx context.Context, listed map[fsverity.Digest]struct{}) (Collected, error) {
+	s.linking.Lock()
+	defer s.linking.Unlock()
+	if !s.alone {
+		return Collected{}, fault.New(fault.Broken, fault.General, "", "remove objects of %s: the handle doesn't have the store alone", s.dir.Path())
+	}
+	s.fresh = nil
+	return s.eachUnlisted(ctx, listed, s.RemoveObject)
+}
+
+func (s *Store) eachUnlisted(ctx context.Context, listed map[fsverity.Digest]struct{}, do func(fsverity.Digest) error) (Collected, error) {
 	var done Collected
 	for d, err := range s.Objects() {
 		if err == nil {
@@ -95,11 +113,12 @@ func (s *Store) Collect(ctx context.Context) (Collected, error) {
 		if _, ok := listed[d]; ok {
 			continue
 		}
-		if err := s.RemoveObject(d); err != nil {
+		size := allocated(s.objects.File(), d.ObjectPath())
+		if err := do(d); err != nil {
 			return done, err
 		}
 		done.Objects++
+		done.Bytes += size
 	}
-	s.fresh = nil
 	return done, nil
 }

@@ -119,6 +119,9 @@ func (s *Store) nextNumber() (uint64, error) {
 	return last + 1, nil
 }
 
+// Numbers returns the numbers of all generations, those with a damaged record too, in order.
+func (s *Store) Numbers() ([]uint64, error) { return s.numbers() }
+
 // numbers returns the numbers of all records, damaged ones too, in order.
 func (s *Store) numbers() ([]uint64, error) {
 	names, err := s.generations.Names()
@@ -176,6 +179,9 @@ func (s *Store) Generations() ([]Generation, error) {
 	)
 	for _, n := range numbers {
 		g, err := s.Generation(n)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // removed meanwhile
+		}
 		if err != nil {
 			errs = append(errs, err)
 			continue
@@ -185,8 +191,8 @@ func (s *Store) Generations() ([]Generation, error) {
 	return generations, errors.Join(errs...)
 }
 
-// RemoveGeneration removes a generation's record and that of its trial. It refuses one that a pointer names, and the
-// latest: its number would be given out again.
+// RemoveGeneration removes a generation's record and its side records. It refuses one that a pointer names or that is
+// pinned, and the latest: its number would be given out again.
 func (s *Store) RemoveGeneration(n uint64) error {
 	if err := s.writable(); err != nil {
 		return err
@@ -208,12 +214,17 @@ func (s *Store) RemoveGeneration(n uint64) error {
 		}
 		keep[pointed] = string(name)
 	}
+	if pin, _ := s.Pin(n); pin.Generation != 0 { // a damaged one, too
+		keep[n] = "pinned"
+	}
 	if why, ok := keep[n]; ok {
 		return fault.New(fault.Refuse, fault.Destructive, "", "remove generation %d: it is %s", n, why)
 	}
-	// First, so that a crash leaves no trial without a generation.
-	if err := s.endTrial(n); err != nil {
-		return err
+	// First, so that a crash leaves none without a generation.
+	for _, kind := range sideKinds {
+		if err := s.removeSide(n, kind); err != nil {
+			return err
+		}
 	}
 	return s.generations.Remove(generationFile(n), "generation")
 }

@@ -45,6 +45,7 @@ type Store struct {
 	// or to take fresh, so that Sync knows which objects its syncfs covers.
 	linking sync.RWMutex
 	lock    *durable.Lock
+	alone   bool              // lock is exclusive
 	marker  string            // the handle's marker in unsynced, "" while it has none
 	freshMu sync.Mutex        // for appending to fresh while linking is held shared
 	fresh   []fsverity.Digest // linked since the last Sync took it

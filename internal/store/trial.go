@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/powernode/powernode-agent/internal/fault"
@@ -57,16 +55,7 @@ func (t Trial) check(n uint64) error {
 
 const trialSuffix = ".trial"
 
-func trialFile(n uint64) string { return strconv.FormatUint(n, 10) + trialSuffix }
-
-func parseTrialFile(name string) (uint64, bool) {
-	digits, ok := strings.CutSuffix(name, trialSuffix)
-	if !ok {
-		return 0, false
-	}
-	n, err := strconv.ParseUint(digits, 10, 64)
-	return n, err == nil && n > 0 && trialFile(n) == name
-}
+func trialFile(n uint64) string { return sideFile(n, trialSuffix) }
 
 // Trial returns the trial of a generation; one that never had any gives only its number. A record
 // that is damaged comes as an exhausted trial, with an error of kind Broken.
@@ -88,26 +77,16 @@ func (s *Store) Trial(n uint64) (Trial, error) {
 // Trials returns the trials of all generations that had one, by generation. Damaged ones are in
 // it, as exhausted, and make err: the list is good also when err isn't nil.
 func (s *Store) Trials() ([]Trial, error) {
-	names, err := s.generations.Names()
+	numbers, err := s.sideNumbers(trialSuffix)
 	if err != nil {
 		return nil, err
 	}
 	var trials []Trial
 	var errs []error
-	for _, name := range names {
-		n, ok := parseTrialFile(name)
-		if !ok {
-			continue
-		}
+	for _, n := range numbers {
 		t, err := s.Trial(n)
 		trials, errs = append(trials, t), append(errs, err)
 	}
-	slices.SortFunc(trials, func(a, b Trial) int {
-		if a.Generation < b.Generation {
-			return -1
-		}
-		return 1
-	})
 	return trials, errors.Join(errs...)
 }
 
@@ -167,13 +146,7 @@ func (s *Store) EndTrial(n uint64) error {
 	return s.endTrial(n)
 }
 
-func (s *Store) endTrial(n uint64) error {
-	err := s.generations.Remove(trialFile(n), "trial")
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	return err
-}
+func (s *Store) endTrial(n uint64) error { return s.removeSide(n, trialSuffix) }
 
 // Stage has the next boot try generation n, with all its attempts, whatever became of it before.
 func (s *Store) Stage(n uint64) error {

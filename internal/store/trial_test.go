@@ -142,7 +142,7 @@ func FuzzTrial(f *testing.F) {
 		if openRecord(data, &r) == nil && r.check(7) == nil && (r.Generation != 7 || r.Attempts < 0 || r.Limit < 0) {
 			t.Errorf("%q became %+v", data, r)
 		}
-		if n, ok := parseTrialFile(string(data)); ok && trialFile(n) != string(data) {
+		if n, ok := parseSideFile(string(data), trialSuffix); ok && trialFile(n) != string(data) {
 			t.Errorf("%q became the trial of %d", data, n)
 		}
 	})
