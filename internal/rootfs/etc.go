@@ -116,16 +116,21 @@ func (r *Root) attachEtc(root *switchroot.Root, image *os.File) error {
 	return root.Attach(m, etcName)
 }
 
-// copyEtc copies the union's /etc into a tmpfs of its own and returns the copy. drop takes the
-// tmpfs out of the tree; an overlay that was mounted over it keeps it. A file that can't be read
-// is no reason to do without all others: its copy can't be opened, as the file itself.
+// copyEtc copies the union's /etc into a tmpfs of its own and returns the copy, as copyOfEtc does.
 func (r *Root) copyEtc(ctx context.Context) (image *os.File, drop func(), err error) {
 	source, err := openDir(filepath.Join(r.spec.At, etcName))
 	if err != nil {
 		return nil, nil, fmt.Errorf("copy /etc of the root image: %w", err)
 	}
 	defer source.Close()
-	at := filepath.Join(r.spec.Scratch, "etc")
+	return copyOfEtc(ctx, source, filepath.Join(r.spec.Scratch, etcName), r.spec.Remark)
+}
+
+// copyOfEtc copies a directory into a tmpfs of its own, which is attached at a path meanwhile, and
+// returns the copy. drop takes the tmpfs out of the tree; an overlay that was mounted over it keeps
+// it. A file that can't be read is no reason to do without all others: its copy can't be opened, as
+// the file itself.
+func copyOfEtc(ctx context.Context, source *os.File, at string, remark func(text, hint string)) (image *os.File, drop func(), err error) {
 	if err := os.MkdirAll(at, 0o700); err != nil {
 		return nil, nil, err
 	}
@@ -145,7 +150,7 @@ func (r *Root) copyEtc(ctx context.Context) (image *os.File, drop func(), err er
 		_ = os.Remove(at)
 	}
 	damaged := func(path string, err error) {
-		r.spec.Remark(fmt.Sprintf("/etc/%s can't be read: %v", path, err), "powernode-agent status names the module that it belongs to")
+		remark(fmt.Sprintf("/etc/%s can't be read: %v", path, err), "powernode-agent status names the module that it belongs to")
 	}
 	if image, err = openDir(at); err == nil {
 		err = switchroot.CopyTree(ctx, source, image, switchroot.CopyOptions{Damaged: damaged})

@@ -10,6 +10,7 @@ import (
 
 	"github.com/powernode/powernode-agent/internal/durable"
 	"github.com/powernode/powernode-agent/internal/fault"
+	"github.com/powernode/powernode-agent/internal/fsverity"
 	"github.com/powernode/powernode-agent/internal/mount"
 	"github.com/powernode/powernode-agent/internal/switchroot"
 )
@@ -78,6 +79,10 @@ func (r *Root) attachLayers(root *switchroot.Root, name string, lowers ...*os.Fi
 }
 
 // source is what the mount table shows for the overlay at the root's directory of that name.
-func (r *Root) source(name string) string {
-	return "powernode-" + name + ":" + r.spec.RootDigest.String()
+func (r *Root) source(name string) string { return sourceOf(name, r.spec.RootDigest) }
+
+func sourceOf(name string, root fsverity.Digest) string {
+	return sourcePrefix + name + ":" + root.String()
 }
+
+const sourcePrefix = "powernode-"
