@@ -23,8 +23,9 @@ type LoadedUnit struct {
 	CanReload, RefuseStop bool
 	// Type is a service's: "simple", "oneshot", …
 	Type string
-	// Programs are the files that a service's ExecStart= runs, EnvironmentFiles those that it reads.
-	Programs, EnvironmentFiles []string
+	// Programs are the files that a service's ExecStart= runs, Arguments what they are given (their own names
+	// included), EnvironmentFiles the files that their environment is read from.
+	Programs, Arguments, EnvironmentFiles []string
 }
 
 // Runs reports whether it is active, or on its way there or from there.
@@ -115,6 +116,12 @@ func (u *LoadedUnit) ask(ctx context.Context, unit dbus.BusObject, service bool)
 		}
 	}
 	u.Programs, u.EnvironmentFiles = firstOf(exec), firstOf(files)
+	for _, fields := range exec {
+		if len(fields) > 1 {
+			argv, _ := fields[1].([]string)
+			u.Arguments = append(u.Arguments, argv...)
+		}
+	}
 	return nil
 }
 

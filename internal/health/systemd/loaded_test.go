@@ -29,7 +29,7 @@ func TestLoaded(t *testing.T) {
 		{
 			Name: "web.service", Active: "active", Sub: "running", Fragment: "/usr/lib/systemd/system/web.service",
 			DropIns: []string{"/etc/systemd/system/web.service.d/a.conf"}, CanReload: true, Type: "notify",
-			Programs: []string{"/usr/sbin/web"}, EnvironmentFiles: []string{"/etc/default/web"},
+			Programs: []string{"/usr/sbin/web"}, Arguments: []string{"web", "-f"}, EnvironmentFiles: []string{"/etc/default/web"},
 		},
 		{Name: "web.socket", Active: "active", Sub: "listening", Fragment: "/usr/lib/systemd/system/web.socket"},
 	}

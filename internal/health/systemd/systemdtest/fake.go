@@ -253,7 +253,7 @@ type unit struct {
 	JobPath                                         dbus.ObjectPath
 }
 
-// Exec is an element of a service.s ExecStart, and File one of its EnvironmentFiles of a service's ExecStart and EnvironmentFiles: a(sasbttttuii) and a(sb).
+// Exec is an element of a service's ExecStart, a(sasbttttuii), and File one of its EnvironmentFiles, a(sb).
 type (
 	Exec struct {
 		Path                                         string
