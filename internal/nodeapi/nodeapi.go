@@ -127,6 +127,9 @@ type HeartbeatResponse struct {
 	CABundleSHA256 string `json:"ca_bundle_sha256,omitempty"`
 	// Refresh asks the node for a certificate of a new key now, as when the CA rolls.
 	Refresh bool `json:"refresh,omitempty"`
+	// ConfigDigest names the node's configuration, as in NodeConfig: another than the one that the node
+	// has come to is to be fetched from PathConfig. "" says nothing.
+	ConfigDigest string `json:"config_digest,omitempty"`
 }
 
 // ModuleList is the modules assigned to a node.
