@@ -96,6 +96,34 @@ func (s *Store) ListModules() ([]Module, error) {
 	return modules, errors.Join(errs...)
 }
 
+// ModuleDigests returns the manifest digests of all modules that are here, damaged ones too, in order.
+func (s *Store) ModuleDigests() ([]string, error) {
+	names, err := s.modules.Names()
+	if err != nil {
+		return nil, err
+	}
+	var digests []string
+	for _, name := range names {
+		if len(name) == 64 && isHex(name) {
+			digests = append(digests, "sha256:"+name)
+		}
+	}
+	return digests, nil
+}
+
+// ModuleRecord returns a module without its manifest, config, bundles and object list, as ListModules does.
+func (s *Store) ModuleRecord(manifestDigest string) (Module, error) {
+	digits, err := parseSHA256(manifestDigest)
+	if err != nil {
+		return Module{}, err
+	}
+	dir, record, err := s.moduleRecord(digits)
+	if err != nil {
+		return Module{}, err
+	}
+	return record.Module, dir.Close()
+}
+
 // RemoveModule removes a module's record, as a whole or not at all. Its objects stay until
 // Collect. The caller makes sure that no generation that is still wanted refers to it.
 func (s *Store) RemoveModule(manifestDigest string) error {

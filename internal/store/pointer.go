@@ -67,7 +67,7 @@ func (s *Store) setPointer(name PointerName, n uint64) error {
 
 // Promote makes generation n current and what was current previous, and takes n off staged. A
 // crash on the way leaves current as it was, or as it is to be. A pointer that is damaged, or that
-// names a generation that is, is no way back: previous stays as it is then.
+// names a generation that is, or one that only went live, is no way back: previous stays as it is then.
 func (s *Store) Promote(n uint64) error {
 	if err := s.writable(); err != nil {
 		return err
@@ -104,11 +104,19 @@ func (s *Store) Promote(n uint64) error {
 	return s.setPointer(Staged, 0)
 }
 
-// wayBack returns the generation that is current, or 0 where that can't be booted again.
+// wayBack returns the generation that is current, or 0 where that can't be booted again, or where no boot of it was
+// ever found good.
 func (s *Store) wayBack() (uint64, error) {
 	current, err := s.Pointer(Current)
 	if err == nil && current != 0 {
 		_, err = s.Generation(current)
+	}
+	if err == nil && current != 0 {
+		// What is damaged of these says nothing of a generation that is current.
+		t, _ := s.Trial(current)
+		if l, damage := s.Live(current); damage == nil && l.Unproven(t) {
+			return 0, nil
+		}
 	}
 	if err != nil && (isDamage(err) || errors.Is(err, fs.ErrNotExist)) {
 		return 0, nil

@@ -15,7 +15,7 @@ import (
 // files of kinds that it doesn't know alone.
 
 // sideKinds are all that there are.
-var sideKinds = [...]string{trialSuffix, pinSuffix, liveSuffix}
+var sideKinds = [...]string{trialSuffix, pinSuffix, liveSuffix, leftSuffix}
 
 func sideFile(n uint64, suffix string) string { return strconv.FormatUint(n, 10) + suffix }
 

@@ -21,5 +21,9 @@ func Read(st *store.Store) (Input, error) {
 	generations, err := st.Generations()
 	in.Generations, errs = generations, append(errs, err)
 	in.Trials, err = st.Trials()
+	errs = append(errs, err)
+	in.Lives, err = st.Lives()
+	errs = append(errs, err)
+	in.Lefts, err = st.Lefts()
 	return in, errors.Join(append(errs, err)...)
 }

@@ -1,17 +1,26 @@
 package trial
 
 import (
+	"time"
+
 	"github.com/powernode/powernode-agent/internal/store"
 )
 
 // Refused says why a node shouldn't try these modules: they are those of a generation that was
-// tried as often as it may be, or found bad. It returns that generation and the reason, or 0. The answer
+// tried as often as it may be, or found bad, or that somebody went back from. It returns that generation and the reason, or 0. The answer
 // stays until the assignment is another one, or the operator asks for the generation.
 //
 // Two sets are the same when they hold the same OCI manifests with the same effective priorities:
 // then they make the same root.
 func Refused(in Input, modules []store.GenerationModule) (generation uint64, reason string) {
 	r := rank(in)
+	for _, l := range in.Lefts {
+		for _, g := range in.Generations {
+			if g.Number == l.Generation && g.Number != in.Current && sameModules(g.Modules, modules) {
+				return g.Number, "somebody went back from it, " + l.At.Format(time.RFC3339)
+			}
+		}
+	}
 	for _, g := range in.Generations {
 		if !sameModules(g.Modules, modules) {
 			continue

@@ -31,6 +31,10 @@ type Input struct {
 	Generations []store.Generation
 	// Trials are all that are recorded, damaged ones too, as Store.Trials returns them.
 	Trials []store.Trial
+	// Lives are the generations that went live, Lefts those that somebody went back from; damaged records are in them,
+	// too, as Store.Lives and Store.Lefts return them.
+	Lives []store.Live
+	Lefts []store.Left
 	// Unfit says of generations why they can't be used in this boot.
 	Unfit map[uint64]string
 	// Limit is how many attempts a round of tries has; 0 is DefaultLimit.
@@ -119,6 +123,7 @@ func Reason(t store.Trial) string {
 type ranking struct {
 	in         Input
 	trials     map[uint64]store.Trial
+	lives      map[uint64]store.Live
 	readable   map[uint64]bool
 	candidates []Candidate
 }
@@ -127,9 +132,12 @@ func rank(in Input) *ranking {
 	if in.Limit <= 0 {
 		in.Limit = DefaultLimit
 	}
-	r := &ranking{in: in, trials: make(map[uint64]store.Trial), readable: make(map[uint64]bool)}
+	r := &ranking{in: in, trials: make(map[uint64]store.Trial), lives: make(map[uint64]store.Live), readable: make(map[uint64]bool)}
 	for _, t := range in.Trials {
 		r.trials[t.Generation] = t
+	}
+	for _, l := range in.Lives {
+		r.lives[l.Generation] = l
 	}
 	numbers := make([]uint64, 0, len(in.Generations))
 	for _, g := range in.Generations {
@@ -140,8 +148,10 @@ func rank(in Input) *ranking {
 
 	r.asked()
 	r.staged()
-	r.known(in.Current, "the last that was good")
-	r.known(in.Previous, "good before the current one")
+	r.current()
+	if r.good(in.Previous) {
+		r.known(in.Previous, "good before the current one")
+	}
 	for _, n := range numbers {
 		if r.good(n) {
 			r.known(n, "good once")
@@ -157,11 +167,23 @@ func rank(in Input) *ranking {
 
 // good reports whether a generation passed the health gate and hasn't failed since.
 func (r *ranking) good(n uint64) bool {
-	if n == r.in.Current || n == r.in.Previous {
+	t := r.trials[n]
+	if !r.lives[n].Unproven(t) && (n == r.in.Current || n == r.in.Previous) {
 		return true
 	}
-	t := r.trials[n]
 	return !t.Good.IsZero() && !t.Exhausted()
+}
+
+// current is what runs by the last word: known to be good, unless it came into a running system and was never booted.
+func (r *ranking) current() {
+	n := r.in.Current
+	switch {
+	case n == 0:
+	case r.good(n):
+		r.known(n, "the last that was good")
+	case !r.trials[n].Exhausted():
+		r.try(n, "live, and not booted yet", false)
+	}
 }
 
 func (r *ranking) asked() {
@@ -180,7 +202,7 @@ func (r *ranking) asked() {
 
 func (r *ranking) staged() {
 	n := r.in.Staged
-	if n != 0 && n != r.in.Current && !r.trials[n].Exhausted() {
+	if n != 0 && (n != r.in.Current || !r.good(n)) && !r.trials[n].Exhausted() {
 		r.try(n, "staged", false)
 	}
 }

@@ -20,6 +20,14 @@ func generations(numbers ...uint64) []store.Generation {
 	return gs
 }
 
+func lives(numbers ...uint64) []store.Live {
+	var ls []store.Live
+	for _, n := range numbers {
+		ls = append(ls, store.Live{Generation: n, From: 1, At: once})
+	}
+	return ls
+}
+
 var once = time.Date(2026, 11, 23, 0, 0, 0, 0, time.UTC)
 
 func TestOrder(t *testing.T) {
@@ -85,6 +93,30 @@ func TestOrder(t *testing.T) {
 			name: "another try of one that was good", in: Input{Current: 2, Previous: 1, Staged: 1, Generations: generations(1, 2), Trials: []store.Trial{{Generation: 1, Attempts: 2, Good: once}}},
 			want: []string{"1 trial 1/3: staged, attempt 1 of 3", "2: the last that was good"},
 		},
+		{
+			name: "went live, and wasn't booted", in: Input{Current: 3, Previous: 2, Generations: generations(1, 2, 3), Lives: lives(3)},
+			want: []string{"3 trial 1/3: live, and not booted yet, attempt 1 of 3", "2: good before the current one", "1 trial 1/3: untested, and nothing that was good is left, attempt 1 of 3"},
+		},
+		{
+			name: "went live, and was booted", in: Input{Current: 3, Previous: 2, Generations: generations(2, 3), Lives: lives(3), Trials: []store.Trial{{Generation: 3, Attempts: 1, Good: once}}},
+			want: []string{"3: the last that was good", "2: good before the current one"},
+		},
+		{
+			name: "went live, and doesn't boot",
+			in:   Input{Current: 3, Previous: 2, Generations: generations(2, 3), Lives: lives(3), Trials: []store.Trial{{Generation: 3, Attempts: 3, Limit: 3}}},
+			want: []string{"2: good before the current one"},
+		},
+		{
+			name: "one after the other went live", in: Input{Current: 4, Previous: 2, Generations: generations(2, 3, 4), Lives: lives(3, 4)},
+			want: []string{
+				"4 trial 1/3: live, and not booted yet, attempt 1 of 3", "2: good before the current one",
+				"3 trial 1/3: untested, and nothing that was good is left, attempt 1 of 3",
+			},
+		},
+		{
+			name: "went live, and is staged again", in: Input{Current: 3, Previous: 2, Staged: 3, Generations: generations(2, 3), Lives: lives(3)},
+			want: []string{"3 trial 1/3: staged, attempt 1 of 3", "2: good before the current one"},
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var got []string
@@ -117,6 +149,9 @@ func TestRefused(t *testing.T) {
 		{"another", Input{Generations: gs[:2], Trials: []store.Trial{failed}}, 0, 0},
 		{"failed, and current", Input{Current: 2, Generations: gs[:2], Trials: []store.Trial{failed}}, 1, 0},
 		{"the same may be tried again", Input{Generations: gs, Trials: []store.Trial{failed}}, 1, 0},
+		{"left", Input{Current: 1, Previous: 2, Generations: gs[:2], Lefts: []store.Left{{Generation: 2, At: once}}}, 1, 2},
+		{"left, and current again", Input{Current: 2, Generations: gs[:2], Lefts: []store.Left{{Generation: 2, At: once}}}, 1, 0},
+		{"left, and composed again", Input{Current: 1, Generations: gs, Lefts: []store.Left{{Generation: 2, At: once}}}, 2, 2},
 		{"exhausted", Input{Generations: gs[:2], Trials: []store.Trial{{Generation: 2, Attempts: 3, Limit: 3}}}, 1, 2},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -162,6 +197,9 @@ func node(t *rapid.T) Input {
 				r.Good = once
 			}
 			in.Trials = append(in.Trials, r)
+		}
+		if rapid.IntRange(0, 3).Draw(t, "live") == 0 {
+			in.Lives = append(in.Lives, lives(n)...)
 		}
 		if rapid.IntRange(0, 9).Draw(t, "unfit") == 0 {
 			in.Unfit[n] = "damaged"
@@ -211,7 +249,8 @@ func TestOrderHoldsItsPromises(t *testing.T) {
 		}
 		for _, g := range in.Generations {
 			r := trialOf(in, g.Number)
-			good := g.Number == in.Current || g.Number == in.Previous || !r.Good.IsZero() && !r.Exhausted()
+			live := slices.ContainsFunc(in.Lives, func(l store.Live) bool { return l.Generation == g.Number && l.Unproven(r) })
+			good := !live && (g.Number == in.Current || g.Number == in.Previous) || !r.Good.IsZero() && !r.Exhausted()
 			if good && in.Unfit[g.Number] == "" && !seen[g.Number] {
 				t.Fatalf("good generation %d isn't reachable", g.Number)
 			}
