@@ -1,8 +1,12 @@
 package reconcile
 
 import (
+	"context"
+
 	"github.com/powernode/powernode-agent/internal/nodeapi"
 	"github.com/powernode/powernode-agent/internal/nodeclient"
+	"github.com/powernode/powernode-agent/internal/ociimage"
+	"github.com/powernode/powernode-agent/internal/signature"
 )
 
 // Origin says by whose word a module is wanted.
@@ -42,4 +46,23 @@ func (a Assigned) check() error {
 		m.ID = "local" // what the platform never assigned has none
 	}
 	return nodeclient.CheckModule(m)
+}
+
+// Refer returns the module that a reference of an image, "host/path[:tag|@digest]", means now, as its signed manifest
+// names it. Nothing of it is proven yet; its Digest is that of this machine's image.
+func (r *Reconciler) Refer(ctx context.Context, reference string) (nodeapi.Module, error) {
+	ref, err := ociimage.ParseReference(reference)
+	if err != nil {
+		return nodeapi.Module{}, err
+	}
+	if ref.Tag == "" && ref.Digest == "" {
+		ref.Tag = "latest"
+	}
+	image, err := r.source.Resolve(ctx, ref, r.config.Arch)
+	if err != nil {
+		return nodeapi.Module{}, err
+	}
+	m := nodeapi.Module{Repository: ref.Repository, Digest: string(image.Digest)}
+	m.Name, m.Version, err = signature.ModuleOf(image.Manifest)
+	return m, err
 }

@@ -35,7 +35,7 @@ func Follow(list *nodeapi.ModuleList, local Local) Wish {
 		}
 	}
 	for _, a := range local.Attached {
-		w.Modules = append(w.Modules, a.assigned())
+		w.Modules = append(w.Modules, a.Assigned())
 	}
 	slices.Sort(w.Detached)
 	return w

@@ -44,8 +44,8 @@ type Attached struct {
 	Priority int `json:"priority"`
 }
 
-// assigned returns the module as reconcile takes it.
-func (a Attached) assigned() reconcile.Assigned {
+// Assigned returns the module as reconcile takes it.
+func (a Attached) Assigned() reconcile.Assigned {
 	return reconcile.Assigned{Origin: reconcile.Here, Module: nodeapi.Module{
 		Name: a.Name, Version: a.Version, Repository: a.Repository, Digest: a.Digest,
 		Priority: a.Priority % module.PriorityStep, EffectivePriority: a.Priority,
