@@ -1,0 +1,185 @@
+package delta
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/powernode/powernode-agent/internal/fault"
+)
+
+// Limits bound a scan. A field that is zero means the usual.
+type Limits struct {
+	Entries int // 1,000,000
+	Depth   int // how deep directories nest: 1000. What lies deeper is skipped; each level holds a descriptor
+}
+
+func (l *Limits) fill() {
+	if l.Entries == 0 {
+		l.Entries = 1_000_000
+	}
+	if l.Depth == 0 {
+		l.Depth = 1000
+	}
+}
+
+// Scan lists what an upper holds. upper is open for reading on its directory, which may be in use by a mounted union:
+// what goes while Scan looks is left out. It needs CAP_SYS_ADMIN, without which the kernel shows no marks.
+func Scan(ctx context.Context, upper *os.File, limits Limits) (*Delta, error) {
+	limits.fill()
+	s := &scanner{walker: walker{ctx: ctx, limits: limits}, d: &Delta{}, seen: make(map[uint64]struct{})}
+	s.visit = s.entry
+	s.skip = func(path, why string) { s.d.Skipped = append(s.d.Skipped, Trouble{path, why}) }
+	err := s.walk(upper)
+	if errors.Is(err, errTooMany) {
+		err = fault.New(fault.Refuse, fault.Mount, "remove what isn't needed there, or restart with an empty one", "it holds more than %d files", limits.Entries)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look through the writable layer: %w", err)
+	}
+	slices.SortFunc(s.d.Entries, func(a, b Entry) int { return strings.Compare(a.Path, b.Path) })
+	return s.d, nil
+}
+
+type scanner struct {
+	walker
+	marks marks
+	d     *Delta
+	seen  map[uint64]struct{} // inodes with several names whose bytes are counted
+}
+
+// entry takes a name into the delta and says whether to enter it.
+func (s *scanner) entry(f found) (bool, error) {
+	e := Entry{Path: f.path, Mode: uint16(f.stat.Mode & 0o7777), UID: f.stat.Uid, GID: f.stat.Gid, links: f.stat.Nlink}
+	err := s.marks.read(f)
+	switch {
+	case gone(err):
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("read the marks of %s: %w", f.path, err)
+	}
+	if err := s.classify(&e, f); err != nil {
+		if gone(err) {
+			return false, nil
+		}
+		s.skip(f.path, err.Error())
+		return false, nil
+	}
+	s.d.Totals.count(e.Kind)
+	s.d.Entries = append(s.d.Entries, e)
+	return e.Kind.isDir(), nil
+}
+
+func (s *scanner) classify(e *Entry, f found) (err error) {
+	m := &s.marks
+	e.copied = m.has(markOrigin)
+	switch f.stat.Mode & unix.S_IFMT {
+	case unix.S_IFDIR:
+		e.Kind = Directory
+		if opaque, ok := m.value(markOpaque); ok && string(opaque) == "y" {
+			e.Kind = Opaque
+		} else if redirect, ok := m.value(markRedirect); ok {
+			e.Kind = Redirected
+			e.Redirect, err = parseRedirect(redirect)
+		}
+	case unix.S_IFREG:
+		return s.regular(e, f)
+	case unix.S_IFLNK:
+		e.Kind = Symlink
+		e.Target, err = readlinkAt(f.dir, f.name)
+	case unix.S_IFCHR:
+		e.Kind = Device
+		if f.stat.Rdev == 0 {
+			e.Kind = Whiteout
+		}
+	default:
+		e.Kind = Device
+	}
+	return err
+}
+
+func (s *scanner) regular(e *Entry, f found) (err error) {
+	m := &s.marks
+	metacopy, ok := m.value(markMetacopy)
+	switch {
+	case ok:
+		e.Kind = Metacopy
+		if e.Digest, err = parseMetacopy(metacopy); err != nil {
+			return err
+		}
+		if redirect, ok := m.value(markRedirect); ok {
+			e.Redirect, err = parseRedirect(redirect)
+		}
+		return err
+	case f.stat.Size == 0 && m.has(markWhiteout):
+		e.Kind = Whiteout
+		return nil
+	default:
+		e.Kind, e.Size = File, uint64(max(f.stat.Size, 0))
+		if f.stat.Nlink > 1 {
+			if _, again := s.seen[f.stat.Ino]; again {
+				return nil
+			}
+			s.seen[f.stat.Ino] = struct{}{}
+		}
+		s.d.Totals.Bytes += e.Size
+		return nil
+	}
+}
+
+// marks are the extended attributes of one entry at a time that overlayfs gives a meaning to.
+type marks struct {
+	list []byte
+	path string
+	buf  [markMax]byte
+	err  error
+}
+
+// read finds out which marks an entry has.
+func (m *marks) read(f found) error {
+	if m.list == nil {
+		m.list = make([]byte, 0, 64<<10) // XATTR_LIST_MAX
+	}
+	m.path, m.err = f.procPath(), nil
+	n, err := unix.Llistxattr(m.path, m.list[:cap(m.list)])
+	if errors.Is(err, unix.ENOTSUP) {
+		n, err = 0, nil
+	}
+	m.list = m.list[:max(n, 0)]
+	return err
+}
+
+func (m *marks) has(name string) bool {
+	for list := m.list; len(list) > 0; {
+		i := bytes.IndexByte(list, 0)
+		if i < 0 {
+			return false
+		}
+		if string(list[:i]) == name {
+			return true
+		}
+		list = list[i+1:]
+	}
+	return false
+}
+
+// value returns a mark's value, valid until the next call. One that can't be read is taken for one with a damaged value.
+func (m *marks) value(name string) ([]byte, bool) {
+	if !m.has(name) {
+		return nil, false
+	}
+	n, err := unix.Lgetxattr(m.path, name, m.buf[:])
+	if errors.Is(err, unix.ENODATA) {
+		return nil, false
+	}
+	if err != nil {
+		return m.buf[:1], true
+	}
+	return m.buf[:n], true
+}
