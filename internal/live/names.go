@@ -1,0 +1,212 @@
+package live
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/powernode/powernode-agent/internal/fault"
+)
+
+// mark is on what was put into the upper's root for a root image and by nobody: the root digest of
+// the union at "/" is its value.
+const mark = "trusted.powernode.live"
+
+// The overlay's xattrs of a directory (Documentation/filesystems/overlayfs.rst).
+const (
+	overlayPrefix = "trusted.overlay."
+	opaque        = overlayPrefix + "opaque"
+)
+
+// directory sees to it that a top-level directory is there to be mounted on, and that it is in the
+// upper: the union that is made next would not notice if it came there later. What is in the upper
+// gets the attributes of the new image's directory, unless somebody has given it others.
+func (w *work) directory(c Change) error {
+	info, err := lstat(w.root, c.Name)
+	switch {
+	case errors.Is(err, unix.ENOENT) && c.To.Kind == Absent:
+		return nil
+	case errors.Is(err, unix.ENOENT):
+		if err := w.makeDirectory(c); err != nil {
+			return err
+		}
+	case err != nil:
+		return err
+	case info.Mode&unix.S_IFMT != unix.S_IFDIR:
+		return fault.New(fault.Refuse, fault.Destructive, "remove it, or let the change be made at the next boot", "/%s is not a directory here", c.Name)
+	}
+	if _, err := lstat(w.upper, c.Name); errors.Is(err, unix.ENOENT) {
+		// Any change has the overlay copy the directory up, one to the mode that it has, too.
+		err := w.step(c.Name+":copy-up", func() error { return unix.Fchmodat(int(w.root.Fd()), c.Name, info.Mode&0o7777, 0) })
+		if err != nil {
+			return fmt.Errorf("copy /%s up: %w", c.Name, err)
+		}
+	} else if err != nil {
+		return err
+	}
+	return w.step(c.Name+":attributes", func() error { return w.attributes(c) })
+}
+
+// makeDirectory makes a directory in "/" that the union there has no image's for.
+func (w *work) makeDirectory(c Change) error {
+	err := w.step(c.Name+":mkdir", func() error {
+		if err := unix.Mkdirat(int(w.root.Fd()), c.Name, 0o755); err != nil {
+			return err
+		}
+		return unix.Lsetxattr(w.inUpper(c.Name), mark, []byte(w.base.Digest.String()), 0)
+	})
+	if err != nil {
+		return fmt.Errorf("make /%s: %w", c.Name, err)
+	}
+	return nil
+}
+
+func (w *work) attributes(c Change) error {
+	path := w.inUpper(c.Name)
+	if c.From.Kind == Absent {
+		if err := unix.Lremovexattr(path, opaque); err != nil && !errors.Is(err, unix.ENODATA) {
+			return &os.PathError{Op: "remove the mark opaque of", Path: path, Err: err}
+		}
+	}
+	if c.To.Kind != Directory {
+		return nil
+	}
+	there, err := attributesOf(path)
+	if err != nil {
+		return err
+	}
+	if c.From.Kind == Directory && !there.sameAttributes(c.From) {
+		return nil
+	}
+	// What we made has the mode and the time of now. They go first: chown takes set-user-ID bits away.
+	err = errors.Join(unix.Lchown(path, int(c.To.UID), int(c.To.GID)), unix.Chmod(path, uint32(c.To.Mode)), replaceXattrs(path, there, c.To))
+	if err != nil {
+		return fmt.Errorf("give /%s the attributes of the new root image: %w", c.Name, err)
+	}
+	if c.From.Kind == Absent || there.Mtime == c.From.Mtime {
+		times := []unix.Timespec{{Nsec: unix.UTIME_OMIT}, {Sec: c.To.Mtime.Sec, Nsec: int64(c.To.Mtime.Nsec)}}
+		if err := unix.UtimesNanoAt(unix.AT_FDCWD, path, times, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+			return fmt.Errorf("give /%s the time of the new root image: %w", c.Name, err)
+		}
+	}
+	return nil
+}
+
+// link makes, replaces or removes a link in "/". One that somebody has changed here stays.
+func (w *work) link(c Change) error {
+	target, err := readlink(w.root, c.Name)
+	there := err == nil
+	if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EINVAL) {
+		return &os.PathError{Op: "read the link", Path: "/" + c.Name, Err: err}
+	}
+	absent := errors.Is(err, unix.ENOENT)
+	switch {
+	case there && c.To.Kind == Link && target == c.To.Target, absent && c.To.Kind == Absent:
+		return nil
+	case there && (c.From.Kind != Link || target != c.From.Target), !there && !absent:
+		w.spec.Remark(fmt.Sprintf("/%s was changed here: it stays", c.Name), "")
+		return nil
+	case absent && c.From.Kind == Link:
+		w.spec.Remark(fmt.Sprintf("/%s was removed here: it stays away", c.Name), "")
+		return nil
+	case c.To.Kind == Absent:
+		return w.step(c.Name+":unlink", func() error { return w.unlink(c.Name) })
+	default:
+		return w.step(c.Name+":link", func() error { return w.relink(c) })
+	}
+}
+
+// relink goes by a temporary name, so that the link is there at each moment.
+func (w *work) relink(c Change) error {
+	temp := tempName()
+	if err := unix.Symlinkat(c.To.Target, int(w.root.Fd()), temp); err != nil {
+		return fmt.Errorf("make the link /%s: %w", c.Name, err)
+	}
+	err := unix.Lsetxattr(w.inUpper(temp), mark, []byte(w.base.Digest.String()), 0)
+	if err == nil {
+		err = unix.Renameat(int(w.root.Fd()), temp, int(w.root.Fd()), c.Name)
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("make the link /%s: %w", c.Name, err), unix.Unlinkat(int(w.root.Fd()), temp, 0))
+	}
+	return nil
+}
+
+// unlink removes a link. Where the image of the union at "/" has it, the overlay puts a whiteout in
+// its place; a marked one takes that one's place, since the overlay has one inode for all of its own.
+func (w *work) unlink(name string) error {
+	if err := unix.Unlinkat(int(w.root.Fd()), name, 0); err != nil {
+		return fmt.Errorf("remove the link /%s: %w", name, err)
+	}
+	info, err := lstat(w.upper, name)
+	if errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if info.Mode&unix.S_IFMT != unix.S_IFCHR || info.Rdev != 0 {
+		return nil
+	}
+	temp := tempName()
+	err = unix.Mknodat(int(w.upper.Fd()), temp, unix.S_IFCHR, 0)
+	if err == nil {
+		err = unix.Lsetxattr(w.inUpper(temp), mark, []byte(w.base.Digest.String()), 0)
+	}
+	if err == nil {
+		err = unix.Renameat(int(w.upper.Fd()), temp, int(w.upper.Fd()), name)
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("mark the removed link /%s: %w", name, err), unix.Unlinkat(int(w.upper.Fd()), temp, 0))
+	}
+	return nil
+}
+
+// ours reports whether a top-level directory was made by a live change under the union that is at
+// "/" now, whose image therefore has none, and holds nothing.
+func (w *work) ours(name string) bool {
+	value := make([]byte, 128)
+	n, err := unix.Lgetxattr(w.inUpper(name), mark, value)
+	if err != nil || string(value[:n]) != w.base.Digest.String() {
+		return false
+	}
+	dir, err := openDirectory(w.inUpper(name))
+	if err != nil {
+		return false
+	}
+	defer dir.Close()
+	_, err = dir.Readdirnames(1)
+	return errors.Is(err, io.EOF)
+}
+
+// inUpper is the path of a name in the upper's root.
+func (w *work) inUpper(name string) string { return filepath.Join(w.upper.Name(), name) }
+
+func tempName() string { return ".powernode-" + strings.ToLower(rand.Text()) }
+
+func lstat(dir *os.File, name string) (unix.Stat_t, error) {
+	var stat unix.Stat_t
+	err := unix.Fstatat(int(dir.Fd()), name, &stat, unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT)
+	runtime.KeepAlive(dir)
+	if err != nil {
+		err = &os.PathError{Op: "look at", Path: filepath.Join(dir.Name(), name), Err: err}
+	}
+	return stat, err
+}
+
+func readlink(dir *os.File, name string) (string, error) {
+	target := make([]byte, 4096)
+	n, err := unix.Readlinkat(int(dir.Fd()), name, target)
+	runtime.KeepAlive(dir)
+	if err != nil {
+		return "", err
+	}
+	return string(target[:n]), nil
+}

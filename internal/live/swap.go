@@ -1,0 +1,193 @@
+package live
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/powernode/powernode-agent/internal/mount"
+)
+
+// Result is how long a change took.
+type Result struct {
+	// Prepared is the time until the first directory was replaced, Swapped that from then until the
+	// last one was, and Tidied what came after.
+	Prepared, Swapped time.Duration
+	// Directories are the names that were replaced.
+	Directories []string
+}
+
+// replacement is a top-level directory that is replaced.
+type replacement struct {
+	change Change
+	stack  mount.Table
+	// old is the root of what is seen at the name before: of a mount, or the directory itself.
+	old *os.File
+	// away says that nothing takes its place: the mount is taken away, and then the name.
+	away bool
+	// tree is what takes its place.
+	tree *mount.Mount
+	// carried are the mounts inside of the old tree that were mounted inside of the new one too.
+	carried []*os.File
+}
+
+func (r *replacement) close() {
+	for _, f := range append(r.carried, r.old) {
+		if f != nil {
+			f.Close()
+		}
+	}
+	if r.tree != nil {
+		r.tree.Close()
+	}
+}
+
+// swap makes the change, from wherever an earlier one stopped.
+func (w *work) swap(ctx context.Context) (Result, error) {
+	begun := time.Now()
+	if err := w.sweepScratch(); err != nil {
+		return Result{}, err
+	}
+	replaced, err := w.replacements()
+	defer func() {
+		for _, r := range replaced {
+			r.close()
+		}
+	}()
+	if err != nil {
+		return Result{}, err
+	}
+	if err := w.build(ctx, replaced); err != nil {
+		return Result{}, err
+	}
+	result := Result{Prepared: time.Since(begun)}
+	if err := w.replace(replaced); err != nil {
+		return Result{}, err
+	}
+	result.Swapped = time.Since(begun) - result.Prepared
+	for _, r := range replaced {
+		result.Directories = append(result.Directories, r.change.Name)
+	}
+	for _, c := range w.spec.Changes {
+		if !c.mounts() {
+			if err := w.link(c); err != nil {
+				return Result{}, err
+			}
+		}
+	}
+	return result, w.finish(replaced)
+}
+
+// replacements finds the directories that don't show the new root image yet, and sees to it that they
+// can be mounted on.
+func (w *work) replacements() ([]*replacement, error) {
+	var replaced []*replacement
+	for _, c := range w.spec.Changes {
+		if !c.mounts() {
+			continue
+		}
+		if err := w.collapse(c.Name); err != nil {
+			return replaced, err
+		}
+		r, err := w.replacement(c)
+		if err != nil {
+			return replaced, err
+		}
+		if r != nil {
+			replaced = append(replaced, r)
+		}
+	}
+	return replaced, nil
+}
+
+func (w *work) replacement(c Change) (*replacement, error) {
+	table, err := mount.ReadTable()
+	if err != nil {
+		return nil, err
+	}
+	r := &replacement{change: c, stack: w.stack(table, c.Name)}
+	digest, ok := digestOf(r.stack, w.base)
+	if !ok {
+		return nil, foreign(c.Name, r.stack[len(r.stack)-1])
+	}
+	if r.away = c.To.Kind == Absent && w.ours(c.Name); r.away {
+		if len(r.stack) == 0 {
+			return nil, w.removeDirectory(c.Name)
+		}
+		r.old, err = w.top(r.stack, c.Name)
+		return r, err
+	}
+	if !etcLayer(r.stack) {
+		if err := w.directory(c); err != nil {
+			return nil, err
+		}
+	}
+	// Where a change is undone, what shows neither root was not reached. Else it is of an earlier
+	// change which left the name alone: it is the same in the root between.
+	if digest == w.spec.To.RootDigest || w.undoing && digest != w.spec.From.RootDigest {
+		return nil, nil
+	}
+	if _, err := lstat(w.root, c.Name); c.To.Kind == Absent && errors.Is(err, unix.ENOENT) {
+		return nil, nil
+	}
+	r.old, err = w.top(r.stack, c.Name)
+	return r, err
+}
+
+// removeDirectory removes a directory that a live change made, if nobody has put anything there.
+func (w *work) removeDirectory(name string) error {
+	return w.step(name+":rmdir", func() error {
+		if err := os.Remove(w.path(name)); err != nil && w.ours(name) {
+			return fmt.Errorf("remove /%s: %w", name, err)
+		}
+		return nil
+	})
+}
+
+// replace is the change itself. What can be put beneath another mount, unseen, is put there first.
+func (w *work) replace(replaced []*replacement) error {
+	for _, r := range replaced {
+		if r.away || len(r.stack) == 0 {
+			continue
+		}
+		if err := w.step(r.change.Name+":beneath", func() error { return r.tree.AttachBeneathAt(r.old) }); err != nil {
+			return err
+		}
+	}
+	for _, r := range replaced {
+		what, do := ":detach", func() error { return mount.Detach(r.old) }
+		if len(r.stack) == 0 {
+			what, do = ":attach", func() error { return r.tree.AttachAt(r.old) }
+		}
+		if err := w.step(r.change.Name+what, do); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// finish takes away what is not seen any more.
+func (w *work) finish(replaced []*replacement) error {
+	for _, r := range replaced {
+		if r.away {
+			if err := w.removeDirectory(r.change.Name); err != nil {
+				return err
+			}
+			continue
+		}
+		if len(r.stack) > 0 {
+			continue // they went with the mount that they were in
+		}
+		for _, f := range slices.Backward(r.carried) {
+			if err := w.step(r.change.Name+":uncover", func() error { return mount.Detach(f) }); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
