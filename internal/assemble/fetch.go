@@ -54,6 +54,17 @@ type Offer struct {
 	bundles [][]byte
 }
 
+// Layers returns the module's layers, as its signed manifest describes them.
+func (o *Offer) Layers() []store.Layer { return layersOf(o.image) }
+
+func layersOf(image *ociimage.Image) []store.Layer {
+	layers := make([]store.Layer, len(image.Layers))
+	for i, l := range image.Layers {
+		layers[i] = store.Layer{MediaType: l.MediaType, Digest: string(l.Digest), Size: l.Size}
+	}
+	return layers
+}
+
 // Look resolves an assigned module whose name and version were checked, and verifies its signature. It
 // changes nothing.
 func (f *Fetcher) Look(ctx context.Context, m nodeapi.Module) (*Offer, error) {
@@ -180,9 +191,7 @@ func (f *Fetcher) put(want Wanted, image *ociimage.Image, sealed Sealed, bundles
 	record := store.Module{
 		Name: want.Name, Version: want.Version, Repository: want.Repository, ManifestDigest: want.ManifestDigest, Seal: sealed.Seal,
 		PulledAt: f.Now().UTC(), Manifest: image.Manifest, Config: image.Config, Bundles: bundles, Objects: objects(canonical, nil),
-	}
-	for _, l := range image.Layers {
-		record.Layers = append(record.Layers, store.Layer{MediaType: l.MediaType, Digest: string(l.Digest), Size: l.Size})
+		Layers: layersOf(image),
 	}
 	return f.Store.PutModule(record, bytes.NewReader(moduleImage))
 }

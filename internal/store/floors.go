@@ -93,14 +93,18 @@ func (s *Store) everCurrent(yield func(g Generation, since time.Time)) error {
 	if err != nil && !isDamage(err) {
 		return err
 	}
+	left := make(map[uint64]bool)
+	lefts, _ := s.Lefts() // what is damaged of these says nothing
+	for _, l := range lefts {
+		left[l.Generation] = true
+	}
 	for _, g := range generations {
-		// What is damaged of these says nothing.
-		t, _ := s.Trial(g.Number)
+		t, _ := s.Trial(g.Number) // nor of these
 		l, _ := s.Live(g.Number)
 		switch {
 		case !t.Good.IsZero():
 			yield(g, t.Good)
-		case !l.At.IsZero() && t.Failed == "": // one that was taken back is no reason to refuse what was before
+		case !l.At.IsZero() && t.Failed == "" && !left[g.Number]: // one that was taken back is no reason to refuse what was before
 			yield(g, l.At)
 		case was[g.Number]:
 			yield(g, g.Created)

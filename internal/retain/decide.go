@@ -1,0 +1,112 @@
+package retain
+
+import (
+	"fmt"
+
+	"github.com/powernode/powernode-agent/internal/fsverity"
+)
+
+// Verdict says of one generation whether it is kept.
+type Verdict struct {
+	Generation uint64 `json:"generation"`
+	Keep       bool   `json:"-"`
+	// Reasons are why it is kept, each enough by itself, or why it may go.
+	Reasons []string `json:"reasons"`
+}
+
+// Keep is a verdict on every generation, by number.
+type Keep []Verdict
+
+// Of returns the verdict on a generation; one that isn't there may go.
+func (k Keep) Of(n uint64) Verdict {
+	for _, v := range k {
+		if v.Generation == n {
+			return v
+		}
+	}
+	return Verdict{Generation: n}
+}
+
+// Kept returns the numbers of those that stay, in order.
+func (k Keep) Kept() []uint64 { return k.numbers(true) }
+
+// Gone returns the numbers of those that may go, in order.
+func (k Keep) Gone() []uint64 { return k.numbers(false) }
+
+func (k Keep) numbers(kept bool) []uint64 {
+	var numbers []uint64
+	for _, v := range k {
+		if v.Keep == kept {
+			numbers = append(numbers, v.Generation)
+		}
+	}
+	return numbers
+}
+
+// Decide says which generations stay: the current one, the one before it, what a rollback would go to, the staged,
+// those that run, that a person pinned or asked for, and the newest ones. The newest of all is
+// always among them, as its number is the last that was given out.
+func Decide(in Input) Keep {
+	newest := in.Newest
+	if newest < 1 {
+		newest = DefaultNewest
+	}
+	numbers := in.numbers()
+	mounted := in.mounted()
+	back := Back(in)
+	keep := make(Keep, len(numbers))
+	for i, n := range numbers {
+		v := Verdict{Generation: n}
+		for _, r := range []struct {
+			holds bool
+			why   string
+		}{
+			{n == in.Current, "current"},
+			{n == in.Running, "runs"},
+			{n != in.Running && mounted[n], "mounted"},
+			{n == in.Staged, "staged"},
+			{n == in.Previous, "previous"},
+			{n == back && n != in.Previous, "last good"},
+			{in.Pin(n).Generation == n, "pinned"},
+			{in.trial(n).Asked, "asked for on the kernel command line"},
+			{i >= len(numbers)-newest, newestOf(newest)},
+		} {
+			if r.holds {
+				v.Reasons = append(v.Reasons, r.why)
+			}
+		}
+		v.Keep = len(v.Reasons) > 0
+		if !v.Keep {
+			v.Reasons = []string{mayGo(in, n, len(numbers)-1-i)}
+		}
+		keep[i] = v
+	}
+	return keep
+}
+
+func newestOf(newest int) string {
+	if newest == 1 {
+		return "the newest"
+	}
+	return fmt.Sprintf("one of the newest %d", newest)
+}
+
+func mayGo(in Input, n uint64, newer int) string {
+	h := HealthOf(in, n)
+	return fmt.Sprintf("%s, nothing names it, and %d are newer", h.State, newer)
+}
+
+// mounted returns the newest generation of each root that is mounted.
+func (in Input) mounted() map[uint64]bool {
+	newest := make(map[fsverity.Digest]uint64)
+	for _, g := range in.Generations {
+		if _, ok := in.Mounted[g.RootDigest]; ok {
+			newest[g.RootDigest] = max(newest[g.RootDigest], g.Number)
+		}
+	}
+	numbers := make(map[uint64]bool, len(newest))
+	for _, n := range newest {
+		numbers[n] = true
+	}
+	return numbers
+}
