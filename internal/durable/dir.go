@@ -33,6 +33,16 @@ func OpenDir(path string, hook Hook) (*Dir, error) {
 	return newDir(root, path, hook)
 }
 
+// DirAt returns the directory that an open file is, however its path leads now; path is for messages. The
+// caller closes both. It needs /proc.
+func DirAt(file *os.File, path string, hook Hook) (*Dir, error) {
+	root, err := os.OpenRoot(fmt.Sprintf("/proc/self/fd/%d", file.Fd()))
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	return newDir(root, path, hook)
+}
+
 // MakeDir opens a directory after creating it with its missing parents, mode perm, durably.
 func MakeDir(path string, perm fs.FileMode, hook Hook) (*Dir, error) {
 	d, err := OpenDir(path, hook)
