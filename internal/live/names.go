@@ -169,21 +169,23 @@ func (w *work) unlink(name string) error {
 	return nil
 }
 
-// ours reports whether a top-level directory was made by a live change under the union that is at
-// "/" now, whose image therefore has none, and holds nothing.
-func (w *work) ours(name string) bool {
+// made reports whether a top-level directory was made by a live change under the union that is at "/"
+// now, whose image therefore has none.
+func (w *work) made(name string) bool {
 	value := make([]byte, 128)
 	n, err := unix.Lgetxattr(w.inUpper(name), mark, value)
-	if err != nil || string(value[:n]) != w.base.Digest.String() {
-		return false
-	}
+	return err == nil && string(value[:n]) == w.base.Digest.String()
+}
+
+// spare reports whether a top-level directory was made so, and nobody put anything there.
+func (w *work) spare(name string) bool {
 	dir, err := openDirectory(w.inUpper(name))
 	if err != nil {
 		return false
 	}
 	defer dir.Close()
 	_, err = dir.Readdirnames(1)
-	return errors.Is(err, io.EOF)
+	return errors.Is(err, io.EOF) && w.made(name)
 }
 
 // inUpper is the path of a name in the upper's root.

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/powernode/powernode-agent/internal/fsverity"
 	"github.com/powernode/powernode-agent/internal/mount"
 )
 
@@ -115,7 +116,7 @@ func (w *work) replacement(c Change) (*replacement, error) {
 	if !ok {
 		return nil, foreign(c.Name, r.stack[len(r.stack)-1])
 	}
-	if r.away = c.To.Kind == Absent && w.ours(c.Name); r.away {
+	if r.away = c.To.Kind == Absent && w.spare(c.Name); r.away {
 		if len(r.stack) == 0 {
 			return nil, w.removeDirectory(c.Name)
 		}
@@ -127,9 +128,7 @@ func (w *work) replacement(c Change) (*replacement, error) {
 			return nil, err
 		}
 	}
-	// Where a change is undone, what shows neither root was not reached. Else it is of an earlier
-	// change which left the name alone: it is the same in the root between.
-	if digest == w.spec.To.RootDigest || w.undoing && digest != w.spec.From.RootDigest {
+	if digest == w.spec.To.RootDigest || w.undoing && !w.reached(r, digest) {
 		return nil, nil
 	}
 	if _, err := lstat(w.root, c.Name); c.To.Kind == Absent && errors.Is(err, unix.ENOENT) {
@@ -139,10 +138,18 @@ func (w *work) replacement(c Change) (*replacement, error) {
 	return r, err
 }
 
+// reached reports whether the change that is undone came to a directory. One that shows neither of the
+// two roots is of an earlier change: it was the same in the root between. But what that
+// change took away shows the root that is at "/".
+func (w *work) reached(r *replacement, digest fsverity.Digest) bool {
+	away := r.change.From.Kind == Absent && len(r.stack) == 0 && w.made(r.change.Name)
+	return digest == w.spec.From.RootDigest || away
+}
+
 // removeDirectory removes a directory that a live change made, if nobody has put anything there.
 func (w *work) removeDirectory(name string) error {
 	return w.step(name+":rmdir", func() error {
-		if err := os.Remove(w.path(name)); err != nil && w.ours(name) {
+		if err := os.Remove(w.path(name)); err != nil && w.spare(name) {
 			return fmt.Errorf("remove /%s: %w", name, err)
 		}
 		return nil
