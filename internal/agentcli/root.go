@@ -25,6 +25,8 @@ func New(app *cli.App) *cobra.Command {
 		verifyCommand(app),
 		statusCommand(app),
 		updateCommand(app),
+		initCommand(app),
+		unitHelperCommand(app),
 		introspectCommand(app),
 		app.VersionCommand(),
 	)

@@ -10,6 +10,7 @@ import (
 	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/health/guard"
 	"github.com/powernode/powernode-agent/internal/health/units"
+	"github.com/powernode/powernode-agent/internal/services"
 	"github.com/powernode/powernode-agent/internal/switchroot"
 )
 
@@ -32,6 +33,7 @@ func (b *boot) handOver() error {
 		// Its /run goes along, and the guard has to run from there.
 		b.putDown(luggage)
 		b.bringUnits()
+		b.bringServices()
 		b.startGuard()
 		luggage.facts.Remarks = b.facts.Remarks // written with what was freed
 	}
@@ -80,6 +82,22 @@ func (b *boot) bringUnits() {
 	}
 }
 
+// bringServices has the new root's systemd run what the modules' manifests say. A module whose services can't be made
+// is without them; the others and the node go on.
+func (b *boot) bringServices() {
+	modules := make([]services.Module, len(b.proven))
+	for i, p := range b.proven {
+		modules[i] = services.Module{Name: p.Wanted.Name, Version: p.Wanted.Version, Manifest: p.Manifest}
+	}
+	set := services.MakeAll(modules, services.ProbeNode("/", AgentPath, b.trust.PrivilegedServices))
+	for _, r := range set.Refused {
+		b.remark(r.Reason, r.Hint)
+	}
+	if _, err := services.Place(filepath.Dir(RunDir), set); err != nil {
+		b.remark(err.Error(), "no module's services are started")
+	}
+}
+
 // startGuard has the machine restart unless somebody finds the generation good in time. One that is
 // known to be good needs none: restarting would lead nowhere else.
 func (b *boot) startGuard() {
@@ -105,6 +123,7 @@ func (b *boot) leaveRoot() error {
 	}
 	remarks := len(b.facts.Remarks)
 	b.bringUnits()
+	b.bringServices()
 	b.startGuard()
 	if luggage.facts.Remarks = b.facts.Remarks; len(b.facts.Remarks) > remarks {
 		if err := luggage.unpackFacts(RunDir); err != nil {

@@ -27,6 +27,8 @@ type Trust struct {
 	RecoveryShell, EphemeralRoot bool
 	// NodeKey is where the policy has the node's own key kept.
 	NodeKey signature.NodeKey
+	// PrivilegedServices are the modules whose services may have all rights.
+	PrivilegedServices []string
 	// Files are the policy, under the name TrustName, and the files that it names, by their paths
 	// relative to it: the very bytes that Verifier was made from.
 	Files map[string][]byte
@@ -55,6 +57,7 @@ func loadTrust(path string, now func() time.Time) (Trust, error) {
 		return Trust{}, err
 	}
 	t.RecoveryShell, t.EphemeralRoot, t.NodeKey = policy.RecoveryShell(), policy.EphemeralRoot(), policy.NodeKey()
+	t.PrivilegedServices = policy.PrivilegedServices()
 	t.Verifier, err = signature.NewVerifier(policy, signature.Options{Now: now})
 	return t, err
 }

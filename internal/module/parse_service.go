@@ -85,7 +85,7 @@ func (p *parser) service(n *yaml.Node, where string) Service {
 			const day = 86400
 			p.object(n, where, map[string]field{
 				"endpoint":              p.line(&s.Health.Endpoint, lineMax),
-				"method":                p.line(&s.Health.Method, lineMax, oneOf("GET", "POST", "PUT", "TCP")),
+				"method":                p.line(&s.Health.Method, lineMax, oneOf("GET", "POST", "PUT", "TCP", "EXEC")),
 				"interval_seconds":      p.integer(&s.Health.IntervalSeconds, 1, day),
 				"timeout_seconds":       p.integer(&s.Health.TimeoutSeconds, 1, day),
 				"initial_delay_seconds": p.integer(&s.Health.InitialDelaySeconds, 0, day),

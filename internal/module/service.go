@@ -40,7 +40,7 @@ type Port struct {
 // Health says how to ask a service whether it is well.
 type Health struct {
 	Endpoint string `json:"endpoint"`
-	// Method is "GET" (the default), "POST", "PUT" or "TCP".
+	// Method is "GET" (the default), "POST", "PUT", "TCP" or "EXEC", whose Endpoint is a command line.
 	Method string `json:"method"`
 	// IntervalSeconds (30), TimeoutSeconds (5) and InitialDelaySeconds (10) have the defaults
 	// in parentheses.

@@ -15,6 +15,7 @@ type Policy struct {
 	recoveryShell bool
 	ephemeralRoot bool
 	nodeKey       NodeKey
+	privileged    []string
 	rules         []rule
 }
 
@@ -57,6 +58,9 @@ func (p *Policy) EphemeralRoot() bool { return p.ephemeralRoot }
 
 // NodeKey returns where the private key of the node's certificate is to be kept.
 func (p *Policy) NodeKey() NodeKey { return p.nodeKey }
+
+// PrivilegedServices returns the names of the modules whose services may ask for everything that root may do.
+func (p *Policy) PrivilegedServices() []string { return slices.Clone(p.privileged) }
 
 // NodeKey says where the private key of a node's certificate is kept. The words are those of
 // package enroll's KeyKind.

@@ -88,6 +88,23 @@ func TestWhatAPersonMayDo(t *testing.T) {
 	}
 }
 
+func TestPrivilegedServices(t *testing.T) {
+	good := keyPolicy(string(newSigner(t).PublicPEM()))
+	p, err := LoadPolicy([]byte("allow_privileged_services: [docker, k3s]\n"+good), nil)
+	fatal(t, err)
+	if got := p.PrivilegedServices(); strings.Join(got, " ") != "docker k3s" {
+		t.Errorf("%q", got)
+	}
+	if p, err = LoadPolicy([]byte(good), nil); err != nil || len(p.PrivilegedServices()) > 0 {
+		t.Errorf("%v, %v", p, err)
+	}
+	for _, bad := range []string{"true", "\"*\"", "[\"*\"]", "[Docker]", "[\"\"]", "docker"} {
+		if _, err := LoadPolicy([]byte("allow_privileged_services: "+bad+"\n"+good), nil); err == nil {
+			t.Errorf("%s is accepted", bad)
+		}
+	}
+}
+
 func TestNodeKey(t *testing.T) {
 	good := keyPolicy(string(newSigner(t).PublicPEM()))
 	for _, want := range []NodeKey{NodeKeyFile, NodeKeyTPM, NodeKeyTPMIfPresent} {

@@ -12,6 +12,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/powernode/powernode-agent/internal/fault"
+	"github.com/powernode/powernode-agent/internal/module"
 )
 
 // The bounds of a trust policy and of the files that it names.
@@ -33,12 +34,14 @@ const (
 // The document as it is written; the package documentation describes it.
 type (
 	policyDoc struct {
-		SchemaVersion int       `yaml:"schema_version"`
-		Integrity     string    `yaml:"integrity"`
-		RecoveryShell bool      `yaml:"recovery_shell"`
-		EphemeralRoot bool      `yaml:"ephemeral_root"`
-		NodeKey       string    `yaml:"node_key"`
-		Rules         []ruleDoc `yaml:"rules"`
+		SchemaVersion int    `yaml:"schema_version"`
+		Integrity     string `yaml:"integrity"`
+		RecoveryShell bool   `yaml:"recovery_shell"`
+		EphemeralRoot bool   `yaml:"ephemeral_root"`
+		NodeKey       string `yaml:"node_key"`
+		// AllowPrivileged are names of modules.
+		AllowPrivileged []string  `yaml:"allow_privileged_services"`
+		Rules           []ruleDoc `yaml:"rules"`
 	}
 	ruleDoc struct {
 		Name        string        `yaml:"name"`
@@ -94,11 +97,19 @@ func loadPolicy(text []byte, files fs.FS) (*Policy, error) {
 		return nil, fmt.Errorf("integrity %.40q isn't known; it is enforced or checked", doc.Integrity)
 	case !p.nodeKey.known():
 		return nil, fmt.Errorf("node_key %.40q isn't known; it is file, tpm or tpm-if-present", doc.NodeKey)
+	case len(doc.AllowPrivileged) > modulesMax:
+		return nil, fmt.Errorf("allow_privileged_services has more than %d modules", modulesMax)
 	case len(doc.Rules) == 0:
 		return nil, errors.New("it has no rules, so it trusts nobody")
 	case len(doc.Rules) > rulesMax:
 		return nil, fmt.Errorf("it has more than %d rules", rulesMax)
 	}
+	for _, name := range doc.AllowPrivileged {
+		if err := module.CheckName(name); err != nil {
+			return nil, fmt.Errorf("allow_privileged_services: %w", err)
+		}
+	}
+	p.privileged = doc.AllowPrivileged
 	for i, rd := range doc.Rules {
 		if !ruleName.MatchString(rd.Name) {
 			return nil, fmt.Errorf("rule %d: its name %.80q is not 1 to 63 letters, digits and hyphens", i+1, rd.Name)

@@ -21,6 +21,8 @@ const (
 	// Reload has a unit read its configuration again, and restarts one that can't; one that isn't
 	// running is left.
 	Reload Verb = "ReloadOrTryRestartUnit"
+	// ReloadOrRestart is Reload, and starts what isn't running.
+	ReloadOrRestart Verb = "ReloadOrRestartUnit"
 )
 
 // JobDone is the result of a job that did what was asked. Others are "failed", "dependency" (a unit that it needs

@@ -1,0 +1,227 @@
+package services
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/powernode/powernode-agent/internal/durable"
+	"github.com/powernode/powernode-agent/internal/fault"
+)
+
+// Where things lie below /run. systemd looks for units of the running boot in unitDir (systemd.unit(5)): they go before those
+// of the root's /usr/lib, and after those of its /etc.
+const (
+	unitDir    = "systemd/system"
+	controlDir = "systemd/system.control"
+	placedName = "powernode/services.json"
+
+	placedMax = 4 << 20
+	unitMax   = 1 << 20
+	unitsMax  = 20_000
+)
+
+// Changes are the units that a Set changes, each sorted.
+type Changes struct {
+	Added   []string `json:"added,omitempty"`
+	Changed []string `json:"changed,omitempty"`
+	Removed []string `json:"removed,omitempty"`
+}
+
+// None reports whether nothing changes.
+func (c Changes) None() bool { return len(c.Added)+len(c.Changed)+len(c.Removed) == 0 }
+
+// Diff says what Place would change, and changes nothing.
+func Diff(run string, set Set) (Changes, error) {
+	p, err := openPlace(run)
+	if err != nil {
+		return Changes{}, err
+	}
+	defer p.root.Close()
+	return p.diff(set.Units())
+}
+
+// Place makes the units of a Set those of the running system: run, which is or becomes its /run, has them in systemd's
+// directory afterwards, and none of modules that are no longer there. Only files that an earlier Place wrote are replaced or
+// removed. systemd hears of it by a daemon-reload, which is the caller's, as is starting, stopping and restarting.
+func Place(run string, set Set) (Changes, error) {
+	p, err := openPlace(run)
+	if err != nil {
+		return Changes{}, err
+	}
+	defer p.root.Close()
+	changes, err := p.place(set)
+	if err != nil {
+		return changes, fault.New(fault.Broken, fault.Service, "see whether the disk or memory below /run is full", "place the units of modules: %w", err)
+	}
+	return changes, nil
+}
+
+// Placed returns the Set that was placed last, without the text of its units. The error wraps fs.ErrNotExist where none was.
+func Placed(run string) (Set, error) {
+	root, err := os.OpenRoot(run)
+	if err != nil {
+		return Set{}, err
+	}
+	defer root.Close()
+	data, err := readWhole(root, placedName, placedMax)
+	if err != nil {
+		return Set{}, fmt.Errorf("read which services were placed: %w", err)
+	}
+	var set Set
+	if err := durable.DecodeJSON(data, &set); err != nil {
+		return Set{}, fmt.Errorf("read which services were placed: %w", err)
+	}
+	return set, nil
+}
+
+type placer struct{ root *os.Root }
+
+func openPlace(run string) (placer, error) {
+	root, err := os.OpenRoot(run)
+	if err != nil {
+		return placer{}, fmt.Errorf("place the units of modules: %w", err)
+	}
+	return placer{root}, nil
+}
+
+// ours returns the unit files that an earlier Place wrote.
+func (p placer) ours() (map[string][]byte, error) {
+	entries, err := fs.ReadDir(p.root.FS(), unitDir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	found := make(map[string][]byte)
+	for _, e := range entries[:min(len(entries), unitsMax)] {
+		if UnitModule(e.Name()) == "" || !e.Type().IsRegular() {
+			continue
+		}
+		text, err := readWhole(p.root, path.Join(unitDir, e.Name()), unitMax)
+		if err != nil {
+			return nil, err
+		}
+		if bytes.HasPrefix(text, []byte(marker)) {
+			found[e.Name()] = text
+		}
+	}
+	return found, nil
+}
+
+func (p placer) diff(units []Unit) (Changes, error) {
+	var c Changes
+	have, err := p.ours()
+	if err != nil {
+		return c, err
+	}
+	for _, u := range units {
+		switch text, there := have[u.Name]; {
+		case !there:
+			c.Added = append(c.Added, u.Name)
+		case !bytes.Equal(text, u.Text):
+			c.Changed = append(c.Changed, u.Name)
+		}
+		delete(have, u.Name)
+	}
+	for name := range have {
+		c.Removed = append(c.Removed, name)
+	}
+	slices.Sort(c.Added)
+	slices.Sort(c.Changed)
+	slices.Sort(c.Removed)
+	return c, nil
+}
+
+func (p placer) place(set Set) (Changes, error) {
+	units := set.Units()
+	c, err := p.diff(units)
+	if err != nil {
+		return c, err
+	}
+	// The record first: who reads it finds a unit that isn't there yet, and never one that it doesn't know.
+	record, err := json.MarshalIndent(set, "", "  ")
+	if err != nil {
+		return c, err
+	}
+	if err := writeWhole(p.root, placedName, append(record, '\n')); err != nil {
+		return c, err
+	}
+	for _, u := range units {
+		if slices.Contains(c.Added, u.Name) {
+			if _, err := p.root.Lstat(path.Join(unitDir, u.Name)); err == nil {
+				return c, fmt.Errorf("/run/%s/%s is there, and isn't of the agent's making", unitDir, u.Name)
+			}
+		}
+		if slices.Contains(c.Added, u.Name) || slices.Contains(c.Changed, u.Name) {
+			if err := writeWhole(p.root, path.Join(unitDir, u.Name), u.Text); err != nil {
+				return c, err
+			}
+		}
+		if err := p.settle(u); err != nil {
+			return c, err
+		}
+	}
+	for _, name := range c.Removed {
+		if err := p.remove(name); err != nil {
+			return c, err
+		}
+	}
+	return c, nil
+}
+
+func wanted(by, name string) string { return path.Join(unitDir, by+".wants", name) }
+
+// settle does what a unit needs beside its file: that it is wanted, and that no peers count that an earlier unit of
+// its name was given while it ran.
+func (p placer) settle(u Unit) error {
+	if u.Kind == KindService && !bytes.Contains(u.Text, []byte(suffixes[KindEgress])) {
+		if err := p.dropPeers(u.Name); err != nil {
+			return err
+		}
+	}
+	if u.WantedBy == "" {
+		return nil
+	}
+	link, target := wanted(u.WantedBy, u.Name), path.Join("..", u.Name)
+	if have, err := p.root.Readlink(link); err == nil && have == target {
+		return nil
+	}
+	if err := p.root.MkdirAll(path.Dir(link), 0o755); err != nil {
+		return err
+	}
+	if err := p.absent(link); err != nil {
+		return err
+	}
+	return p.root.Symlink(target, link)
+}
+
+// dropPeers removes what AllowAddresses left, where systemd keeps what was set while a unit ran.
+func (p placer) dropPeers(unit string) error {
+	return p.absent(path.Join(controlDir, unit+".d", "50-IPAddressAllow.conf"))
+}
+
+func (p placer) remove(name string) error {
+	if strings.HasSuffix(name, ".service") {
+		if err := p.dropPeers(name); err != nil {
+			return err
+		}
+	}
+	for _, file := range []string{wanted(multiUser, name), path.Join(unitDir, name), path.Join(healthDir, name+".json"), path.Join(egressDir, name+".json")} {
+		if err := p.absent(file); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p placer) absent(name string) error {
+	if err := p.root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}

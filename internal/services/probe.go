@@ -1,0 +1,40 @@
+package services
+
+import (
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// ProbeNode finds out what of a Node the running kernel says. root is where /sys is below, "/" on a node. agent is the path of the
+// agent's program in the running system, and privileged what the trust policy says.
+func ProbeNode(root, agent string, privileged []string) Node {
+	return Node{
+		Agent: agent, Privileged: privileged,
+		// Documentation/admin-guide/LSM/apparmor.rst; "N" where it is built in and switched off.
+		AppArmor: startsWith(root, "sys/module/apparmor/parameters/enabled", "Y"),
+		// The kernel makes the place to mount selinuxfs where SELinux is switched on (security/selinux/selinuxfs.c).
+		SELinux: exists(root, "sys/fs/selinux"),
+	}
+}
+
+func read(root, name string) string {
+	dir, err := os.OpenRoot(root)
+	if err != nil {
+		return ""
+	}
+	defer dir.Close()
+	text, err := fs.ReadFile(dir.FS(), filepath.Clean(name))
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(text))
+}
+
+func startsWith(root, name, start string) bool { return strings.HasPrefix(read(root, name), start) }
+
+func exists(root, name string) bool {
+	_, err := os.Lstat(filepath.Join(root, name))
+	return err == nil
+}
