@@ -129,11 +129,11 @@ func Collect(ctx context.Context, st *store.Store, o Options) (r *Report, err er
 
 // remove goes from what refers to what is referred to, each step on the disk before the next begins.
 func (p *plan) remove(ctx context.Context) error {
+	gone := *p.report
+	p.report.Generations, p.report.Modules = []Verdict{}, []GoneModule{}
 	if err := p.raiseFloors(ctx); err != nil {
 		return err
 	}
-	gone := *p.report
-	p.report.Generations, p.report.Modules = nil, nil
 	for _, v := range gone.Generations {
 		bytes := p.st.GenerationBytes(v.Generation)
 		if err := p.st.RemoveGeneration(v.Generation); err != nil {

@@ -90,7 +90,7 @@ func (s *Store) Unlisted(ctx context.Context, listed map[fsverity.Digest]struct{
 	return s.eachUnlisted(ctx, listed, func(fsverity.Digest) error { return nil })
 }
 
-// RemoveUnlisted removes the objects that listed doesn't hold. The handle must have the store alone.
+// RemoveUnlisted removes the objects that listed doesn't hold, for good. The handle must have the store alone.
 func (s *Store) RemoveUnlisted(ctx context.Context, listed map[fsverity.Digest]struct{}) (Collected, error) {
 	s.linking.Lock()
 	defer s.linking.Unlock()
@@ -98,7 +98,14 @@ func (s *Store) RemoveUnlisted(ctx context.Context, listed map[fsverity.Digest]s
 		return Collected{}, fault.New(fault.Broken, fault.General, "", "remove objects of %s: the handle doesn't have the store alone", s.dir.Path())
 	}
 	s.fresh = nil
-	return s.eachUnlisted(ctx, listed, s.RemoveObject)
+	done, err := s.eachUnlisted(ctx, listed, s.RemoveObject)
+	if err != nil || done.Objects == 0 {
+		return done, err
+	}
+	if err = s.objects.SyncFS("collect"); err != nil {
+		s.failures.Add(1) // the kernel tells of it once, and it may be of somebody else's bytes
+	}
+	return done, err
 }
 
 func (s *Store) eachUnlisted(ctx context.Context, listed map[fsverity.Digest]struct{}, do func(fsverity.Digest) error) (Collected, error) {
