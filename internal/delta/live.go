@@ -28,7 +28,8 @@ type Live struct {
 // kernel copies up what is opened for writing through the union, and lets nobody write meanwhile; the content
 // of a file that can't be opened for writing, because it is being executed or immutable, is written into the upper
 // beside the kernel: nobody else can write it either. Until its inode is forgotten, the old union
-// then gives ENODATA to whoever opens such a file for writing; the new one doesn't.
+// then gives ENODATA to whoever opens such a file for writing; the new one doesn't. The time of modification of
+// what the kernel copies becomes that of the copy.
 //
 // The result are the paths that couldn't be settled. If there is one, or an error, the image must not come beneath
 // this upper; what was done needn't be undone. A plan with paths that are unsettled does nothing.
