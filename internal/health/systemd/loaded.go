@@ -13,8 +13,8 @@ import (
 // fields from Fragment on are asked for only where the unit is active, and a service, socket, timer or path.
 type LoadedUnit struct {
 	Name string
-	// Active and Sub are as in UnitState.
-	Active, Sub string
+	// Load, Active and Sub are as in UnitState.
+	Load, Active, Sub string
 	// Fragment is the unit's file, and DropIns those that add to it.
 	Fragment string
 	DropIns  []string
@@ -55,7 +55,7 @@ func (m Manager) Loaded(ctx context.Context) ([]LoadedUnit, error) {
 			if l.Load == "not-found" {
 				continue
 			}
-			u := LoadedUnit{Name: l.Name, Active: l.Active, Sub: l.Sub}
+			u := LoadedUnit{Name: l.Name, Load: l.Load, Active: l.Active, Sub: l.Sub}
 			kind := l.Name[strings.LastIndexByte(l.Name, '.')+1:]
 			if u.Runs() && slices.Contains(detailed, "."+kind) {
 				if err := u.ask(ctx, conn.Object(busName, l.Path), kind == "service"); err != nil {

@@ -24,14 +24,14 @@ func TestLoaded(t *testing.T) {
 	m := start(t, f)
 	got, err := m.Loaded(t.Context())
 	want := []systemd.LoadedUnit{
-		{Name: "-.slice", Active: "active", Sub: "active"},
-		{Name: "off.service", Active: "inactive", Sub: "dead"},
+		{Name: "-.slice", Load: "loaded", Active: "active", Sub: "active"},
+		{Name: "off.service", Load: "loaded", Active: "inactive", Sub: "dead"},
 		{
-			Name: "web.service", Active: "active", Sub: "running", Fragment: "/usr/lib/systemd/system/web.service",
+			Name: "web.service", Load: "loaded", Active: "active", Sub: "running", Fragment: "/usr/lib/systemd/system/web.service",
 			DropIns: []string{"/etc/systemd/system/web.service.d/a.conf"}, CanReload: true, Type: "notify",
 			Programs: []string{"/usr/sbin/web"}, Arguments: []string{"web", "-f"}, EnvironmentFiles: []string{"/etc/default/web"},
 		},
-		{Name: "web.socket", Active: "active", Sub: "listening", Fragment: "/usr/lib/systemd/system/web.socket"},
+		{Name: "web.socket", Load: "loaded", Active: "active", Sub: "listening", Fragment: "/usr/lib/systemd/system/web.socket"},
 	}
 	if diff := cmp.Diff(want, got); diff != "" || err != nil {
 		t.Errorf("%v\n%s", err, diff)

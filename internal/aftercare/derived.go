@@ -1,0 +1,35 @@
+package aftercare
+
+import (
+	"path"
+	"strings"
+)
+
+// LinkerCache is what ldconfig writes.
+const LinkerCache = "/etc/ld.so.cache"
+
+// stamps are what systemd-update-done.service(8) writes: when /etc and /var were last brought in step with /usr.
+var stamps = []string{"/etc/.updated", "/var/.updated"}
+
+// Derived reports whether the content of an absolute path follows from the rest of the root, so that it is no local
+// change where a program wrote it: the package documentation says what that means. It may be removed at any time at which
+// the program is run again.
+func Derived(name string) bool {
+	switch {
+	case name == LinkerCache, name == stamps[0], name == stamps[1], name == "/var/cache/ldconfig/aux-cache":
+		return true
+	}
+	dir, file := path.Split(name)
+	up, parent := path.Split(path.Dir(path.Clean(dir)))
+	if parent != "modules" || up != "/usr/lib/" && up != "/lib/" {
+		return false
+	}
+	// What depmod(8) writes; modules.order, modules.builtin and modules.builtin.modinfo come with the kernel.
+	switch file {
+	case "modules.builtin.bin", "modules.builtin.alias.bin":
+		return true
+	case "modules.order", "modules.builtin", "modules.builtin.modinfo":
+		return false
+	}
+	return strings.HasPrefix(file, "modules.")
+}
