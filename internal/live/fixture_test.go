@@ -56,6 +56,13 @@ func nodeIn(t testing.TB, dir string) *node {
 	t.Helper()
 	n := &node{TB: t, dir: dir, root: filepath.Join(dir, "run/root"), run: filepath.Join(dir, "run"), trees: make(map[fsverity.Digest]*tree.Node)}
 	must(t, os.MkdirAll(n.run, 0o755))
+	if _, err := mount.At(n.run); errors.Is(err, mount.ErrNotMounted) {
+		m, err := mount.New("tmpfs", 0, mount.String("mode", "755"))
+		must(t, err)
+		must(t, m.Attach(n.run))
+		m.Close()
+		t.Cleanup(func() { must(t, unix.Unmount(n.run, unix.MNT_DETACH)) })
+	}
 	var err error
 	n.store, err = store.Open(filepath.Join(dir, "persist/state"), store.Options{})
 	must(t, err)
