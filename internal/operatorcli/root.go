@@ -22,7 +22,7 @@ func New(app *cli.App) *cobra.Command {
 		group("module", "Build and publish modules", moduleBuildCommand(app), modulePublishCommand(app, conn), moduleListCommand(app, conn)),
 		imageCommand(app),
 		group("node", "Look after nodes", nodeCreateCommand(app, conn), nodeListCommand(app, conn), nodeShowCommand(app, conn),
-			nodeRevokeCommand(app, conn), nodeApproveCommand(app, conn)),
+			nodeRevokeCommand(app, conn), nodeApproveCommand(app, conn), nodeConfigCommand(app, conn)),
 		group("token", "Make bootstrap tokens", tokenCreateCommand(app, conn)),
 		claimCommand(app, conn),
 		caCommand(app, conn),

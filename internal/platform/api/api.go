@@ -107,6 +107,8 @@ func (a *API) Handler() http.Handler {
 	route("POST "+nodeapi.PathClaim, a.claim)
 	route("POST "+nodeapi.PathHeartbeat, a.asNode(a.heartbeat))
 	route("POST "+nodeapi.PathBootReports, a.asNode(a.bootReport))
+	route("GET "+nodeapi.PathConfig, a.asNode(a.nodeConfig))
+	route("GET "+nodeapi.PathAuthorizedKeys, a.asNode(a.nodeKeys))
 	route("GET "+nodeapi.PathModules, a.asNode(a.nodeModules))
 	route("GET "+nodeapi.PathModules+"/{module}", a.asNode(a.nodeModule))
 
@@ -122,6 +124,8 @@ func (a *API) Handler() http.Handler {
 	route("GET "+operatorapi.PathAssignments, a.asOperator(a.listAssignments))
 	route("POST "+operatorapi.PathAssignments, a.asOperator(a.assign))
 	route("DELETE "+operatorapi.PathAssignment, a.asOperator(a.unassign))
+	route("GET "+operatorapi.PathNodeConfig, a.asOperator(a.showConfig))
+	route("POST "+operatorapi.PathNodeConfig, a.asOperator(a.changeConfig))
 	route("GET "+operatorapi.PathModules, a.asOperator(a.listModules))
 	route("POST "+operatorapi.PathModules, a.asOperator(a.registerModule))
 	route("GET "+operatorapi.PathModule, a.asOperator(a.showModule))

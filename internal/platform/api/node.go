@@ -36,10 +36,11 @@ func (a *API) heartbeat(w http.ResponseWriter, r *http.Request, node db.Standing
 	if err := a.db.Heartbeat(r.Context(), db.Sender{NodeID: node.NodeID, CertificateID: node.CertificateID, From: host(r)}, hb); err != nil {
 		return nil, err
 	}
+	config, err := a.configDigest(r.Context(), node.NodeID)
 	return nodeapi.HeartbeatResponse{
 		Acknowledged: true, ServerTime: a.now().UTC(), NextPollSeconds: nextPollSeconds,
-		CABundleSHA256: a.ca.BundleSHA256(), Refresh: a.wantsRefresh(r),
-	}, nil
+		CABundleSHA256: a.ca.BundleSHA256(), Refresh: a.wantsRefresh(r), ConfigDigest: config,
+	}, err
 }
 
 // checkHeartbeat refuses what no agent would say: a node that was taken over is no reason for
