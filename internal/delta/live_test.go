@@ -173,7 +173,7 @@ func TestAttributesStay(t *testing.T) {
 			m := n.mount(from)
 			for i, name := range []string{"etc/one", "etc/two", "opt/a/f"} {
 				must(t, os.Chown(m.path(name), 1000+i, 2000+i))
-				must(t, os.Chmod(m.path(name), 0o4750))
+				must(t, unix.Chmod(m.path(name), 0o4750))
 				must(t, unix.Setxattr(m.path(name), "trusted.mine", []byte(name), 0))
 				must(t, unix.Setxattr(m.path(name), "security.capability", []byte("\x01\x00\x00\x02\x00\x04\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"), 0))
 				must(t, unix.UtimesNanoAt(unix.AT_FDCWD, m.path(name), []unix.Timespec{{Sec: 11}, {Sec: int64(22 + i), Nsec: 5}}, 0))
@@ -270,5 +270,40 @@ func TestTroubles(t *testing.T) {
 	left.Unsettled = []Trouble{{"/x", "why"}}
 	if troubles, err := left.ActLive(t.Context(), Live{}); err != nil || len(troubles) != 1 {
 		t.Errorf("a plan that can't be carried out: %v, %v", troubles, err)
+	}
+}
+
+// TestTidy puts right what copied-up directories show after the image beneath them is another.
+func TestTidy(t *testing.T) {
+	n := newNode(t)
+	base := n.TempDir()
+	put(t, base+"/etc/d/f", big("f"))
+	put(t, base+"/opt/m/sub/g", "g")
+	put(t, base+"/opt/k/h", "h")
+	put(t, base+"/opt/z", "z")
+	from := n.imageOf(base)
+	must(t, os.Chown(base+"/etc/d", 5, 6))
+	must(t, unix.Chmod(base+"/etc/d", 0o2710))
+	must(t, errors.Join(os.RemoveAll(base+"/opt/m"), os.RemoveAll(base+"/opt/k")))
+	to := n.imageOf(base)
+	m := n.mount(from)
+	m.chmod("etc/d/f", 0o600)
+	m.write("opt/m/sub/mine", "mine")
+	m.remove("opt/m/sub/mine")
+	m.remove("opt/k/h")
+	left := Leftovers(n.scan(), from.tree, to.tree)
+	n.settleLive(m, Settle(n.scan(), from.tree, to.tree, nil))
+	m.unmount()
+	over := n.mount(to)
+	troubles, err := Tidy(t.Context(), over.view, left)
+	if err != nil || len(troubles) > 0 {
+		t.Errorf("%v, %v", troubles, err)
+	}
+	over.check("tidied", map[string]string{"opt": "/k z", "opt/k": "/", "etc/d/f": big("f")})
+	if got := over.attributes(false, "etc/d")[0]; got != "etc/d: 42710 5:6" {
+		t.Errorf("a directory that the new image gives another mode is %s", got)
+	}
+	if left := Leftovers(n.scan(), to.tree, to.tree); len(left) != 0 {
+		t.Errorf("left after that: %v", left)
 	}
 }

@@ -82,9 +82,13 @@ func (p *Plan) add(s Step) {
 	p.Files, p.Bytes = p.Files+s.Files, p.Bytes+s.Bytes
 }
 
-// newContent reports whether a metacopy would have other content over the new image.
+// newContent reports whether a metacopy would have other content over the new image. One that has none over either is as
+// broken as it was.
 func (p *place) newContent() bool {
-	return p.source == nil || p.newSource == nil || !sameContent(p.source, p.newSource)
+	if p.source == nil || p.newSource == nil {
+		return p.source != p.newSource
+	}
+	return !sameContent(p.source, p.newSource)
 }
 
 func (s *Step) addContent(at *place) {
