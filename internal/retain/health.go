@@ -33,7 +33,7 @@ type Health struct {
 // HealthOf returns what is known of a generation. Those that are current or were before count as good, as in
 // package trial, unless they came there without a boot.
 func HealthOf(in Input, n uint64) Health {
-	t, l := in.trial(n), in.live(n)
+	t, l := in.trial(n), in.Live(n)
 	unproven := l.Unproven(t)
 	vouched := n != 0 && (n == in.Current || n == in.Previous) && !unproven
 	h := Health{Attempts: t.Attempts}

@@ -82,12 +82,13 @@ func (in Input) numbers() []uint64 {
 	return slices.Compact(numbers)
 }
 
-// trial, live and pin return what is recorded of a generation, zero where nothing is.
+// trial returns what is recorded of a generation's trial, zero where nothing is.
 func (in Input) trial(n uint64) store.Trial {
 	return of(in.Trials, n, func(t store.Trial) uint64 { return t.Generation })
 }
 
-func (in Input) live(n uint64) store.Live {
+// Live says whether a generation went live without a boot: it is of generation 0 where it didn't.
+func (in Input) Live(n uint64) store.Live {
 	return of(in.Lives, n, func(l store.Live) uint64 { return l.Generation })
 }
 

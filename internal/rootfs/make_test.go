@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/powernode/powernode-agent/internal/fault"
+	"github.com/powernode/powernode-agent/internal/fsverity"
 	"github.com/powernode/powernode-agent/internal/mount"
 )
 
@@ -127,6 +128,13 @@ func TestUpperOnPersist(t *testing.T) {
 	}
 	beside.shutDown()
 	r.shutDown()
+	old, err := OldUppers(n.store.Path(), nil)
+	if err != nil || len(old) != 1 || !strings.HasPrefix(old[0].Name, one.String()) || old[0].Bytes < int64(len(big)) {
+		t.Errorf("old ones: %+v, %v", old, err)
+	}
+	if old, err := OldUppers(n.store.Path(), map[fsverity.Digest]struct{}{one: {}}); err != nil || len(old) != 0 {
+		t.Errorf("one that is kept: %+v, %v", old, err)
+	}
 	if pruned, err := PruneUppers(n.store.Path(), nil, nil); err != nil || pruned != 1 {
 		t.Errorf("pruned %d, %v", pruned, err)
 	}

@@ -4,28 +4,81 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/powernode/powernode-agent/internal/durable"
 	"github.com/powernode/powernode-agent/internal/fsverity"
 	"github.com/powernode/powernode-agent/internal/mount"
 )
 
-// PruneUppers removes the writable layers on the disk that belong to roots which keep doesn't
-// hold: those that no generation has any more. One that is mounted stays. It returns how many went.
-func PruneUppers(stateDir string, keep map[fsverity.Digest]struct{}, hook durable.Hook) (int, error) {
-	dir, err := durable.OpenDir(filepath.Join(stateDir, uppersName), hook)
-	if errors.Is(err, fs.ErrNotExist) {
-		return 0, nil
-	}
-	if err != nil {
-		return 0, fmt.Errorf("remove old writable layers: %w", err)
+// OldUpper is a writable layer on the disk that no root needs any more.
+type OldUpper struct {
+	// Name is that of its directory, Bytes what it takes on the disk.
+	Name  string
+	Bytes int64
+}
+
+// OldUppers returns the writable layers that PruneUppers would remove.
+func OldUppers(stateDir string, keep map[fsverity.Digest]struct{}) ([]OldUpper, error) {
+	dir, names, err := oldUppers(stateDir, keep, nil)
+	if dir == nil || err != nil {
+		return nil, err
 	}
 	defer dir.Close()
+	old := make([]OldUpper, len(names))
+	for i, name := range names {
+		old[i].Name = name
+		if old[i].Bytes, err = allocated(dir.Root(), name); err != nil {
+			return nil, fmt.Errorf("look for old writable layers: %w", err)
+		}
+	}
+	return old, nil
+}
+
+// allocated adds up what a directory with all that is in it takes on the disk, each file once for each of its names.
+func allocated(dir *os.Root, name string) (int64, error) {
+	var sum int64
+	err := fs.WalkDir(dir.FS(), name, func(_ string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := e.Info()
+		if err != nil {
+			return err
+		}
+		if st, ok := info.Sys().(*syscall.Stat_t); ok {
+			sum += st.Blocks * 512
+		}
+		return nil
+	})
+	return sum, err
+}
+
+// oldUppers opens the directory of writable layers and lists those to remove; nil where there is none.
+func oldUppers(stateDir string, keep map[fsverity.Digest]struct{}, hook durable.Hook) (*durable.Dir, []string, error) {
+	dir, err := durable.OpenDir(filepath.Join(stateDir, uppersName), hook)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, nil
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("look for old writable layers: %w", err)
+	}
+	names, err := unneeded(dir, keep)
+	if err != nil {
+		dir.Close()
+		return nil, nil, fmt.Errorf("look for old writable layers: %w", err)
+	}
+	return dir, names, nil
+}
+
+func unneeded(dir *durable.Dir, keep map[fsverity.Digest]struct{}) ([]string, error) {
 	table, err := mount.ReadTable()
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	mounted := make(map[string]bool)
 	for _, u := range table.Unions() {
@@ -33,21 +86,27 @@ func PruneUppers(stateDir string, keep map[fsverity.Digest]struct{}, hook durabl
 	}
 	names, err := dir.Names()
 	if err != nil {
-		return 0, fmt.Errorf("remove old writable layers: %w", err)
+		return nil, err
 	}
-	pruned := 0
-	for _, name := range names {
+	return slices.DeleteFunc(names, func(name string) bool {
 		digest, err := fsverity.ParseDigest(strings.SplitN(name, ".", 2)[0])
-		if err != nil || mounted[name] {
-			continue
-		}
-		if _, wanted := keep[digest]; wanted {
-			continue
-		}
-		if err := dir.RemoveTree(name, "upper"); err != nil {
-			return pruned, fmt.Errorf("remove old writable layers: %w", err)
-		}
-		pruned++
+		_, wanted := keep[digest]
+		return err != nil || mounted[name] || wanted
+	}), nil
+}
+
+// PruneUppers removes the writable layers on the disk that belong to roots which keep doesn't
+// hold: those that no generation has any more. One that is mounted stays. It returns how many went.
+func PruneUppers(stateDir string, keep map[fsverity.Digest]struct{}, hook durable.Hook) (int, error) {
+	dir, names, err := oldUppers(stateDir, keep, hook)
+	if dir == nil || err != nil {
+		return 0, err
 	}
-	return pruned, nil
+	defer dir.Close()
+	for i, name := range names {
+		if err := dir.RemoveTree(name, "upper"); err != nil {
+			return i, fmt.Errorf("remove old writable layers: %w", err)
+		}
+	}
+	return len(names), nil
 }
