@@ -31,7 +31,7 @@ func (c *comparison) stale(r ref) (path string, stale bool) {
 		return "", false
 	case !r.attached:
 		var fs unix.Statfs_t
-		if err := unix.Statfs(r.link, &fs); err != nil || int64(fs.Type) != unix.OVERLAYFS_SUPER_MAGIC {
+		if err := unix.Statfs(r.link, &fs); err != nil || fs.Type != unix.OVERLAYFS_SUPER_MAGIC {
 			return "", false
 		}
 		path = c.find(r.path)

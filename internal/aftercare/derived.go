@@ -2,21 +2,22 @@ package aftercare
 
 import (
 	"path"
+	"slices"
 	"strings"
 )
 
 // LinkerCache is what ldconfig writes.
 const LinkerCache = "/etc/ld.so.cache"
 
-// stamps are what systemd-update-done.service(8) writes: when /etc and /var were last brought in step with /usr.
-var stamps = []string{"/etc/.updated", "/var/.updated"}
+// derived are the files that don't lie with kernel modules: ldconfig's, and what systemd-update-done.service(8) writes, which is when
+// /etc and /var were last brought in step with /usr.
+var derived = []string{LinkerCache, "/var/cache/ldconfig/aux-cache", "/etc/.updated", "/var/.updated"}
 
 // Derived reports whether the content of an absolute path follows from the rest of the root, so that it is no local
 // change where a program wrote it: the package documentation says what that means. It may be removed at any time at which
 // the program is run again.
 func Derived(name string) bool {
-	switch {
-	case name == LinkerCache, name == stamps[0], name == stamps[1], name == "/var/cache/ldconfig/aux-cache":
+	if slices.Contains(derived, name) {
 		return true
 	}
 	dir, file := path.Split(name)

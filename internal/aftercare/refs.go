@@ -41,7 +41,7 @@ type space struct {
 func (t *tables) of(pid int) *space {
 	var s unix.Stat_t
 	if err := unix.Stat(t.proc.of(pid, "ns/mnt"), &s); err != nil {
-		return nil
+		return nil // it has ended
 	}
 	if known, ok := t.known[s.Ino]; ok {
 		return known

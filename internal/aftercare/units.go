@@ -130,7 +130,7 @@ func (w *unitWork) others() {
 		}
 	}
 	for _, held := range w.Held {
-		if w.running[held.Unit].Type != "oneshot" {
+		if held.Unit != "" && w.running[held.Unit].Type != "oneshot" {
 			w.restartIt(held.Unit, "%s", held.Why)
 		}
 	}

@@ -205,8 +205,10 @@ func TestOtherReasons(t *testing.T) {
 		in.Processes = []Process{{PID: 7, Name: "web", Unit: "web.service", Uses: []Use{{"/usr/lib/x/libx.so", AsMapped}}}, {PID: 8, Name: "sh"}}
 		in.Held = []Held{{"web.service", "ProtectSystem= keeps the old /usr"}, {"gen.service", "ProtectSystem= keeps the old /usr"}}
 		in.Generated = []GeneratedUnit{
-			{Name: "gone.service", From: "[Service]\nNice=1"}, {Name: "same.service", From: "[Service]\nNice=1", To: "[Unit]\nAfter=x\n[Service]\nNice=1"},
-			{Name: "new.service", To: "[Service]", Start: true}, {Name: "manual.service", To: "[Service]"},
+			{Name: "gone.service", From: "[Service]\nNice=1"},
+			{Name: "same.service", From: "[Service]\nNice=1", To: "[Unit]\nAfter=x\n[Service]\nNice=1"},
+			{Name: "new.service", To: "[Service]", Start: true},
+			{Name: "manual.service", To: "[Service]"},
 		}
 	})
 	if diff := cmp.Diff([]string{"stop gone.service", "daemon-reload", "restart web.service", "restart gen.service", "start new.service"}, p.words()); diff != "" {

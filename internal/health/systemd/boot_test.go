@@ -12,7 +12,7 @@ import (
 
 // TestJobsOfRealSystemd has a real systemd start, restart and stop units, with its own results.
 func TestJobsOfRealSystemd(t *testing.T) {
-	if !systemdtest.Inside(t) {
+	if !systemdtest.Inside(t, nil) {
 		return
 	}
 	var m systemd.Manager

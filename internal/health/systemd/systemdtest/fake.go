@@ -253,21 +253,21 @@ type unit struct {
 	JobPath                                         dbus.ObjectPath
 }
 
-// Exec is an element of a service's ExecStart, a(sasbttttuii), and File one of its EnvironmentFiles, a(sb).
-type (
-	Exec struct {
-		Path                                         string
-		Argv                                         []string
-		Ignore                                       bool
-		Begun, BegunMonotonic, Ended, EndedMonotonic uint64
-		PID                                          uint32
-		Code, Status                                 int32
-	}
-	File struct {
-		Path   string
-		Ignore bool
-	}
-)
+// Exec is an element of a service's ExecStart: a(sasbttttuii).
+type Exec struct {
+	Path                                         string
+	Argv                                         []string
+	Ignore                                       bool
+	Begun, BegunMonotonic, Ended, EndedMonotonic uint64
+	PID                                          uint32
+	Code, Status                                 int32
+}
+
+// File is an element of a service's EnvironmentFiles: a(sb).
+type File struct {
+	Path   string
+	Ignore bool
+}
 
 // loaded are the units that have Properties.
 func (f *Fake) loaded() []unit {

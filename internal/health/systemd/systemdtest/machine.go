@@ -24,19 +24,19 @@ const insideEnv = "POWERNODE_TEST_INSIDE"
 
 // Inside has the calling test run once more, in a system whose first process is a real systemd, on this machine's kernel and in
 // namespaces of its own, with no network but loopback. There it returns true; out here, false once that is over. Outside
-// systemd answers nobody: it knows no process of another namespace. The test is skipped without root.
-func Inside(t *testing.T) bool {
+// systemd answers nobody: it knows no process of another namespace. The test is skipped without root. prepare, which may be nil,
+// returns programs that are to be there, by their paths there.
+func Inside(t *testing.T, prepare func() map[string]string) bool {
 	t.Helper()
 	if os.Getenv(insideEnv) != "" {
 		return true
 	}
 	m := boot(t)
-	self, err := os.ReadFile("/proc/self/exe")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join("/proc", strconv.Itoa(m.pid), "root/run/test"), self, 0o700); err != nil { //nolint:gosec // to be run
-		t.Fatal(err)
+	m.bring(t, "/proc/self/exe", "/run/test")
+	if prepare != nil {
+		for there, here := range prepare() {
+			m.bring(t, here, there)
+		}
 	}
 	out, err := m.command(t.Context(), "env", insideEnv+"=1", "HOME=/root", "/run/test", "-test.v", "-test.timeout=5m", "-test.run=^"+regexp.QuoteMeta(t.Name())+"$").CombinedOutput()
 	t.Logf("inside:\n%s", out)
@@ -44,6 +44,22 @@ func Inside(t *testing.T) bool {
 		t.Fatalf("inside it fails: %v", err)
 	}
 	return false
+}
+
+// bring copies a program in.
+func (m *machine) bring(t testing.TB, here, there string) {
+	t.Helper()
+	program, err := os.ReadFile(here)
+	if err != nil {
+		t.Fatal(err)
+	}
+	there = filepath.Join("/proc", strconv.Itoa(m.pid), "root", there)
+	if err := os.MkdirAll(filepath.Dir(there), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(there, program, 0o755); err != nil { //nolint:gosec // to be run, by any user
+		t.Fatal(err)
+	}
 }
 
 // machine is a real systemd as the first process of its namespaces, by its process here.
