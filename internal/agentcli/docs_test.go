@@ -26,7 +26,7 @@ var shapes = map[string]reflect.Type{
 	"status":            reflect.TypeFor[statusDoc](),
 	"introspect":        reflect.TypeFor[introspectDoc](),
 	"verify":            reflect.TypeFor[verifyDoc](),
-	"update":            reflect.TypeFor[updateDoc](),
+	"update":            reflect.TypeFor[changeDoc](),
 	"damage":            reflect.TypeFor[reconcile.Damage](),
 	"enroll":            reflect.TypeFor[enrollDoc](),
 	"credentials":       reflect.TypeFor[credentialsDoc](),

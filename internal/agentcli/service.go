@@ -175,8 +175,13 @@ func (n nodeState) State(context.Context) (runtime.State, error) {
 		return state, err
 	}
 	defer st.Close()
+	_, digest, err := mountedRoot("/", st, facts.RootDigest)
+	if err != nil {
+		return state, err
+	}
+	state.RootDigest = digest.String()
 	generation, err := st.Generation(facts.Generation)
-	if errors.Is(err, fs.ErrNotExist) || err == nil && generation.RootDigest != union.Digest {
+	if errors.Is(err, fs.ErrNotExist) || err == nil && generation.RootDigest != digest {
 		return state, errors.Join(err, errors.New("the mounted root is not the one of the booted generation"))
 	}
 	if err != nil {
@@ -184,7 +189,9 @@ func (n nodeState) State(context.Context) (runtime.State, error) {
 	}
 	state.Generation = generation.Number
 	for _, m := range generation.Modules {
-		state.Modules[m.ID] = m.ManifestDigest
+		if m.ID != "" { // the platform knows nothing of what was attached here
+			state.Modules[m.ID] = m.ManifestDigest
+		}
 	}
 	return state, nil
 }

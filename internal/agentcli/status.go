@@ -138,11 +138,12 @@ func readStatus(ctx context.Context, root, stateDir string, check bool) (statusD
 			reason("this boot is not of what was assigned: %s", facts.Refused)
 		}
 	}
-	union, err := mount.UnionAt(root)
+	union, mounted, err := mountedRoot(root, st, facts.RootDigest)
 	if err != nil {
 		reason("%v", err)
-	} else {
-		doc.RootDigest, doc.Level = union.Digest, union.Level
+	}
+	if !union.Digest.IsZero() {
+		doc.RootDigest, doc.Level = mounted, union.Level
 		doc.Upper = upperOf(root, facts.Root.Upper)
 	}
 	doc.trials(st, facts, filepath.Join(root, boot.RunDir))

@@ -27,7 +27,7 @@ type upkeep struct {
 // loops returns the loops of it, with what there is to remark in heartbeats. A "/" that isn't the root
 // of this boot, as in a container beside it, is none of the service's business.
 func (u upkeep) loops(ctx context.Context) ([]runtime.Loop, func() []string) {
-	if union, err := mount.UnionAt("/"); err != nil || union.Digest != u.facts.RootDigest {
+	if union, err := mount.UnionAt("/"); err != nil || union.Digest != u.facts.Booted() {
 		return nil, func() []string { return nil }
 	}
 	kind := u.facts.Root.Upper
@@ -93,7 +93,7 @@ func (u upkeep) rootsToKeep() (map[fsverity.Digest]struct{}, error) {
 	if err != nil {
 		return nil, err
 	}
-	keep := map[fsverity.Digest]struct{}{u.facts.RootDigest: {}}
+	keep := map[fsverity.Digest]struct{}{u.facts.Booted(): {}}
 	for _, g := range generations {
 		keep[g.RootDigest] = struct{}{}
 	}

@@ -11,7 +11,6 @@ import (
 	"github.com/powernode/powernode-agent/internal/composefs"
 	"github.com/powernode/powernode-agent/internal/fsverity"
 	"github.com/powernode/powernode-agent/internal/store"
-	"github.com/powernode/powernode-agent/internal/tree"
 )
 
 // Composition is the root image of proven modules.
@@ -29,8 +28,8 @@ func Compose(modules []*Proven) (*Composition, error) {
 	return c, err
 }
 
-// ComposeTree is Compose for who needs the composed tree, too.
-func ComposeTree(modules []*Proven) (*Composition, *tree.Node, error) {
+// ComposeTree is Compose for who needs the composed tree, too, and what comes from which module.
+func ComposeTree(modules []*Proven) (*Composition, *compose.Result, error) {
 	inputs := make([]compose.Input, len(modules))
 	for i, m := range modules {
 		inputs[i] = compose.Input{
@@ -46,7 +45,7 @@ func ComposeTree(modules []*Proven) (*Composition, *tree.Node, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("write the root image: %w", err)
 	}
-	return &Composition{Modules: modules, RootDigest: digest, Report: result.Report, image: image}, result.Root, nil
+	return &Composition{Modules: modules, RootDigest: digest, Report: result.Report, image: image}, &result, nil
 }
 
 // Store puts the root image into the store, where it can be mounted from, with fs-verity if

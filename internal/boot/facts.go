@@ -28,6 +28,8 @@ type Facts struct {
 	InstanceID string          `json:"instance_id"`
 	Generation uint64          `json:"generation"`
 	RootDigest fsverity.Digest `json:"root_digest"`
+	// Base is the root that was booted, where others went live since: Generation and RootDigest are of what runs.
+	Base fsverity.Digest `json:"base_root_digest,omitzero"`
 	// ExpectedRootDigest is what the platform computed; zero where it didn't say.
 	ExpectedRootDigest fsverity.Digest `json:"expected_root_digest"`
 	Level              mount.Level     `json:"integrity_level"`
@@ -85,6 +87,30 @@ type Pulled struct {
 	Bytes      int64 `json:"bytes"`
 	Objects    int64 `json:"objects"`
 	NewObjects int64 `json:"new_objects"`
+}
+
+// Booted is the root digest of the union at "/" itself, which live changes leave as it is.
+func (f Facts) Booted() fsverity.Digest {
+	if f.Base.IsZero() {
+		return f.RootDigest
+	}
+	return f.Base
+}
+
+// WentLive writes down, below root, that another generation runs now, without a boot.
+func WentLive(root string, generation uint64, digest fsverity.Digest) error {
+	f, err := ReadFacts(root)
+	if err != nil {
+		return err
+	}
+	if f.Generation == generation && f.RootDigest == digest {
+		return nil
+	}
+	f.Base = f.Booted()
+	f.Generation, f.RootDigest = generation, digest
+	// What the platform computed was of another list.
+	f.ExpectedRootDigest, f.Refused = fsverity.Digest{}, ""
+	return f.write(filepath.Join(root, RunDir))
 }
 
 // ReadFacts returns the facts of the running boot from below root, "/" on a node. The error

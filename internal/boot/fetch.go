@@ -111,7 +111,7 @@ func (b *boot) reconcile() (*reconcile.Reconciler, error) {
 			d := b.config.Progress(name, total)
 			return d.Add, d.Done
 		},
-		Notify: b.notify,
+		Notify: b.notify, Desire: b.desire,
 	}
 	client, err := b.platform()
 	switch {

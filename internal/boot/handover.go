@@ -53,6 +53,9 @@ func (b *boot) handOver() error {
 	}
 	if b.mode != Machine {
 		b.putDown(luggage)
+		if err := luggage.unpackUpper(); err != nil {
+			b.voice.say("remark: the running root can't be changed live: %v", err)
+		}
 	} else if err := luggage.unpackFacts(RunDir); err != nil {
 		b.voice.say("remark: what was freed of the initramfs can't be written down: %v", err)
 	}

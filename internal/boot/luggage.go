@@ -8,9 +8,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/powernode/powernode-agent/internal/health"
+	"github.com/powernode/powernode-agent/internal/mount"
 	"github.com/powernode/powernode-agent/internal/rootfs"
 )
 
@@ -20,6 +22,9 @@ type luggage struct {
 	agent *os.File
 	facts Facts
 	trust map[string][]byte
+	// upper is the file system of a writable layer in memory, for the live changes of a system whose /run isn't taken along; nil
+	// for one whose is.
+	upper *mount.Mount
 }
 
 func (b *boot) pack() (*luggage, error) {
@@ -33,6 +38,9 @@ func (b *boot) pack() (*luggage, error) {
 	facts := b.facts
 	facts.StateDir = StateDir(PersistInRoot)
 	facts.Persist, facts.Journal = b.persist, j.snapshot()
+	if rest, below := strings.CutPrefix(facts.Root.UpperDir, b.persistDir+"/"); below {
+		facts.Root.UpperDir = filepath.Join(PersistInRoot, rest)
+	}
 	facts.IdentitySources = b.places().Only
 	facts.Health.HandedOverSeconds = int64(health.Uptime() / time.Second)
 	agent, err := os.Open("/proc/self/exe")
@@ -40,6 +48,13 @@ func (b *boot) pack() (*luggage, error) {
 		return nil, fmt.Errorf("take the agent along: %w", err)
 	}
 	l := &luggage{agent: agent, facts: facts, trust: b.trust.Files}
+	if b.mode == Namespace && facts.Root.Upper == rootfs.InMemory {
+		// Without it the root runs all the same, and isn't changed live.
+		if dir, err := os.Open(upperInMemory); err == nil {
+			l.upper, _ = mount.Clone(dir, false)
+			dir.Close()
+		}
+	}
 	if err := l.measure(Freed{}); err != nil {
 		b.voice.say("remark: %v", err)
 	}
@@ -53,7 +68,26 @@ func (l *luggage) measure(freed Freed) (err error) {
 	return err
 }
 
-func (l *luggage) close() { l.agent.Close() }
+func (l *luggage) close() {
+	l.agent.Close()
+	if l.upper != nil {
+		l.upper.Close()
+	}
+}
+
+// upperInMemory is where the file system of a writable layer in memory is mounted.
+var upperInMemory = filepath.Join(RunDir, "upper")
+
+// unpackUpper mounts the writable layer's file system where it was before the switch.
+func (l *luggage) unpackUpper() error {
+	if l.upper == nil {
+		return nil
+	}
+	if err := os.MkdirAll(upperInMemory, 0o700); err != nil {
+		return err
+	}
+	return l.upper.Attach(upperInMemory)
+}
 
 // TrustName is the trust policy's name below RunDir's directory "trust", and AgentPath where the
 // running boot keeps the agent's own binary.
@@ -99,9 +133,12 @@ func (l *luggage) unpack(dir string) error {
 	return out.Close()
 }
 
-// unpackFacts writes the facts alone, in the place of those that are there, whole or not at all.
-func (l *luggage) unpackFacts(dir string) error {
-	data, err := json.MarshalIndent(l.facts, "", "  ")
+// unpackFacts writes the facts alone.
+func (l *luggage) unpackFacts(dir string) error { return l.facts.write(dir) }
+
+// write writes the facts in the place of those that are there, whole or not at all.
+func (f Facts) write(dir string) error {
+	data, err := json.MarshalIndent(f, "", "  ")
 	if err != nil {
 		return err
 	}

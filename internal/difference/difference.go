@@ -1,6 +1,7 @@
 package difference
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
@@ -23,6 +24,9 @@ func (k Kind) String() string { return kindNames[min(int(k), len(kindNames)-1)] 
 
 // MarshalText makes the JSON form.
 func (k Kind) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
+
+// UnmarshalText reads the JSON form.
+func (k *Kind) UnmarshalText(text []byte) error { return parse(k, kindNames[:], text) }
 
 // What is what differs about a path that both trees have: the weightiest difference where there are several.
 type What uint8
@@ -48,6 +52,18 @@ func (w What) String() string { return whatNames[min(int(w), len(whatNames)-1)] 
 
 // MarshalText makes the JSON form.
 func (w What) MarshalText() ([]byte, error) { return []byte(w.String()), nil }
+
+// UnmarshalText reads the JSON form.
+func (w *What) UnmarshalText(text []byte) error { return parse(w, whatNames[:], text) }
+
+func parse[T ~uint8](to *T, names []string, text []byte) error {
+	i := slices.Index(names, string(text))
+	if i < 0 {
+		return fmt.Errorf("%.40q is none of %s", text, strings.Join(names, ", "))
+	}
+	*to = T(i)
+	return nil
+}
 
 // Entry is one path that differs. A directory that is added or removed has an entry of its own, and so
 // has everything in it; so has what is below a directory in whose place something else comes.

@@ -30,6 +30,9 @@ func (a Action) String() string { return actionNames[min(int(a), len(actionNames
 // MarshalText makes the JSON form.
 func (a Action) MarshalText() ([]byte, error) { return []byte(a.String()), nil }
 
+// UnmarshalText reads the JSON form.
+func (a *Action) UnmarshalText(text []byte) error { return parse(a, actionNames[:], text) }
+
 // TopLevel is a name in the root directory that differs or below which something does.
 type TopLevel struct {
 	// Name has no slash.

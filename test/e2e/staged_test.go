@@ -7,26 +7,30 @@ import (
 
 	"github.com/powernode/powernode-agent/internal/boot"
 	"github.com/powernode/powernode-agent/internal/operatorapi"
-	"github.com/powernode/powernode-agent/internal/reconcile"
+	"github.com/powernode/powernode-agent/internal/change"
 	"github.com/powernode/powernode-agent/test/lab"
 )
 
-// update runs the command of that name and returns what it prints and its exit code.
-func (s *system) update(flags ...string) (reconcile.Update, int) {
+// update stages an update, and returns what the command prints and its exit code.
+func (s *system) update(flags ...string) (change.Result, int) {
 	s.t.Helper()
-	r := s.agent(append([]string{"update", "--output", "json"}, flags...)...)
-	var u reconcile.Update
-	if r.Code == 0 || r.Code == 8 {
-		var doc struct {
-			reconcile.Update
-			Restart string `json:"restart"`
-		}
-		if err := json.Unmarshal([]byte(r.Stdout), &doc); err != nil || doc.Restart != "none" {
-			s.t.Fatalf("update: %v, restart %q\n%s%s", err, doc.Restart, r.Stdout, r.Stderr)
-		}
-		u = doc.Update
+	return s.change(append([]string{"update", "--stage"}, flags...)...)
+}
+
+// change runs a command that changes what runs, and returns what it prints and its exit code.
+func (s *system) change(args ...string) (change.Result, int) {
+	s.t.Helper()
+	r := s.agent(append(args, "--output", "json")...)
+	var doc struct {
+		change.Result
+		Restart string `json:"restart"`
 	}
-	return u, r.Code
+	if r.Code == 0 || r.Code == 8 {
+		if err := json.Unmarshal([]byte(r.Stdout), &doc); err != nil || doc.Restart != "none" {
+			s.t.Fatalf("%v: %v, restart %q\n%s%s", args, err, doc.Restart, r.Stdout, r.Stderr)
+		}
+	}
+	return doc.Result, r.Code
 }
 
 // boots lets the service run until the platform was told of a boot, and returns what the operator then
@@ -57,12 +61,12 @@ func TestUpdateIsStaged(t *testing.T) {
 	n := p.node("web", "base", "app")
 	s := n.boot()
 	first := s.status()
-	if u, code := s.update(); code != 0 || u.Outcome != reconcile.InStep || u.Generation != 1 || len(u.Changes) != 0 {
+	if u, code := s.update(); code != 0 || u.Outcome != change.InStep || u.Generation != 1 || len(u.Changes) != 0 {
 		t.Errorf("nothing to do: %+v, exit code %d", u, code)
 	}
 	p.Publish(app("2"))
 	records, objects := n.records(), len(n.objects())
-	if u, code := s.update("--dry-run"); code != 0 || u.Outcome != reconcile.WouldStage || len(u.Changes) != 1 || u.Changes[0].From != "1" || u.Changes[0].To != "2" || u.Changes[0].Size == 0 {
+	if u, code := s.update("--dry-run"); code != 0 || u.Outcome != change.WouldStage || len(u.Changes) != 1 || u.Changes[0].From != "1" || u.Changes[0].To != "2" || u.Changes[0].Size == 0 {
 		t.Errorf("dry run: %+v, exit code %d", u, code)
 	}
 	n.sameRecords(records)
@@ -70,13 +74,13 @@ func TestUpdateIsStaged(t *testing.T) {
 		t.Errorf("a dry run made %d objects of %d", now, objects)
 	}
 	u, code := s.update()
-	if code != 0 || u.Outcome != reconcile.Staged || u.Generation != 2 || u.RootDigest != u.Expected || u.FromRootDigest.String() != first.RootDigest || u.Pulled.Modules != 1 {
+	if code != 0 || u.Outcome != change.Staged || u.Generation != 2 || u.RootDigest != u.Expected || u.FromRootDigest.String() != first.RootDigest || u.Pulled.Modules != 1 {
 		t.Errorf("update: %+v, exit code %d", u, code)
 	}
 	if now := s.status(); now.RootDigest != first.RootDigest || now.Generation != 1 || !now.InStep || n.pointer("staged") != "2" {
 		t.Errorf("what runs changed: %+v, staged %s", now, n.pointer("staged"))
 	}
-	if again, code := s.update(); code != 0 || again.Outcome != reconcile.AlreadyStaged || again.Generation != 2 {
+	if again, code := s.update(); code != 0 || again.Outcome != change.AlreadyStaged || again.Generation != 2 {
 		t.Errorf("again: %+v, exit code %d", again, code)
 	}
 	if r := s.agent("update", "--reboot", "sideways"); r.Code != 1 || !strings.Contains(r.Stderr, "auto, soft, full or none") {
@@ -107,7 +111,7 @@ func TestUpdateRefuses(t *testing.T) {
 	p.Publish(base("2"))
 	p.Publish(app("2"), "--key", lab.ForeignKey(t)+".key")
 	u, code := s.update()
-	if code != 8 || u.Outcome != reconcile.Staged || len(u.Failed) != 1 || u.Failed[0].Name != "app" || u.Failed[0].Kept != "1" || len(u.Changes) != 1 || u.Changes[0].Name != "base" {
+	if code != 8 || u.Outcome != change.Staged || len(u.Failed) != 1 || u.Failed[0].Name != "app" || u.Failed[0].Kept != "1" || len(u.Changes) != 1 || u.Changes[0].Name != "base" {
 		t.Errorf("beside an unsigned one: %+v, exit code %d", u, code)
 	}
 	p.Stop()

@@ -129,7 +129,7 @@ func (v *victim) record(all bool) *labelled {
 	v.whole(g, v.newest())
 	l.another = firsts(points(g))
 	v.publish()
-	g.agent("update").OK(v.t)
+	g.agent("update", "--stage").OK(v.t)
 	l.update = slices.DeleteFunc(firsts(points(g)), func(p string) bool { return !strings.HasPrefix(p, "update/") })
 	v.cut(g, "running system")
 	v.comesToBeGood()

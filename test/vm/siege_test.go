@@ -233,7 +233,7 @@ func (v *victim) killUpdate(point string) {
 		v.cut(s, "update")
 		return
 	}
-	if _, on := s.Try(qemu.Request{Op: "run", Args: []string{boot.AgentPath, "update"}}); on {
+	if _, on := s.Try(qemu.Request{Op: "run", Args: []string{boot.AgentPath, "update", "--stage"}}); on {
 		v.miss(s, point)
 		return
 	}

@@ -94,6 +94,18 @@ func (l Local) sorted() Local {
 	return l
 }
 
+// As returns the word with what another one says of a module.
+func (l Local) As(other Local, name string) Local {
+	l = l.Follow(name)
+	if a, ok := other.Has(name); ok {
+		return l.Attach(a)
+	}
+	if other.Without(name) {
+		return l.Detach(name)
+	}
+	return l
+}
+
 // Equal reports whether both say the same.
 func (l Local) Equal(o Local) bool {
 	return slices.Equal(l.Attached, o.Attached) && slices.Equal(l.Detached, o.Detached)

@@ -1,4 +1,4 @@
-package reconcile
+package change
 
 import (
 	"errors"
@@ -12,61 +12,35 @@ import (
 	"github.com/powernode/powernode-agent/internal/store"
 )
 
-// state is everything of the store that an update may change, as text.
-func (w *world) state() string {
+// staging does what is asked for on a machine that nothing can go live on.
+func (w *world) staging(r Request) (*Result, error) {
+	c := New(Config{Store: w.store, Reconciler: w.reconciler(), Running: Running{NotLive: "this isn't the machine"}})
+	return c.Do(w.t.Context(), r)
+}
+
+func (w *world) update(r Request) *Result {
 	w.t.Helper()
-	var all strings.Builder
-	err := filepath.WalkDir(w.store.Path(), func(path string, d os.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		info, err := d.Info()
-		if err == nil && !d.IsDir() {
-			all.WriteString(path + " " + info.ModTime().String() + "\n")
-		}
-		return err
-	})
+	result, err := w.staging(r)
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	return all.String()
+	return result
 }
 
-func (w *world) update(o UpdateOptions) *Update {
-	w.t.Helper()
-	u, err := w.reconciler().Update(w.t.Context(), o)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	return u
+// disk is everything of the store that an update may change, as text.
+func (w *world) disk() string {
+	return (&node{world: w, run: w.t.TempDir()}).state()
 }
 
-func (w *world) pointer(name store.PointerName) uint64 {
-	w.t.Helper()
-	n, err := w.store.Pointer(name)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	return n
-}
-
-func changes(u *Update) string {
-	var list []string
-	for _, c := range u.Changes {
-		list = append(list, strings.Join(strings.Fields(c.Kind+" "+c.Name+" "+c.From+" "+c.To), " "))
-	}
-	return strings.Join(list, ", ")
-}
-
-// TestUpdate goes through the life of a node: an update that is staged, the same again, one that is
+// TestStagedUpdates goes through the life of a node: an update that is staged, the same again, one that is
 // withdrawn, one that replaces another.
-func TestUpdate(t *testing.T) {
+func TestStagedUpdates(t *testing.T) {
 	w := newWorld(t)
 	w.module("base", "1", map[string]string{"usr/a": long("a")})
 	old := w.module("app", "1", map[string]string{"usr/b": long("b")})
 	w.module("gone", "1", map[string]string{"usr/c": long("c")})
 	first := w.boot()
-	if u := w.update(UpdateOptions{}); u.Outcome != InStep || len(u.Changes) != 0 || u.Generation != first.Number {
+	if u := w.update(Request{Kind: Update}); u.Outcome != InStep || len(u.Changes) != 0 || u.Generation != first.Number {
 		t.Errorf("in step: %+v", u)
 	}
 
@@ -74,26 +48,26 @@ func TestUpdate(t *testing.T) {
 	w.module("new", "1", map[string]string{"usr/d": long("d")})
 	w.list.Modules = append(w.list.Modules[:1], w.list.Modules[2:]...) // without gone
 	want := "changed app 1 2, added new 1, removed gone 1"
-	before := w.state()
-	dry := w.update(UpdateOptions{DryRun: true})
+	before := w.disk()
+	dry := w.update(Request{Kind: Update, DryRun: true})
 	if dry.Outcome != WouldStage || changes(dry) != want || dry.Changes[0].Size == 0 || dry.Generation != 0 {
 		t.Errorf("dry run: %+v", dry)
 	}
-	if w.state() != before {
+	if w.disk() != before {
 		t.Error("a dry run changed something")
 	}
-	u := w.update(UpdateOptions{})
+	u := w.update(Request{Kind: Update})
 	if u.Outcome != Staged || changes(u) != want || u.From != first.Number || u.FromRootDigest != first.RootDigest || u.RootDigest == first.RootDigest ||
 		u.Pulled.Modules != 2 || u.Pulled.Bytes == 0 || w.pointer(store.Staged) != u.Generation || w.pointer(store.Current) != first.Number {
 		t.Errorf("update: %+v, staged %d", u, w.pointer(store.Staged))
 	}
-	if again := w.update(UpdateOptions{}); again.Outcome != AlreadyStaged || again.Generation != u.Generation || changes(again) != want || again.Pulled.Modules != 0 {
+	if again := w.update(Request{Kind: Update}); again.Outcome != AlreadyStaged || again.Generation != u.Generation || changes(again) != want || again.Pulled.Modules != 0 {
 		t.Errorf("again: %+v", again)
 	}
 
 	// Something else is wanted before the machine restarted.
 	w.assign(old)
-	third := w.update(UpdateOptions{})
+	third := w.update(Request{Kind: Update})
 	if third.Outcome != Staged || changes(third) != "added new 1, removed gone 1" || third.Generation == u.Generation || w.pointer(store.Staged) != third.Generation {
 		t.Errorf("another: %+v", third)
 	}
@@ -103,10 +77,10 @@ func TestUpdate(t *testing.T) {
 	w.module("base", "1", map[string]string{"usr/a": long("a")})
 	w.assign(old)
 	w.module("gone", "1", map[string]string{"usr/c": long("c")})
-	if u := w.update(UpdateOptions{DryRun: true}); u.Outcome != WouldWithdraw || w.pointer(store.Staged) != third.Generation {
+	if u := w.update(Request{Kind: Update, DryRun: true}); u.Outcome != WouldWithdraw || w.pointer(store.Staged) != third.Generation {
 		t.Errorf("dry run: %+v", u)
 	}
-	if u := w.update(UpdateOptions{}); u.Outcome != Withdrawn || w.pointer(store.Staged) != 0 || w.pointer(store.Current) != first.Number {
+	if u := w.update(Request{Kind: Update}); u.Outcome != Withdrawn || w.pointer(store.Staged) != 0 || w.pointer(store.Current) != first.Number {
 		t.Errorf("withdrawn: %+v", u)
 	}
 }
@@ -126,13 +100,13 @@ func TestUpdateKeepsWhatRuns(t *testing.T) {
 			w.module("app", "1", map[string]string{"usr/b": long("b")})
 			first := w.boot()
 			spoil(w)
-			u := w.update(UpdateOptions{})
+			u := w.update(Request{Kind: Update})
 			if u.Outcome != InStep || len(u.Changes) != 0 || len(u.Failed) != 1 || u.Failed[0].Kept != "1" || u.Failed[0].Version != "2" || u.Generation != first.Number {
 				t.Errorf("alone: %+v", u)
 			}
 			w.module("base", "2", map[string]string{"usr/a": long("a2")})
 			w.assign(w.publish("extra", "1", nil, nil))
-			u = w.update(UpdateOptions{})
+			u = w.update(Request{Kind: Update})
 			if u.Outcome != Staged || changes(u) != "changed base 1 2" || len(u.Failed) != 2 {
 				t.Errorf("beside a good one: %+v", u)
 			}
@@ -170,23 +144,23 @@ func TestUpdateStagesNothing(t *testing.T) {
 	w.module("base", "1", map[string]string{"usr/a": long("a")})
 	w.boot()
 	w.down = fault.New(fault.Retry, fault.Platform, "wait", "no answer")
-	if _, err := w.reconciler().Update(t.Context(), UpdateOptions{}); !errors.Is(err, w.down) {
+	if _, err := w.staging(Request{Kind: Update}); !errors.Is(err, w.down) {
 		t.Errorf("an outage: %v", err)
 	}
 	w.down = nil
 	w.module("base", "2", map[string]string{"usr/a": long("a2")})
-	u := w.update(UpdateOptions{})
+	u := w.update(Request{Kind: Update})
 	bad := store.Trial{Generation: u.Generation, Attempts: 1, Limit: 3, Failed: "nginx.service failed", FailedAt: time.Unix(1, 0)}
 	if err := w.store.PutTrial(bad); err != nil {
 		t.Fatal(err)
 	}
-	for _, o := range []UpdateOptions{{}, {DryRun: true}} {
-		_, err := w.reconciler().Update(t.Context(), o)
+	for _, o := range []Request{{Kind: Update}, {Kind: Update, DryRun: true}} {
+		_, err := w.staging(o)
 		if fault.KindOf(err) != fault.Refuse || fault.AreaOf(err) != fault.Policy || !strings.Contains(err.Error(), "nginx.service failed") || !strings.Contains(fault.HintOf(err), "--retry") {
 			t.Errorf("what failed its trial, %+v: %v", o, err)
 		}
 	}
-	if again := w.update(UpdateOptions{Retry: true}); again.Outcome != Staged || again.Generation != u.Generation {
+	if again := w.update(Request{Kind: Update, Retry: true}); again.Outcome != Staged || again.Generation != u.Generation {
 		t.Errorf("once more: %+v", again)
 	}
 	if tr, err := w.store.Trial(u.Generation); err != nil || tr.Failed != "" {
@@ -195,7 +169,7 @@ func TestUpdateStagesNothing(t *testing.T) {
 	// Only bad modules, and nothing that runs.
 	empty := newWorld(t)
 	empty.assign(empty.publish("base", "1", nil, nil))
-	_, err := empty.reconciler().Update(t.Context(), UpdateOptions{})
+	_, err := empty.staging(Request{Kind: Update})
 	if fault.KindOf(err) != fault.Refuse || fault.AreaOf(err) != fault.Verify || !strings.Contains(err.Error(), "the assigned module can't be used") {
 		t.Errorf("nothing good: %v", err)
 	}
@@ -203,40 +177,8 @@ func TestUpdateStagesNothing(t *testing.T) {
 	for _, name := range []string{"base", "app"} {
 		spoilt.spoilLayer(spoilt.module(name, "1", map[string]string{"usr/a": long(name)}).Digest)
 	}
-	_, err = spoilt.reconciler().Update(t.Context(), UpdateOptions{})
+	_, err = spoilt.staging(Request{Kind: Update})
 	if fault.KindOf(err) != fault.Refuse || fault.AreaOf(err) != fault.Verify || !strings.Contains(err.Error(), "none of the 2 assigned modules") {
 		t.Errorf("nothing that was signed: %v", err)
 	}
-}
-
-// TestHealHoldsTheRootToItsModules: nothing runs because an unsigned record names it.
-func TestHealHoldsTheRootToItsModules(t *testing.T) {
-	w := newWorld(t)
-	w.module("base", "1", map[string]string{"usr/a": long("a")})
-	g := w.boot()
-	if mended, err := w.reconciler().Heal(t.Context(), g); err != nil || len(mended) != 0 {
-		t.Errorf("what is whole: %v, %v", mended, err)
-	}
-	g.RootDigest[0] ^= 1
-	if _, err := w.reconciler().Heal(t.Context(), g); fault.KindOf(err) != fault.Refuse || fault.AreaOf(err) != fault.Verify || !strings.Contains(err.Error(), "its modules give") {
-		t.Errorf("another root: %v", err)
-	}
-}
-
-// TestLockSaysWhoHasIt.
-func TestLockSaysWhoHasIt(t *testing.T) {
-	dir := t.TempDir()
-	lock, err := Lock(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := Lock(dir); fault.KindOf(err) != fault.Retry || !strings.Contains(err.Error(), "only one change at a time") {
-		t.Errorf("error %v", err)
-	}
-	lock.Unlock()
-	again, err := Lock(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	again.Unlock()
 }

@@ -1,0 +1,220 @@
+package agentcli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/powernode/powernode-agent/internal/boot"
+	"github.com/powernode/powernode-agent/internal/change"
+	"github.com/powernode/powernode-agent/internal/cli"
+	"github.com/powernode/powernode-agent/internal/durable"
+	"github.com/powernode/powernode-agent/internal/fault"
+	"github.com/powernode/powernode-agent/internal/live"
+	"github.com/powernode/powernode-agent/internal/mount"
+	"github.com/powernode/powernode-agent/internal/reconcile"
+	"github.com/powernode/powernode-agent/internal/retain"
+	"github.com/powernode/powernode-agent/internal/store"
+)
+
+// changeFlags are the flags that all commands have which change what the node runs.
+type changeFlags struct {
+	stateDir, trust string
+	request         change.Request
+}
+
+// changing adds them to a command.
+func (f *changeFlags) changing(cmd *cobra.Command) {
+	stateFlag(cmd, &f.stateDir)
+	flags := cmd.Flags()
+	flags.StringVar(&f.trust, "trust-policy", boot.TrustPath, "whose signatures count")
+	flags.BoolVar(&f.request.DryRun, "dry-run", false, "say what would change, and change nothing")
+	flags.BoolVar(&f.request.AllFiles, "files", false, "name every file that differs, and not the first ones only")
+	flags.BoolVar(&f.request.Stage, "stage", false, "leave what runs alone, and have the next boot try it")
+	flags.DurationVar(&f.request.Confirm, "confirm", 0, "take a live change back unless the platform is reached again within this time, as 60s")
+}
+
+// checkConfirm refuses times that nobody means.
+func (f *changeFlags) check() error {
+	const most = 24 * time.Hour
+	if c := f.request.Confirm; c < 0 || c > most || c > 0 && c < time.Second {
+		return fault.New(fault.Refuse, fault.Input, "use a time between 1s and 24h", "--confirm %s", c)
+	}
+	return nil
+}
+
+// run does the change, prints what became of it, and waits for its confirmation.
+func (f *changeFlags) run(ctx context.Context, app *cli.App) (*changeDoc, error) {
+	if err := f.check(); err != nil {
+		return nil, err
+	}
+	progress := app.NewProgress()
+	doc, err := f.change(ctx, progress)
+	progress.Close()
+	return doc, err
+}
+
+// finish prints the document, and returns the exit code.
+func (f *changeFlags) finish(app *cli.App, doc *changeDoc) error {
+	if err := app.Print(doc, doc.table); err != nil {
+		return err
+	}
+	if len(doc.Failed) > 0 || doc.Outcome == change.TakenBack {
+		return cli.ExitStatus(cli.ExitPartial)
+	}
+	return nil
+}
+
+// change does everything but the printing.
+func (f *changeFlags) change(ctx context.Context, progress *cli.Progress) (*changeDoc, error) {
+	trust, err := boot.LoadTrust(f.trust)
+	if err != nil {
+		return nil, err
+	}
+	st, unlock, err := f.open()
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	c, closing, err := newChanger(st, trust, f.request.DryRun, func(name string, total int64) (func(int64), func(error)) {
+		d := progress.Start(name, total)
+		return d.Add, d.Done
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer closing()
+	doc := &changeDoc{Restart: noRestart}
+	if !f.request.DryRun {
+		for _, begun := range []func(context.Context) (string, error){c.Recover, takeBack(c)} {
+			text, err := begun(ctx)
+			if err != nil {
+				return nil, err
+			}
+			if text != "" {
+				doc.Remarks = append(doc.Remarks, text)
+			}
+		}
+	}
+	r, err := c.Do(ctx, f.request)
+	if err != nil {
+		return nil, err
+	}
+	r.Remarks = append(doc.Remarks, r.Remarks...)
+	doc.Result = *r
+	if len(r.Mended) > 0 {
+		if err := reconcile.DropCaches(); err != nil {
+			doc.Remarks = append(doc.Remarks, "files that are in use go on with what was damaged until the machine restarts")
+		}
+	}
+	if r.Outcome == change.WentLive && f.request.Confirm > 0 {
+		err = c.AwaitConfirmation(ctx, &doc.Result)
+	}
+	return doc, err
+}
+
+// takeBack returns what takes a change back that wasn't confirmed in time.
+func takeBack(c *change.Changer) func(context.Context) (string, error) {
+	return func(ctx context.Context) (string, error) {
+		r, err := c.TakeBack(ctx)
+		if err != nil || r == nil {
+			return "", err
+		}
+		return fmt.Sprintf("%s; generation %d runs again", r.Remarks[0], r.Generation), nil
+	}
+}
+
+// open opens the store, alone but for a dry run, which only reads.
+func (f *changeFlags) open() (*store.Store, func(), error) {
+	if f.request.DryRun {
+		st, err := openStore(f.stateDir)
+		return st, func() { st.Close() }, err
+	}
+	return openLocked(f.stateDir)
+}
+
+// openLocked opens a store for a change: under the lock that only one has at a time.
+func openLocked(stateDir string) (*store.Store, func(), error) {
+	lock, err := reconcile.Lock(stateDir)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = fault.New(fault.Refuse, fault.Input, "run it on a node that has booted, or name the directory of record with --state", "%w", err)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	st, err := store.Open(stateDir, store.Options{})
+	if err != nil {
+		lock.Unlock()
+		return nil, nil, err
+	}
+	return st, func() { closeAll(st, lock) }, nil
+}
+
+func closeAll(st *store.Store, lock *durable.Lock) {
+	st.Close()
+	lock.Unlock()
+}
+
+// newChanger returns what changes the node whose store is open, and runs perhaps as this very system.
+func newChanger(st *store.Store, trust boot.Trust, dryRun bool, progress func(string, int64) (func(int64), func(error))) (*change.Changer, func(), error) {
+	abilities, err := mount.Probe(st.ObjectsPath())
+	if err != nil {
+		return nil, nil, err
+	}
+	level, err := mount.Decide(abilities, trust.Required)
+	if err != nil {
+		return nil, nil, err
+	}
+	// What the kernel's log tells of is found only by reading it.
+	told, _ := reconcile.Corruptions()
+	r, err := newReconciler(st, trust, level, reconcile.Config{Deep: len(told) > 0, Progress: progress, ReadOnly: dryRun})
+	if err != nil {
+		return nil, nil, err
+	}
+	config := change.Config{Store: st, Reconciler: r}
+	facts, err := boot.ReadFacts("/")
+	if err == nil {
+		err = liveHere(st, facts, abilities, level, &config)
+	} else {
+		err = nil
+		config.Running.NotLive = "this machine wasn't booted by powernode-agent"
+	}
+	if err != nil {
+		r.Close()
+		return nil, nil, err
+	}
+	return change.New(config), r.Close, nil
+}
+
+// liveHere says what runs here, and what of it can be changed.
+func liveHere(st *store.Store, facts boot.Facts, abilities mount.Abilities, level mount.Level, config *change.Config) error {
+	if filepath.Clean(facts.StateDir) != filepath.Clean(st.Path()) {
+		config.Running.NotLive = "this machine runs from another directory of record"
+		return nil
+	}
+	config.Running = change.Running{
+		Generation: facts.Generation, BootID: facts.Journal.BootID,
+		Live: func(g store.Generation) error { return boot.WentLive("/", g.Number, g.RootDigest) },
+	}
+	config.RunDir = boot.RunDir
+	machine := &change.Machine{Beneath: abilities.Beneath, Place: live.Place{Root: "/", RunDir: boot.RunDir, Images: st, UpperDir: facts.Root.UpperDir}}
+	config.System = machine
+	in, _, err := retain.Read(st)
+	if err != nil {
+		return err
+	}
+	switch health := retain.HealthOf(in, facts.Generation); {
+	case facts.Persist.ReadOnly:
+		config.Running.NotLive = "the disk can't be written"
+	case facts.Health.Trial && health.State != retain.Good && health.State != retain.Live:
+		config.Running.NotLive = fmt.Sprintf("generation %d is on trial, and isn't found good yet", facts.Generation)
+	case level != facts.Level:
+		config.Running.NotLive = fmt.Sprintf("what runs is at the integrity level %s, and the next boot would be at %s", facts.Level, level)
+	}
+	return nil
+}

@@ -1,0 +1,349 @@
+package change
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/powernode/powernode-agent/internal/assemble"
+	"github.com/powernode/powernode-agent/internal/composefs"
+	"github.com/powernode/powernode-agent/internal/difference"
+	"github.com/powernode/powernode-agent/internal/fault"
+	"github.com/powernode/powernode-agent/internal/fsverity"
+	"github.com/powernode/powernode-agent/internal/retain"
+	"github.com/powernode/powernode-agent/internal/store"
+	"github.com/powernode/powernode-agent/internal/tree"
+)
+
+// plan finds out what the change means, and puts it into the result.
+func (w *work) plan(ctx context.Context, c *composed) (*Step, error) {
+	s := &Step{From: w.from, FromTree: tree.NewDir(0o755), ToTree: c.result.Root, Modules: c.Modules}
+	if w.from.Number != 0 {
+		var err error
+		if s.FromTree, err = ReadTree(w.c.Store, w.from.RootDigest); err != nil {
+			return nil, fmt.Errorf("read the root image of generation %d: %w", w.from.Number, err)
+		}
+	}
+	s.To = store.Generation{Modules: records(w.parts), RootDigest: c.RootDigest}
+	s.Difference = difference.Compare(s.FromTree, s.ToTree)
+	s.Owner = w.owners(c)
+	in := planInput{
+		difference: s.Difference, contested: c.Report.Conflicts, owner: s.Owner, all: w.request.AllFiles, reasons: w.notLive(s),
+	}
+	for _, ch := range w.result.Changes {
+		in.changed = append(in.changed, ch.Name)
+	}
+	for _, p := range w.parts {
+		if p.offer != nil && !p.offer.Here {
+			in.pull += p.offer.Size
+		}
+	}
+	if w.c.System != nil && w.from.Number != 0 {
+		var err error
+		if in.findings, err = w.c.System.Examine(ctx, *s); err != nil {
+			return nil, err
+		}
+		for _, r := range in.findings.Remarks {
+			w.remark(r)
+		}
+	}
+	if text := varRemark(s.Difference); text != "" {
+		w.remark(text)
+	}
+	w.findings = in.findings
+	w.result.Plan = plan(in)
+	if w.request.DryRun {
+		w.result.Outcome = WouldStage
+		if w.result.Plan.Way == Live {
+			w.result.Outcome = WouldGoLive
+		}
+	}
+	return s, nil
+}
+
+// notLive returns why the change can't go live, but for what the system itself says.
+func (w *work) notLive(s *Step) []string {
+	switch {
+	case w.request.Stage:
+		return []string{"it was asked for"}
+	case w.c.Running.NotLive != "":
+		return []string{w.c.Running.NotLive}
+	case w.c.System == nil, w.from.Number == 0:
+		return []string{"nothing runs here that could be changed"}
+	}
+	var reasons []string
+	for _, m := range s.Modules {
+		p := slices.IndexFunc(w.parts, func(p part) bool { return p.want == m.Wanted })
+		if p >= 0 && !w.runs(w.parts[p]) && (m.Manifest.RebootRequired || w.parts[p].assigned.RebootRequired) {
+			reasons = append(reasons, fmt.Sprintf("module %s asks for a restart (reboot_required)", m.Wanted))
+		}
+	}
+	return append(append(reasons, w.goneNeedReboot()...), obstacles(s.Difference, kernelRelease())...)
+}
+
+// goneNeedReboot names the modules that go, or change, and asked for a restart in the version that runs.
+func (w *work) goneNeedReboot() []string {
+	var reasons []string
+	for _, ch := range w.result.Changes {
+		if ch.From == "" || ch.Kind == "changed" {
+			continue
+		}
+		p, err := w.c.Reconciler.Manifest(ch.FromDigest)
+		if err == nil && p.RebootRequired {
+			reasons = append(reasons, fmt.Sprintf("module %s %s asks for a restart (reboot_required)", ch.Name, ch.From))
+		}
+	}
+	return reasons
+}
+
+func kernelRelease() string {
+	var u unix.Utsname
+	if unix.Uname(&u) != nil {
+		return ""
+	}
+	return unix.ByteSliceToString(u.Release[:])
+}
+
+// owners says which module a path comes from: of what is new by the composition, of what goes by the modules that change.
+func (w *work) owners(c *composed) func(path string) string {
+	old := make(map[string]*tree.Node)
+	for _, ch := range w.result.Changes {
+		if i := slices.IndexFunc(w.from.Modules, func(m store.GenerationModule) bool { return m.Name == ch.Name }); i >= 0 {
+			// For a message only: what can't be read names nobody.
+			if root, err := ReadTree(w.c.Store, w.from.Modules[i].Seal); err == nil {
+				old[ch.Name] = root
+			}
+		}
+	}
+	return func(path string) string {
+		path = strings.TrimPrefix(path, "/")
+		if name, ok := c.result.Owner(path); ok {
+			return name
+		}
+		for _, ch := range w.result.Changes {
+			if root := old[ch.Name]; root != nil && root.Lookup(path) != nil {
+				return ch.Name
+			}
+		}
+		return ""
+	}
+}
+
+// imageMax is the largest image in bytes that is read.
+const imageMax = 1 << 30
+
+// ReadTree reads an image of the store, of a module or a root, whose bytes are checked first.
+func ReadTree(st *store.Store, digest fsverity.Digest) (*tree.Node, error) {
+	f, err := st.OpenObject(digest)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	image, err := io.ReadAll(io.LimitReader(f, imageMax+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(image) > imageMax || fsverity.SumBytes(image) != digest {
+		return nil, fault.New(fault.Broken, fault.Verify, "powernode-agent status --check tells what is damaged", "the image %s is damaged", digest)
+	}
+	return composefs.Read(bytes.NewReader(image), int64(len(image)))
+}
+
+// apply makes the generation and has it run, or staged. It returns true where a module was left out since and the whole has
+// to be made anew.
+func (w *work) apply(ctx context.Context, c *composed, s *Step) (again bool, err error) {
+	if err := w.c.Reconciler.Put(ctx, c.Composition); err != nil {
+		return false, err
+	}
+	if s.To, err = w.keep(ctx, c); err != nil {
+		return false, err
+	}
+	w.result.Generation, w.result.RootDigest = s.To.Number, s.To.RootDigest
+	if w.result.Plan.Way == Live {
+		return w.goLive(ctx, s)
+	}
+	return false, w.stage(s.To)
+}
+
+// keep makes the generation's record. A rollback has a generation of its own, though its modules are an old one's.
+func (w *work) keep(ctx context.Context, c *composed) (store.Generation, error) {
+	if w.request.Kind == Rollback {
+		old := w.generation(w.request.Generation)
+		switch {
+		case old.RootDigest != c.RootDigest || !assemble.Same(old.Modules, records(w.parts)):
+			w.remark(fmt.Sprintf("generation %d had the root %s, and its modules make %s now", old.Number, old.RootDigest, c.RootDigest))
+		case w.request.exact != nil:
+			return old, nil
+		default:
+			return retain.Renew(ctx, w.c.Store, old.Number, w.c.Now())
+		}
+	}
+	return w.c.Reconciler.Keep(c.Composition, w.request.cause())
+}
+
+// stage has the next boot try a generation.
+func (w *work) stage(g store.Generation) error {
+	if err := w.say(); err != nil {
+		return err
+	}
+	if err := w.leave(g); err != nil {
+		return err
+	}
+	w.result.Outcome = Staged
+	if g.Number == w.known.Current {
+		// It is what the next boot takes by itself.
+		return w.c.Store.SetPointer(store.Staged, 0)
+	}
+	return w.c.Store.Stage(g.Number)
+}
+
+// leave records that what runs is left for good, where somebody goes back from it, and that what is to run is wanted.
+func (w *work) leave(g store.Generation) error {
+	if err := w.c.Store.TakeUp(g.Number); err != nil {
+		return err
+	}
+	for _, l := range w.known.Lefts {
+		// The same modules may have been left as another generation.
+		if w.request.Retry && assemble.Same(w.generation(l.Generation).Modules, g.Modules) {
+			if err := w.c.Store.TakeUp(l.Generation); err != nil {
+				return err
+			}
+		}
+	}
+	if !w.wanted.withdraws || w.from.Number == 0 || w.from.Number == g.Number {
+		return nil
+	}
+	return w.c.Store.PutLeft(store.Left{Generation: w.from.Number, For: g.Number, At: w.c.Now()})
+}
+
+// goLive puts the generation beneath the running system. Until it is the current one, whatever goes wrong is taken back.
+func (w *work) goLive(ctx context.Context, s *Step) (again bool, err error) {
+	if err := w.c.writeRun(JournalName, journal{From: s.From.Number, To: s.To.Number, Local: w.local}); err != nil {
+		return false, err
+	}
+	if err := w.c.System.Swap(ctx, *s, w.findings); err != nil {
+		return false, errors.Join(err, removeRun(w.c.RunDir, JournalName, w.c.Hook))
+	}
+	failures, remarks := w.c.System.After(ctx, *s, w.findings)
+	for _, r := range remarks {
+		w.remark(r)
+	}
+	blamed := w.blame(failures)
+	err = context.Cause(ctx)
+	if err == nil && len(blamed) == 0 {
+		err = w.commit(s)
+	}
+	if err == nil && len(blamed) == 0 {
+		return false, nil
+	}
+	return err == nil, errors.Join(err, w.undo(ctx, s, blamed))
+}
+
+// blame returns the parts that are to be left out because of units that don't work. Units of modules that the change didn't bring
+// or change are only told of.
+func (w *work) blame(failures []UnitFailure) map[string]error {
+	blamed := make(map[string]error)
+	for _, f := range failures {
+		changed := slices.ContainsFunc(w.result.Changes, func(c Change) bool { return c.Name == f.Module && c.Kind != "removed" })
+		err := fault.New(fault.Refuse, fault.Service, "systemctl status "+f.Unit, "unit %s doesn't work: %s", f.Unit, f.Reason)
+		if !changed || w.request.Kind == Rollback {
+			w.remark(fault.OneLine(err.Error()))
+			continue
+		}
+		blamed[f.Module] = err
+	}
+	return blamed
+}
+
+// undo takes the change back, and leaves out the modules that are to blame for that.
+func (w *work) undo(ctx context.Context, s *Step, blamed map[string]error) error {
+	// What was begun is brought to an end also when nobody waits any more.
+	remarks, err := w.c.System.Undo(context.WithoutCancel(ctx), *s)
+	for _, r := range remarks {
+		w.remark(r)
+	}
+	if err != nil {
+		return fmt.Errorf("take the change back: %w", err)
+	}
+	if err := removeRun(w.c.RunDir, JournalName, w.c.Hook); err != nil {
+		return err
+	}
+	if w.single() {
+		for _, reason := range blamed {
+			return reason
+		}
+	}
+	for name, reason := range blamed {
+		if i := slices.IndexFunc(w.parts, func(p part) bool { return p.want.Name == name }); i >= 0 {
+			w.instead(w.parts[i], reason)
+		}
+	}
+	if len(blamed) == 0 {
+		return nil
+	}
+	done, err := w.settled(-1)
+	if done && err == nil {
+		w.nothingLeft = true
+	}
+	return err
+}
+
+// commit makes the generation the current one. What fails before that pointer is set is undone by the caller.
+func (w *work) commit(s *Step) error {
+	c := w.c
+	if w.request.Confirm > 0 {
+		if err := w.expectConfirmation(s); err != nil {
+			return err
+		}
+	}
+	err := w.say()
+	if err == nil {
+		err = w.leave(s.To)
+	}
+	if err == nil {
+		err = c.Store.PutLive(store.Live{Generation: s.To.Number, From: s.From.Number, At: c.Now(), BootID: c.Running.BootID})
+	}
+	if err == nil && w.known.Staged != 0 && w.known.Staged != s.To.Number {
+		// What was staged before is of an older wish.
+		err = c.Store.SetPointer(store.Staged, 0)
+	}
+	if err == nil {
+		err = c.Store.Promote(s.To.Number)
+	}
+	if err != nil {
+		return errors.Join(err, w.unsay(), removeRun(c.RunDir, ConfirmName, c.Hook))
+	}
+	w.result.Outcome = WentLive
+	// From here on it is done: what is left to do is done by Recover, at the latest.
+	if err := c.Store.RaiseFloors(s.To, c.Now()); err != nil {
+		w.remark("the lowest versions that may run aren't written down: " + fault.OneLine(err.Error()))
+	}
+	return w.end(s.To)
+}
+
+// end has everybody know what runs, and the journals gone.
+func (w *work) end(g store.Generation) error {
+	if err := w.c.ends(g); err != nil {
+		w.remark(fmt.Sprintf("generation %d runs, and its change isn't finished: %s", g.Number, fault.OneLine(err.Error())))
+	}
+	return nil
+}
+
+func (c *Changer) ends(g store.Generation) error {
+	if c.Running.Live != nil {
+		if err := c.Running.Live(g); err != nil {
+			return err
+		}
+	}
+	if err := c.System.Finish(); err != nil {
+		return err
+	}
+	c.Running.Generation = g.Number
+	return removeRun(c.RunDir, JournalName, c.Hook)
+}

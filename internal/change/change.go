@@ -1,0 +1,255 @@
+package change
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/powernode/powernode-agent/internal/assemble"
+	"github.com/powernode/powernode-agent/internal/change/desired"
+	"github.com/powernode/powernode-agent/internal/durable"
+	"github.com/powernode/powernode-agent/internal/fault"
+	"github.com/powernode/powernode-agent/internal/fsverity"
+	"github.com/powernode/powernode-agent/internal/reconcile"
+	"github.com/powernode/powernode-agent/internal/store"
+	"github.com/powernode/powernode-agent/internal/trial"
+)
+
+// Config is what a change works with. Store and Reconciler must be given, and belong together.
+type Config struct {
+	// Store is open for writing, but for a dry run.
+	Store      *store.Store
+	Reconciler *reconcile.Reconciler
+	// Running is what runs.
+	Running Running
+	// System is what can go live; nil where nothing can, because of Running.NotLive.
+	System System
+	// RunDir is the directory of this boot, for the journal of a change; "" where System is nil.
+	RunDir string
+	// Now is the clock; nil is time.Now. Wait waits, and is for tests; nil waits indeed.
+	Now  func() time.Time
+	Wait func(ctx context.Context, d time.Duration)
+	// Hook sees the label of every durable write; for tests.
+	Hook durable.Hook
+}
+
+// Running says what runs on this machine.
+type Running struct {
+	// Generation is 0 on a machine that runs none: there, current stands for it.
+	Generation uint64
+	// BootID is the kernel's ID of the boot.
+	BootID string
+	// NotLive is why nothing can go live here: "" where it may.
+	NotLive string
+	// Live makes a generation the one that runs in whatever the boot has written down; nil where nothing is.
+	Live func(g store.Generation) error
+}
+
+// Changer changes what a node runs. Whoever uses it holds the lock of package reconcile, but for a dry run. It does one
+// change, and is not safe for concurrent use.
+type Changer struct{ Config }
+
+// New returns a Changer. It does nothing yet.
+func New(c Config) *Changer {
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Wait == nil {
+		c.Wait = wait
+	}
+	return &Changer{c}
+}
+
+func wait(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}
+
+// work is one change under way.
+type work struct {
+	c       *Changer
+	request Request
+	known   trial.Input
+	from    store.Generation
+	local   desired.Local
+	wanted  wish
+	parts   []part
+	floors  store.Floors
+	proven  []*assemble.Proven
+	// findings are those of the plan.
+	findings Findings
+	// nothingLeft says that what was wrong was left out, and nothing else is to be done.
+	nothingLeft bool
+	result      *Result
+}
+
+// Do does what is asked for. The result is good beside an error too where it isn't nil: what was found out before.
+func (c *Changer) Do(ctx context.Context, request Request) (*Result, error) {
+	w, err := c.begin(request)
+	if err != nil {
+		return nil, err
+	}
+	if w.wanted, err = w.wish(ctx); err != nil {
+		return nil, err
+	}
+	all := w.wanted.names()
+	if err := desired.Guard(w.from.Modules, all, w.request.RemoveMost || w.wanted.removeMost); err != nil {
+		return nil, err
+	}
+	if err := w.lookAt(ctx); err != nil {
+		return nil, err
+	}
+	if len(w.parts) == 0 {
+		return nil, noneUsable(len(all), w.result)
+	}
+	w.result.compare(w.from, w.parts)
+	if done, err := w.asItIs(); done || err != nil {
+		if err == nil && !request.DryRun && w.result.Generation == w.from.Number && request.Kind == Update {
+			err = w.heal(ctx)
+		}
+		return w.result, err
+	}
+	return w.result, w.make(ctx)
+}
+
+// begin reads what there is.
+func (c *Changer) begin(request Request) (*work, error) {
+	w := &work{c: c, request: request, result: &Result{DryRun: request.DryRun, Changes: []Change{}}}
+	var err error
+	if w.local, err = desired.ReadLocal(c.Store.Path()); err != nil {
+		return nil, err
+	}
+	if w.known, err = trial.Read(c.Store); err != nil {
+		w.result.Remarks = append(w.result.Remarks, fault.OneLine(err.Error()))
+	}
+	if w.floors, err = c.Store.Floors(); err != nil {
+		return nil, err
+	}
+	n := c.Running.Generation
+	if n == 0 {
+		n = w.known.Current
+	}
+	w.from = w.generation(n)
+	w.result.From, w.result.FromRootDigest = w.from.Number, w.from.RootDigest
+	return w, nil
+}
+
+// generation returns the record of a generation, or a zero one.
+func (w *work) generation(n uint64) store.Generation {
+	i := slices.IndexFunc(w.known.Generations, func(g store.Generation) bool { return n != 0 && g.Number == n })
+	if i < 0 {
+		return store.Generation{}
+	}
+	return w.known.Generations[i]
+}
+
+// noneUsable says that each of so many modules was refused.
+func noneUsable(assigned int, r *Result) error {
+	reason := "no module is wanted"
+	if len(r.Failed) > 0 {
+		reason = r.Failed[0].Reason
+	}
+	if assigned == 1 {
+		return fault.New(fault.Refuse, fault.Verify, "see the reason", "the assigned module can't be used: %s", reason)
+	}
+	return fault.New(fault.Refuse, fault.Verify, "see the reasons", "none of the %d assigned modules can be used: %s", assigned, reason)
+}
+
+// heal mends what runs where nothing else is wanted.
+func (w *work) heal(ctx context.Context) error {
+	mended, err := w.c.Reconciler.Heal(ctx, w.from)
+	for _, m := range mended {
+		w.result.Mended = append(w.result.Mended, m.String())
+	}
+	return err
+}
+
+// asItIs settles a change for which nothing is to be composed: what is wanted runs, or is staged, or
+// was tried and found bad.
+func (w *work) asItIs() (bool, error) {
+	wanted, r := records(w.parts), w.result
+	if w.from.Number != 0 && assemble.Same(w.from.Modules, wanted) && w.request.Kind != Rollback {
+		r.Outcome, r.Generation, r.RootDigest = InStep, w.from.Number, w.from.RootDigest
+		pending := w.known.Staged != 0 && w.known.Staged != w.from.Number
+		switch {
+		case pending && w.request.DryRun:
+			r.Outcome = WouldWithdraw
+		case pending:
+			r.Outcome = Withdrawn
+			if err := w.c.Store.SetPointer(store.Staged, 0); err != nil {
+				return true, err
+			}
+		}
+		return true, w.say()
+	}
+	if n, reason := trial.Refused(w.known, wanted); n != 0 && !w.request.Retry && w.request.Kind == Update {
+		return true, fault.New(fault.Refuse, fault.Policy, "assign another version, or try once more with --retry",
+			"generation %d holds exactly these modules and failed its trial: %s", n, reason)
+	}
+	staged := w.generation(w.known.Staged)
+	if staged.Number != 0 && assemble.Same(staged.Modules, wanted) && !w.request.Retry && w.stages() {
+		r.Outcome, r.Generation, r.RootDigest = AlreadyStaged, staged.Number, staged.RootDigest
+		return true, w.say()
+	}
+	return false, nil
+}
+
+// stages reports whether nothing can go live, whatever the change is.
+func (w *work) stages() bool { return w.request.Stage || w.c.System == nil }
+
+// say keeps the administrator's word.
+func (w *work) say() error {
+	if w.request.DryRun || w.wanted.local.Equal(w.local) {
+		return nil
+	}
+	return desired.WriteLocal(w.c.Store.Path(), w.wanted.local, w.c.Hook)
+}
+
+// make makes the generation, in memory only for a dry run, plans what it does, and does it.
+func (w *work) make(ctx context.Context) error {
+	for {
+		composed, err := w.compose(ctx)
+		if err != nil || composed == nil {
+			return err
+		}
+		step, err := w.plan(ctx, composed)
+		if err != nil || w.request.DryRun {
+			return err
+		}
+		again, err := w.apply(ctx, composed, step)
+		if err != nil || !again || w.nothingLeft {
+			return err
+		}
+	}
+}
+
+// unsay takes back what was said.
+func (w *work) unsay() error {
+	if w.wanted.local.Equal(w.local) {
+		return nil
+	}
+	return desired.WriteLocal(w.c.Store.Path(), w.local, w.c.Hook)
+}
+
+// expect remarks a root digest that isn't the platform's.
+func (w *work) expect(root fsverity.Digest) {
+	w.result.RootDigest, w.result.Expected = root, w.wanted.expected
+	if e := w.wanted.expected; !e.IsZero() && e != root && len(w.result.Failed) == 0 {
+		w.remark(fmt.Sprintf("the platform computed another root digest, %s; bring agent and platform to the same release", e))
+	}
+}
+
+func (w *work) remark(text string) {
+	if !slices.Contains(w.result.Remarks, text) {
+		w.result.Remarks = append(w.result.Remarks, text)
+	}
+}
+
+// retryable reports whether an error says nothing of a module: the whole change may go well another time.
+func retryable(ctx context.Context, err error) bool {
+	return ctx.Err() != nil || fault.KindOf(err) == fault.Retry || errors.Is(err, context.Canceled)
+}

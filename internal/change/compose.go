@@ -1,0 +1,188 @@
+package change
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/powernode/powernode-agent/internal/assemble"
+	"github.com/powernode/powernode-agent/internal/compose"
+	"github.com/powernode/powernode-agent/internal/fault"
+	"github.com/powernode/powernode-agent/internal/reconcile"
+	"github.com/powernode/powernode-agent/internal/retain"
+	"github.com/powernode/powernode-agent/internal/store"
+)
+
+// lookAt finds out what each wanted module is, and puts in the place of one that is refused what runs of it.
+func (w *work) lookAt(ctx context.Context) error {
+	for _, a := range w.wanted.assigned {
+		err := w.aboveFloor(a)
+		var offer *assemble.Offer
+		if err == nil {
+			offer, err = w.c.Reconciler.Look(ctx, a)
+		}
+		switch {
+		case err == nil:
+			w.parts = append(w.parts, part{assigned: a, offer: offer, want: offer.Wanted, seal: offer.Sealed.Seal, manifest: offer.Sealed.Manifest})
+		case retryable(ctx, err):
+			return err
+		case w.single():
+			return err
+		default:
+			w.instead(part{assigned: a}, err)
+		}
+	}
+	w.parts = append(w.parts, w.wanted.kept...)
+	return nil
+}
+
+// single reports whether all that is asked for is one module to be attached: what is wrong with it is the answer.
+func (w *work) single() bool { return w.request.Kind == Attach && len(w.request.Modules) == 1 }
+
+// aboveFloor refuses a version lower than the highest that was ever current here. What runs isn't lower than itself.
+func (w *work) aboveFloor(a reconcile.Assigned) error {
+	may := w.request.AllowDowngrade || a.AllowDowngrade && a.Origin == reconcile.ByPlatform ||
+		slices.ContainsFunc(w.from.Modules, func(m store.GenerationModule) bool { return m.Name == a.Name && m.Version == a.Version })
+	return retain.CheckFloor(w.floors, a.Name, a.Version, may)
+}
+
+// instead notes that a module can't be used, and puts what runs of it in its place, if that is something else.
+func (w *work) instead(p part, reason error) {
+	name, version := p.assigned.Name, p.assigned.Version
+	if w.request.Kind == Attach && !slices.Contains(w.from.Modules, p.record()) {
+		// What can't be attached isn't the administrator's word either.
+		w.wanted.local = w.wanted.local.As(w.local, name)
+	}
+	f := Failure{Name: name, Version: version, Reason: fault.OneLine(reason.Error())}
+	w.parts = slices.DeleteFunc(w.parts, func(o part) bool { return o.assigned.Name == name })
+	for _, g := range w.from.Modules {
+		if g.Name != name || p.want.ManifestDigest == g.ManifestDigest {
+			continue
+		}
+		kept, err := keptPart(w.c.Store, g)
+		if err != nil {
+			continue
+		}
+		// The module is still wanted in the version that was refused.
+		kept.assigned = p.assigned
+		f.Kept = g.Version
+		w.parts = append(w.parts, kept)
+	}
+	w.result.Failed = append(w.result.Failed, f)
+}
+
+// composed is a root that was composed.
+type composed struct {
+	*assemble.Composition
+	result *compose.Result
+}
+
+// compose has every module proven and composes them, leaving out what can't be used. It returns nil where nothing is left to
+// be done.
+func (w *work) compose(ctx context.Context) (*composed, error) {
+	for {
+		before := len(w.result.Failed)
+		if err := w.obtain(ctx); err != nil {
+			return nil, err
+		}
+		for _, m := range w.c.Reconciler.Mended() {
+			if !slices.Contains(w.result.Mended, m.String()) {
+				w.result.Mended = append(w.result.Mended, m.String())
+			}
+		}
+		if done, err := w.settled(before); done || err != nil {
+			return nil, err
+		}
+		c, result, err := assemble.ComposeTree(w.proven)
+		if trespass, ok := errors.AsType[*compose.ProtectedError](err); ok {
+			if !w.single() && w.leaveOut(trespass, err) {
+				if done, err := w.settled(before); done || err != nil {
+					return nil, err
+				}
+				continue
+			}
+		}
+		if err != nil {
+			return nil, err
+		}
+		w.expect(c.RootDigest)
+		return &composed{c, result}, nil
+	}
+}
+
+// settled looks again at whether anything is to be done, where modules were left out since so many had been.
+func (w *work) settled(before int) (bool, error) {
+	if len(w.result.Failed) == before {
+		return false, nil
+	}
+	w.result.compare(w.from, w.parts)
+	if len(w.parts) == 0 {
+		return true, noneUsable(len(w.wanted.names()), w.result)
+	}
+	return w.asItIs()
+}
+
+// obtain proves the modules, those that aren't in the store once they were pulled.
+func (w *work) obtain(ctx context.Context) error {
+	have := make(map[string]*assemble.Proven)
+	for _, p := range w.proven {
+		have[p.Wanted.ManifestDigest] = p
+	}
+	w.proven = nil
+	for _, p := range slices.Clone(w.parts) {
+		got := have[p.want.ManifestDigest]
+		var err error
+		if got == nil || got.Wanted != p.want {
+			got, err = w.obtainOne(ctx, p)
+		}
+		if err != nil && p.offer != nil && !retryable(ctx, err) && !w.single() {
+			// What came isn't what was signed. What runs is proven in its stead.
+			w.instead(p, err)
+			i := slices.IndexFunc(w.parts, func(o part) bool { return o.assigned.Name == p.assigned.Name })
+			if i < 0 {
+				continue
+			}
+			got, err = w.c.Reconciler.ProveOne(ctx, w.parts[i].want)
+		}
+		if err != nil {
+			return err
+		}
+		w.proven = append(w.proven, got)
+	}
+	return nil
+}
+
+// obtainOne has one module proven. A dry run reads what isn't in the store, and keeps nothing.
+func (w *work) obtainOne(ctx context.Context, p part) (*assemble.Proven, error) {
+	switch {
+	case p.offer != nil && w.request.DryRun && !p.offer.Here:
+		return w.c.Reconciler.Peek(ctx, p.offer)
+	case p.offer != nil && !w.request.DryRun:
+		fetched, err := w.c.Reconciler.Bring(ctx, p.offer)
+		if err != nil {
+			return nil, err
+		}
+		w.result.Pulled.Add(fetched.Pulled)
+	}
+	return w.c.Reconciler.ProveOne(ctx, p.want)
+}
+
+// leaveOut leaves out one of two modules that disagree about a protected path: the intruder, unless that is what runs and the
+// other one is what is new. It reports whether there was something to leave out.
+func (w *work) leaveOut(trespass *compose.ProtectedError, err error) bool {
+	for _, name := range []string{trespass.Intruder, trespass.Owner} {
+		i := slices.IndexFunc(w.parts, func(p part) bool { return p.want.Name == name })
+		if i < 0 || w.runs(w.parts[i]) {
+			continue
+		}
+		p := w.parts[i]
+		w.instead(p, fmt.Errorf("%w", err))
+		w.proven = slices.DeleteFunc(w.proven, func(m *assemble.Proven) bool { return m.Wanted.Name == name })
+		return true
+	}
+	return false
+}
+
+// runs reports whether a module is part of what runs, as it is.
+func (w *work) runs(p part) bool { return slices.Contains(w.from.Modules, p.record()) }

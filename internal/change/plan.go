@@ -1,0 +1,184 @@
+package change
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/powernode/powernode-agent/internal/aftercare"
+	"github.com/powernode/powernode-agent/internal/compose"
+	"github.com/powernode/powernode-agent/internal/delta"
+	"github.com/powernode/powernode-agent/internal/difference"
+	"github.com/powernode/powernode-agent/internal/tree"
+)
+
+// Way is how a change comes to what runs.
+type Way string
+
+// The ways.
+const (
+	Live Way = "live"
+	// Boot is the next boot, or a soft-reboot into the staged generation, which is what update --reboot is for.
+	Boot Way = "boot"
+)
+
+// Plan is what a change means for the node. Its JSON is documented in docs/operations.md. Lists are never null.
+type Plan struct {
+	Way Way `json:"way"`
+	// Reasons are why the way isn't live; none where it is.
+	Reasons []string `json:"reasons"`
+	// PullBytes is what the layers of modules that aren't in the store have, compressed.
+	PullBytes int64 `json:"pull_bytes"`
+	Files     Files `json:"files"`
+	// Top is what happens to each name in the root directory.
+	Top []difference.TopLevel `json:"top_level"`
+	// Contested are paths that modules disagree about, with the one that wins and why; those that the change decides anew are
+	// marked. At most so many as files are told; MoreContested counts the others.
+	Contested     []Contested `json:"contested"`
+	MoreContested int         `json:"more_contested,omitempty"`
+	// Conflicts are local changes of files that the change changes too: the local ones stay.
+	Conflicts []delta.Conflict `json:"local_conflicts"`
+	// Settle is what of the writable layer is made to mean the same over the new root; nil where the change isn't live.
+	Settle *delta.Plan `json:"settle,omitempty"`
+	// Aftercare is what the running system needs then: units, programs, processes that use replaced files.
+	Aftercare *aftercare.Plan `json:"aftercare,omitempty"`
+}
+
+// Files says which files differ.
+type Files struct {
+	difference.Counts
+	// List are the first of them by path, or all where that was asked for; More is how many there are beyond.
+	List []File `json:"list"`
+	More int    `json:"more,omitempty"`
+}
+
+// File is a path that differs.
+type File struct {
+	Path string          `json:"path"`
+	Kind difference.Kind `json:"change"`
+	What difference.What `json:"what,omitempty"`
+	// Module is the one that it comes from afterwards, or came from where it is removed.
+	Module string `json:"module,omitempty"`
+}
+
+// Contested is a conflict between modules.
+type Contested struct {
+	compose.Conflict
+	// Decided says that the change brings the conflict, or decides it otherwise than before.
+	Decided bool `json:"decided_now"`
+}
+
+// listMax is how many files a plan names unless all are asked for.
+const listMax = 100
+
+// planInput is what a plan is made from.
+type planInput struct {
+	difference *difference.Difference
+	contested  []compose.Conflict
+	// changed are the names of the modules that the change adds, changes or removes.
+	changed  []string
+	owner    func(path string) string
+	pull     int64
+	all      bool
+	reasons  []string
+	findings Findings
+}
+
+// plan puts a plan together. It is pure.
+func plan(in planInput) *Plan {
+	p := &Plan{
+		Way: Live, Reasons: append([]string{}, in.reasons...), PullBytes: in.pull, Top: append([]difference.TopLevel{}, in.difference.Top...),
+		Contested: []Contested{}, Conflicts: append([]delta.Conflict{}, in.findings.Conflicts...),
+		Settle: in.findings.Settle, Aftercare: in.findings.Aftercare,
+	}
+	p.Reasons = append(p.Reasons, in.findings.Obstacles...)
+	if len(p.Reasons) > 0 {
+		p.Way = Boot
+	}
+	limit := listMax
+	if in.all {
+		limit = len(in.difference.Entries)
+	}
+	p.Files = Files{Counts: in.difference.Counts, List: []File{}}
+	for _, e := range in.difference.Entries[:min(limit, len(in.difference.Entries))] {
+		f := File{Path: e.Path, Kind: e.Kind, What: e.What}
+		if in.owner != nil {
+			f.Module = in.owner(e.Path)
+		}
+		p.Files.List = append(p.Files.List, f)
+	}
+	p.Files.More = len(in.difference.Entries) - len(p.Files.List)
+	for _, c := range in.contested {
+		decided := slices.Contains(in.changed, c.Winner) || slices.ContainsFunc(c.Losers, func(name string) bool { return slices.Contains(in.changed, name) })
+		p.Contested = append(p.Contested, Contested{c, decided})
+	}
+	// What the change decides comes first; the report is in order of the paths.
+	slices.SortStableFunc(p.Contested, func(a, b Contested) int {
+		switch {
+		case a.Decided == b.Decided:
+			return 0
+		case a.Decided:
+			return -1
+		}
+		return 1
+	})
+	if n := len(p.Contested) - limit; n > 0 && !in.all {
+		p.Contested, p.MoreContested = p.Contested[:limit], n
+	}
+	return p
+}
+
+// notSwapped are the names in the root directory that belong to the machine, and not to a root image.
+var notSwapped = []string{"dev", "persist", "proc", "run", "sys", "tmp", "var"}
+
+// obstacles says why a difference can't go live, whatever the machine. It is pure.
+func obstacles(d *difference.Difference, kernel string) []string {
+	var reasons []string
+	for _, t := range d.Top {
+		if slices.Contains(notSwapped, t.Name) {
+			continue
+		}
+		switch {
+		case t.Name == "boot":
+			reasons = append(reasons, "files of /boot change, which count at the next boot only")
+		case !isPlaceable(t.From) || !isPlaceable(t.To):
+			reasons = append(reasons, fmt.Sprintf("/%s is a file in the root directory itself", t.Name))
+		case t.What == difference.Type:
+			reasons = append(reasons, fmt.Sprintf("/%s becomes something else in the root directory itself", t.Name))
+		}
+	}
+	if kernel != "" {
+		for _, dir := range []string{"/usr/lib/modules/" + kernel, "/lib/modules/" + kernel} {
+			if e, ok := d.Entry(dir); ok && e.Kind == difference.Removed {
+				reasons = append(reasons, "the modules of the running kernel, "+dir+", are removed")
+			} else if n := removedModules(d.Below(dir)); n > 0 {
+				reasons = append(reasons, fmt.Sprintf("%d modules of the running kernel are removed or changed", n))
+			}
+		}
+	}
+	return reasons
+}
+
+// isPlaceable reports whether a name in the root directory can come and go live: a directory or a link, or none.
+func isPlaceable(n *tree.Node) bool {
+	return n == nil || n.Kind == tree.Directory || n.Kind == tree.Symlink
+}
+
+// removedModules counts the kernel modules that a running kernel could miss.
+func removedModules(entries []difference.Entry) int {
+	n := 0
+	for _, e := range entries {
+		if e.Kind != difference.Added && strings.Contains(e.Path[strings.LastIndexByte(e.Path, '/')+1:], ".ko") && (e.Kind == difference.Removed || e.What >= difference.Content) {
+			n++
+		}
+	}
+	return n
+}
+
+// varRemark says what becomes of files of /var, which no change touches.
+func varRemark(d *difference.Difference) string {
+	if n := len(d.Below("/var")); n > 0 {
+		return fmt.Sprintf("%d files of /var differ: /var belongs to the node, and takes what is missing in it at the next boot", n)
+	}
+	return ""
+}

@@ -1,0 +1,69 @@
+package change
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/powernode/powernode-agent/internal/change/desired"
+	"github.com/powernode/powernode-agent/internal/store"
+)
+
+// Recover brings to its end what a process began that was killed: wholly to the new generation, if that is the current one,
+// or back to the old one, with what the administrator had said. It says in a sentence what it did, or "". Every
+// change begins with it, and so does the service; the caller holds the lock of package reconcile.
+func (c *Changer) Recover(ctx context.Context) (string, error) {
+	if c.System == nil {
+		return "", nil
+	}
+	var j journal
+	began, err := readRun(c.RunDir, JournalName, &j)
+	if err != nil {
+		return "", err
+	}
+	current, err := c.Store.Pointer(store.Current)
+	if err != nil {
+		return "", err
+	}
+	r, swapped, err := c.System.Recover(ctx, current)
+	if err != nil {
+		return "", fmt.Errorf("finish a change that was interrupted: %w", err)
+	}
+	if !began && !swapped {
+		return "", nil
+	}
+	runs := r.Generation
+	if !swapped {
+		// Before the swap, or after its end: what runs is what is current.
+		if runs = j.From; j.To == current {
+			runs = j.To
+		}
+	}
+	if began && runs != j.To {
+		if err := c.restore(j.Local); err != nil {
+			return "", err
+		}
+		if err := removeRun(c.RunDir, ConfirmName, c.Hook); err != nil {
+			return "", err
+		}
+	}
+	g, err := c.runs(runs)
+	if err != nil {
+		return "", err
+	}
+	if err := c.ends(g); err != nil {
+		return "", err
+	}
+	if runs == j.To {
+		return fmt.Sprintf("the change to generation %d was interrupted, and is finished now", runs), nil
+	}
+	return fmt.Sprintf("a change was interrupted, and is taken back: generation %d runs", runs), nil
+}
+
+// restore has the administrator's word be what it was.
+func (c *Changer) restore(before desired.Local) error {
+	now, err := desired.ReadLocal(c.Store.Path())
+	if err == nil && now.Equal(before) {
+		return nil
+	}
+	return desired.WriteLocal(c.Store.Path(), before, c.Hook)
+}

@@ -1,0 +1,74 @@
+package change
+
+import (
+	"context"
+
+	"github.com/powernode/powernode-agent/internal/aftercare"
+	"github.com/powernode/powernode-agent/internal/assemble"
+	"github.com/powernode/powernode-agent/internal/delta"
+	"github.com/powernode/powernode-agent/internal/difference"
+	"github.com/powernode/powernode-agent/internal/store"
+	"github.com/powernode/powernode-agent/internal/tree"
+)
+
+// Step is a change from one generation to another.
+type Step struct {
+	// From runs, To shall; in a plan the latter's Number may be 0.
+	From, To store.Generation
+	// FromTree and ToTree are their composed trees, and Difference what turns one into the other.
+	FromTree, ToTree *tree.Node
+	Difference       *difference.Difference
+	// Modules are those of To, proven.
+	Modules []*assemble.Proven
+	// Owner names the module that an absolute path of ToTree, or else of FromTree, comes from.
+	Owner func(path string) string
+}
+
+// Findings are what a step meets in the running system, and what it calls for there.
+type Findings struct {
+	// Obstacles are why it can't go live.
+	Obstacles []string
+	Conflicts []delta.Conflict
+	Settle    *delta.Plan
+	Aftercare *aftercare.Plan
+	Remarks   []string
+}
+
+// UnitFailure is a unit that a change brought, or changed, and that doesn't work.
+type UnitFailure struct {
+	Unit string
+	// Module is the one that it comes from, "" where that isn't known.
+	Module string
+	Reason string
+}
+
+// System is the running system that a change goes into.
+type System interface {
+	// Examine says what a step would meet and call for. It changes nothing.
+	Examine(ctx context.Context, s Step) (Findings, error)
+	// Swap puts the new root beneath the system, with what has to come before. An error leaves the old root as it was.
+	Swap(ctx context.Context, s Step, f Findings) error
+	// After does what the system needs then, and says which units don't work, and what else a person should know.
+	After(ctx context.Context, s Step, f Findings) ([]UnitFailure, []string)
+	// Undo takes a swap back and gives the system what it needs for that, as After.
+	Undo(ctx context.Context, s Step) ([]string, error)
+	// Finish ends a change whose generation is the current one.
+	Finish() error
+	// Recover brings a swap to its end that somebody left unfinished: forward if the generation that it leads to is the
+	// current one, else back. ok is false where there was none.
+	Recover(ctx context.Context, current uint64) (r Recovered, ok bool, err error)
+}
+
+// Recovered says what became of a change that was left unfinished.
+type Recovered struct {
+	// Generation runs now; Forward says that it is the one that the change led to.
+	Generation uint64
+	Forward    bool
+}
+
+// reverse is the step back.
+func (s Step) reverse() Step {
+	s.From, s.To, s.FromTree, s.ToTree = s.To, s.From, s.ToTree, s.FromTree
+	s.Difference = difference.Compare(s.FromTree, s.ToTree)
+	return s
+}
