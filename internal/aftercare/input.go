@@ -30,7 +30,7 @@ type Input struct {
 	Units []systemd.LoadedUnit
 	// Processes use files that differ.
 	Processes []Process
-	// Held are units with a mount namespace that goes on showing the old root.
+	// Held are units with a mount namespace that goes on showing the old root, as package live finds them.
 	Held []Held
 	// Generated are unit files that don't come from the root image.
 	Generated []GeneratedUnit

@@ -18,8 +18,6 @@ type Observed struct {
 	Systemd   bool
 	Units     []systemd.LoadedUnit
 	Processes []Process
-	// Held have mount namespaces that will go on showing the old root.
-	Held []Held
 }
 
 // Observe looks at the running system before a change. local is as Input.Local.
@@ -35,16 +33,7 @@ func Observe(ctx context.Context, manager systemd.Manager, scan Scan, d *differe
 	if o.Processes, err = scan.Using(ctx, d, local); err != nil {
 		return Observed{}, err
 	}
-	var tops []string
-	for _, top := range d.Top {
-		if top.Action == difference.Swap {
-			tops = append(tops, top.Name)
-		}
-	}
-	if len(tops) > 0 {
-		o.Held, err = scan.Held(ctx, tops)
-	}
-	return o, err
+	return o, nil
 }
 
 // contentMax bounds the files whose content a decision needs, in bytes: unit files, configuration of the linker, and the

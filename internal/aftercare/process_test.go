@@ -3,14 +3,12 @@ package aftercare
 import (
 	"bufio"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -29,13 +27,6 @@ const play = "AFTERCARE_TEST_PLAY"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(play) != "" {
-		if dir := os.Getenv(play + "_BIND"); dir != "" {
-			// As systemd does it: what is mounted outside is seen inside, and not the reverse.
-			if err := errors.Join(unix.Mount("", "/", "", unix.MS_SLAVE|unix.MS_REC, ""), unix.Mount(dir, dir, "", unix.MS_BIND, "")); err != nil {
-				fmt.Println(err)
-				os.Exit(1)
-			}
-		}
 		var open []*os.File
 		for _, name := range os.Args[1:] {
 			f, err := os.Open(name)
@@ -231,28 +222,6 @@ func TestProcessesWithOldFiles(t *testing.T) {
 	want = append(want, []string{"/usr/bin/web program", "/new open"})
 	if diff := cmp.Diff(want, usesOf(t, found, err, user, inside, outside, next)); diff != "" {
 		t.Errorf("taken out: %s", diff)
-	}
-}
-
-func TestNamespacesWithMountsOfTheirOwn(t *testing.T) {
-	u := newUnion(t, map[string]string{"usr/bin/web": self(t), "usr/data": "1", "etc/conf": "1"})
-	must(t, unix.Mount("", u.root, "", unix.MS_SHARED, ""))
-	apart := func(bind string) func(*exec.Cmd) {
-		return func(cmd *exec.Cmd) {
-			cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}
-			if bind != "" {
-				cmd.Env = append(cmd.Env, play+"_BIND="+filepath.Join(u.root, bind))
-			}
-		}
-	}
-	own := u.run("usr/bin/web", apart("usr"))
-	u.run("usr/bin/web", apart(""))
-	u.run("usr/bin/web", apart("etc"))
-	held, err := u.scan().Held(t.Context(), []string{"usr"})
-	must(t, err)
-	want := []Held{{Why: fmt.Sprintf("web (%d) has a mount of /usr of its own, which goes on showing the old one", own)}}
-	if diff := cmp.Diff(want, held); diff != "" {
-		t.Error(diff)
 	}
 }
 
