@@ -245,7 +245,7 @@ func (w *work) inside(r *replacement) (mount.Table, error) {
 func insideOf(table mount.Table, on int, path string) mount.Table {
 	var inside mount.Table
 	for _, e := range table.Children(on) {
-		if strings.HasPrefix(e.Point, path+"/") {
+		if e.Point != path && below(e.Point, path) {
 			inside = append(inside, e)
 		}
 	}
@@ -255,8 +255,8 @@ func insideOf(table mount.Table, on int, path string) mount.Table {
 // carry mounts a copy of a mount inside of the old tree, with all that is mounted below it, at the
 // same place of the new tree.
 func (w *work) carry(tree *mount.Mount, r *replacement, e mount.Entry) error {
-	below := strings.TrimPrefix(e.Point, w.path(r.change.Name)+"/")
-	f, err := mount.OpenIn(r.old, below)
+	inside := strings.TrimPrefix(e.Point, w.path(r.change.Name)+"/")
+	f, err := mount.OpenIn(r.old, inside)
 	if err != nil {
 		return err
 	}
@@ -266,13 +266,11 @@ func (w *work) carry(tree *mount.Mount, r *replacement, e mount.Entry) error {
 		return err
 	}
 	if id.Mount != e.ID.Mount {
-		return fault.New(fault.Refuse, fault.Mount, "unmount the upper one, or let the change be made at the next boot",
-			"two mounts lie one upon the other at %s", e.Point)
+		return stacked(e)
 	}
-	place, err := mount.OpenIn(tree.File(), below)
+	place, err := mount.OpenIn(tree.File(), inside)
 	if err != nil {
-		return fault.New(fault.Refuse, fault.Mount, "unmount it, or let the change be made at the next boot",
-			"%s from %s is mounted at %s, which the new root image doesn't have: %w", e.FSType, e.Source, e.Point, err)
+		return placeless(e, err)
 	}
 	defer place.Close()
 	copied, err := mount.Clone(f, true)

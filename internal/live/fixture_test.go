@@ -27,8 +27,6 @@ import (
 	"github.com/powernode/powernode-agent/internal/tree"
 )
 
-func TestMain(m *testing.M) { os.Exit(mounttest.Main(m)) }
-
 // big is content that is too long to lie in an image.
 var big = strings.Repeat("powernode ", 1000)
 

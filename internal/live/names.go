@@ -11,8 +11,6 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/powernode/powernode-agent/internal/fault"
 )
 
 // mark is on what was put into the upper's root for a root image and by nobody: the root digest of
@@ -40,7 +38,7 @@ func (w *work) directory(c Change) error {
 	case err != nil:
 		return err
 	case info.Mode&unix.S_IFMT != unix.S_IFDIR:
-		return fault.New(fault.Refuse, fault.Destructive, "remove it, or let the change be made at the next boot", "/%s is not a directory here", c.Name)
+		return notDirectory(c.Name)
 	}
 	if _, err := lstat(w.upper, c.Name); errors.Is(err, unix.ENOENT) {
 		// Any change has the overlay copy the directory up, one to the mode that it has, too.

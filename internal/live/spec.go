@@ -6,6 +6,7 @@ import (
 	"github.com/powernode/powernode-agent/internal/durable"
 	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/fsverity"
+	"github.com/powernode/powernode-agent/internal/tree"
 )
 
 // Images is where root images and objects come from: a *store.Store.
@@ -41,6 +42,9 @@ type Spec struct {
 	From, To Side
 	// Changes is what Changes returned for the difference between the two root images.
 	Changes []Change
+	// Tree is the new root image, for Check to look whether it has the places of submounts; nil leaves
+	// that to Swap.
+	Tree *tree.Node
 }
 
 func (p *Place) fill() error {

@@ -17,10 +17,12 @@ import (
 // Result is how long a change took.
 type Result struct {
 	// Prepared is the time until the first directory was replaced, Swapped that from then until the
-	// last one was, and Tidied what came after.
+	// last one was.
 	Prepared, Swapped time.Duration
 	// Directories are the names that were replaced.
 	Directories []string
+	// Kept are the mount namespaces that go on with the old trees.
+	Kept []Namespace
 }
 
 // replacement is a top-level directory that is replaced.
@@ -51,6 +53,7 @@ func (r *replacement) close() {
 // swap makes the change, from wherever an earlier one stopped.
 func (w *work) swap(ctx context.Context) (Result, error) {
 	begun := time.Now()
+	var result Result
 	if err := w.sweepScratch(); err != nil {
 		return Result{}, err
 	}
@@ -66,14 +69,20 @@ func (w *work) swap(ctx context.Context) (Result, error) {
 	if err := w.build(ctx, replaced); err != nil {
 		return Result{}, err
 	}
-	result := Result{Prepared: time.Since(begun)}
+	for _, r := range replaced {
+		result.Directories = append(result.Directories, r.change.Name)
+	}
+	if result.Kept, err = w.hold(result.Directories); err != nil {
+		return Result{}, err
+	}
+	if err := w.unchanged(replaced); err != nil {
+		return Result{}, err
+	}
+	result.Prepared = time.Since(begun)
 	if err := w.replace(replaced); err != nil {
 		return Result{}, err
 	}
 	result.Swapped = time.Since(begun) - result.Prepared
-	for _, r := range replaced {
-		result.Directories = append(result.Directories, r.change.Name)
-	}
 	for _, c := range w.spec.Changes {
 		if !c.mounts() {
 			if err := w.link(c); err != nil {
@@ -154,6 +163,25 @@ func (w *work) removeDirectory(name string) error {
 		}
 		return nil
 	})
+}
+
+// unchanged makes sure that nobody has mounted or unmounted anything inside of the old trees since the
+// mounts there were carried over.
+func (w *work) unchanged(replaced []*replacement) error {
+	table, err := mount.ReadTable()
+	if err != nil {
+		return err
+	}
+	for _, r := range replaced {
+		if r.away {
+			continue
+		}
+		inside := insideOf(table, r.seen(w.base).ID.Mount, w.path(r.change.Name))
+		if len(inside) != len(r.carried) || len(w.stack(table, r.change.Name)) != len(r.stack) {
+			return errChanging
+		}
+	}
+	return nil
 }
 
 // replace is the change itself. What can be put beneath another mount, unseen, is put there first.

@@ -67,6 +67,9 @@ func Probe(dir string) (Abilities, error) {
 	return a, nil
 }
 
+// ProbeBeneath asks only whether mounts can be put beneath others.
+func ProbeBeneath() Ability { return ability(probeBeneath()) }
+
 // probeLayering asks only what Union needs to know each time.
 func probeLayering() layering {
 	root, err := os.Open("/")

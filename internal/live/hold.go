@@ -1,0 +1,127 @@
+package live
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/powernode/powernode-agent/internal/fault"
+	"github.com/powernode/powernode-agent/internal/mount"
+)
+
+// hold keeps new trees out of the namespaces that are to go on with the old ones: the mounts there that
+// would receive them become private, and nothing else changes. The price: nothing that is mounted at
+// "/" here later on is seen there until the processes are restarted.
+func (w *work) hold(names []string) ([]Namespace, error) {
+	if len(names) == 0 {
+		return nil, nil
+	}
+	kept, err := w.namespaces(names)
+	if err != nil {
+		return nil, err
+	}
+	for _, n := range kept {
+		if len(n.receives) == 0 {
+			continue
+		}
+		err := inNamespace(n.PIDs[0], n.Inode, n.makePrivate)
+		if errors.Is(err, os.ErrNotExist) || errors.Is(err, errOther) {
+			continue // its processes have ended
+		}
+		if err != nil {
+			return nil, fault.New(fault.Refuse, fault.Mount, "let the change be made at the next boot",
+				"keep the sandbox of process %d (%s) as it is: %w", n.PIDs[0], strings.Join(n.Commands, ", "), err)
+		}
+	}
+	return kept, nil
+}
+
+// makePrivate works in the namespace, whose /proc may be another or none: it is given the table.
+func (n Namespace) makePrivate(theirs mount.Table) error {
+	for _, e := range theirs {
+		if !slices.ContainsFunc(n.receives, func(id mount.ID) bool { return id.Mount == e.ID.Mount }) {
+			continue
+		}
+		fd, err := unix.Open(e.Point, unix.O_PATH|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+		if err != nil {
+			return &os.PathError{Op: "open", Path: e.Point, Err: err}
+		}
+		f := os.NewFile(uintptr(fd), e.Point)
+		id, _, err := mount.Identify(f)
+		if err == nil && id.Mount == e.ID.Mount {
+			err = unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Propagation: unix.MS_PRIVATE})
+		} else if err == nil {
+			err = fmt.Errorf("%s is covered by another mount: %w", e.Point, unix.EBUSY)
+		}
+		f.Close()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// errOther says that a process is in another namespace by now, or a new process has its number.
+var errOther = errors.New("the process is in another mount namespace")
+
+// inNamespace does something in the mount namespace of a process, and gives it that namespace's table.
+func inNamespace(pid int, inode uint64, do func(mount.Table) error) error {
+	return onLostThread(func() error {
+		self, err := os.OpenRoot("/proc/self/task")
+		if err != nil {
+			return err
+		}
+		defer self.Close()
+		ns, err := os.Open("/proc/" + strconv.Itoa(pid) + "/ns/mnt")
+		if err != nil {
+			return err
+		}
+		defer ns.Close()
+		var stat unix.Stat_t
+		if err := unix.Fstat(int(ns.Fd()), &stat); err != nil {
+			return err
+		}
+		if stat.Ino != inode {
+			return errOther
+		}
+		// setns(2): a thread that shares its root and working directory with others can't enter.
+		if err := unix.Unshare(unix.CLONE_FS); err != nil {
+			return fmt.Errorf("unshare: %w", err)
+		}
+		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNS); err != nil {
+			return fmt.Errorf("enter the mount namespace: %w", err)
+		}
+		f, err := self.Open(strconv.Itoa(unix.Gettid()) + "/mountinfo")
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		table, err := mount.ParseTable(f)
+		if err != nil {
+			return err
+		}
+		return do(table)
+	})
+}
+
+// onLostThread runs do on a thread that ends with it. It is never the process's first thread: that one
+// would not end, and what /proc/self shows is that one's.
+func onLostThread(do func() error) error {
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		if unix.Gettid() == unix.Getpid() {
+			done <- onLostThread(do) // while this goroutine keeps the first thread busy
+			runtime.UnlockOSThread()
+			return
+		}
+		done <- do() // the thread stays locked, and ends with the goroutine
+	}()
+	return <-done
+}
