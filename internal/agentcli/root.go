@@ -25,6 +25,8 @@ func New(app *cli.App) *cobra.Command {
 		verifyCommand(app),
 		statusCommand(app),
 		updateCommand(app),
+		generationsCommand(app),
+		gcCommand(app),
 		attachCommand(app),
 		detachCommand(app),
 		rollbackCommand(app),

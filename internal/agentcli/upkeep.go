@@ -42,6 +42,7 @@ func (u upkeep) loops(ctx context.Context) ([]runtime.Loop, func() []string) {
 		if kind == rootfs.OnPersist {
 			loops = append(loops, runtime.Chore{Name: "remove old writable layers", Do: u.prune, Every: 5 * time.Minute, Log: u.log})
 		}
+		loops = append(loops, runtime.Chore{Name: "remove what nothing needs any more", Do: (&collector{upkeep: u}).collect, Every: 5 * time.Minute, Log: u.log})
 	}
 	return loops, room.Remarks
 }
