@@ -93,7 +93,7 @@ func (w *work) build(ctx context.Context, replaced []*replacement) error {
 
 // attachUnion makes the union and attaches it in the scratch place.
 func (w *work) attachUnion() (*mount.Mount, error) {
-	work, err := makeWork(w.upper)
+	work, err := w.makeWork(w.upper)
 	if err != nil {
 		return nil, err
 	}
@@ -185,7 +185,7 @@ func (w *work) newEtc(ctx context.Context, r *replacement) (*mount.Mount, error)
 		return nil, err
 	}
 	defer upper.Close()
-	work, err := makeWork(upper)
+	work, err := w.makeWork(upper)
 	if err != nil {
 		return nil, err
 	}

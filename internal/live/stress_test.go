@@ -122,7 +122,12 @@ func TestStress(t *testing.T) {
 			}
 			s.end()
 			finish()
-			n.whole(current)
+			state := n.whole(current)
+			works, err := filepath.Glob(filepath.Join(filepath.Dir(state.Base.Upper), workPrefix+"*"))
+			must(t, err)
+			if len(works) > worksMax+1 {
+				t.Errorf("%d work directories are left", len(works))
+			}
 			t.Logf("%d cycles of %v: mean %v prepared, %v swapped; most %v, %v", cycles, total.Directories, total.Prepared/cycles, total.Swapped/cycles, slowest.Prepared, slowest.Swapped)
 		})
 	}

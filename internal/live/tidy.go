@@ -1,4 +1,72 @@
 package live
 
-// tidy takes away work directories that no union uses any more. Nothing of it is worth a failure.
-func (w *work) tidy() {}
+import (
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/powernode/powernode-agent/internal/mount"
+)
+
+// worksMax is how many work directories may lie beside an upper before those that are free are looked
+// for: the kernel complains in its log of each one that isn't.
+const worksMax = 8
+
+// tidy removes work directories that no union uses any more: each change takes a new one. Nothing of
+// it is worth a failure: a later change tries again, and a boot removes them all.
+func (w *work) tidy() {
+	for _, made := range w.works {
+		_ = tidyWorks(filepath.Dir(made), made)
+	}
+}
+
+// tidyWorks works in a directory that holds work directories, one of which is known to be in use.
+func tidyWorks(parent, used string) error {
+	dir, err := os.OpenRoot(parent)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	names, err := filepath.Glob(filepath.Join(parent, workPrefix+"*"))
+	if err != nil || len(names) <= worksMax {
+		return err
+	}
+	temp := workPrefix + strings.TrimPrefix(tempName(), ".")
+	if err := dir.MkdirAll(temp, 0o700); err != nil {
+		return err
+	}
+	defer func() { _ = dir.RemoveAll(temp) }()
+	free := func(name string) (bool, error) {
+		lower, upper := temp+"/lower", temp+"/upper-"+name
+		if err := dir.MkdirAll(lower, 0o700); err != nil {
+			return false, err
+		}
+		if err := dir.MkdirAll(upper, 0o700); err != nil {
+			return false, err
+		}
+		var files [3]*os.File
+		for i, path := range []string{lower, upper, name} {
+			f, err := openDirectory(filepath.Join(parent, path))
+			if err != nil {
+				return false, err
+			}
+			defer f.Close()
+			files[i] = f
+		}
+		inUse, err := mount.WorkInUse(files[0], files[1], files[2])
+		return err == nil && !inUse, err
+	}
+	if isFree, err := free(filepath.Base(used)); err != nil || isFree {
+		return err
+	}
+	for _, path := range names {
+		name := filepath.Base(path)
+		if isFree, err := free(name); err != nil || !isFree {
+			continue
+		}
+		if err := dir.RemoveAll(name); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -65,11 +65,12 @@ func isUpper(overlay, dir *os.File) bool {
 }
 
 // makeWork makes a work directory beside an upper.
-func makeWork(upper *os.File) (*os.File, error) {
+func (w *work) makeWork(upper *os.File) (*os.File, error) {
 	path := filepath.Join(filepath.Dir(upper.Name()), workPrefix+strings.ToLower(rand.Text()))
 	if err := os.Mkdir(path, 0o700); err != nil {
 		return nil, fmt.Errorf("make a work directory: %w", err)
 	}
+	w.works = append(w.works, path)
 	return openDirectory(path)
 }
 

@@ -22,6 +22,8 @@ type work struct {
 	root  *os.File
 	base  mount.MountedUnion // the union at "/"
 	upper *os.File
+	// works are the paths of the work directories that this change made.
+	works []string
 	// undoing says that the change is the way back of one that was not brought to its end.
 	undoing bool
 }
