@@ -2,6 +2,7 @@ package delta
 
 import (
 	"fmt"
+	"path"
 
 	"github.com/powernode/powernode-agent/internal/tree"
 )
@@ -42,6 +43,18 @@ func Conflicts(d *Delta, from, to *tree.Node) []Conflict {
 		}
 		if c := p.atOrigin(); c != Same {
 			conflicts = append(conflicts, Conflict{Path: p.Path, Local: p.Kind, Below: c, Origin: p.origin})
+		}
+	}
+	return conflicts
+}
+
+// ConflictsAt is Conflicts for an upper whose root is a directory of the images, as that of a persistent "/etc" is.
+func ConflictsAt(dir string, d *Delta, from, to *tree.Node) []Conflict {
+	conflicts := Conflicts(d, ofKind(from.Lookup(dir), tree.Directory), ofKind(to.Lookup(dir), tree.Directory))
+	for i := range conflicts {
+		conflicts[i].Path = path.Join(dir, conflicts[i].Path)
+		if conflicts[i].Origin != "" {
+			conflicts[i].Origin = path.Join(dir, conflicts[i].Origin)
 		}
 	}
 	return conflicts

@@ -113,6 +113,23 @@ func TestConflicts(t *testing.T) {
 	}
 }
 
+func TestConflictsOfAPersistentEtc(t *testing.T) {
+	from, to := dirTree("etc/x", "1", "etc/d/y", "1"), dirTree("etc/x", "1", "etc/d/y", "2")
+	d := deltaOf(Entry{Path: "/d", Kind: Directory}, Entry{Path: "/d/y", Kind: File}, Entry{Path: "/x", Kind: File})
+	got := ConflictsAt("/etc", d, from, to)
+	if len(got) != 1 || got[0].Path != "/etc/d/y" || got[0].Below != Content {
+		t.Errorf("conflicts %v", got)
+	}
+	if got := ConflictsAt("/etc", d, dirTree(), to); len(got) != 2 || got[0].Below != Added {
+		t.Errorf("conflicts of an /etc that is new: %v", got)
+	}
+	both := deltaOf(Entry{Path: "/etc", Kind: Directory}, Entry{Path: "/etc/x", Kind: File}, Entry{Path: "/etcetera", Kind: File}, Entry{Path: "/var", Kind: Directory})
+	both.Skipped = []Trouble{{"/var/x", "deep"}, {"/opt", "deep"}}
+	if seen := both.Without("etc", "var"); len(seen.Entries) != 1 || seen.Entries[0].Path != "/etcetera" || len(seen.Skipped) != 1 {
+		t.Errorf("without what is covered: %v", seen)
+	}
+}
+
 func TestJSON(t *testing.T) {
 	b, err := json.Marshal(struct {
 		C Conflict

@@ -143,3 +143,17 @@ func (d *Delta) Changed(path string) bool {
 	}
 	return false
 }
+
+// Without returns the delta without what lies in the given top-level directories: those that something else is mounted over, so
+// that nobody sees what the upper has there. The totals stay those of the whole.
+func (d *Delta) Without(tops ...string) *Delta {
+	hidden := func(path string) bool {
+		top, _, _ := strings.Cut(below(path), "/")
+		return slices.Contains(tops, top)
+	}
+	return &Delta{
+		Entries: slices.DeleteFunc(slices.Clone(d.Entries), func(e Entry) bool { return hidden(e.Path) }),
+		Totals:  d.Totals,
+		Skipped: slices.DeleteFunc(slices.Clone(d.Skipped), func(t Trouble) bool { return hidden(t.Path) }),
+	}
+}

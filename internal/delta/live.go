@@ -14,8 +14,7 @@ import (
 )
 
 // View opens a directory of the running union for reading: the top-level one of that name, "" for the root
-// itself. What is mounted over it or in it isn't to be seen there (mount.Clone without submounts).
-// The caller closes the file.
+// itself. What is mounted over it or in it isn't to be seen there. The caller closes the file. Running makes one.
 type View func(top string) (*os.File, error)
 
 // Live is an upper that a union uses.

@@ -13,6 +13,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/powernode/powernode-agent/internal/fsverity"
+	"github.com/powernode/powernode-agent/internal/mount"
 	"github.com/powernode/powernode-agent/internal/oracle"
 )
 
@@ -245,7 +247,8 @@ func TestTroubles(t *testing.T) {
 	tmpfs := m.path("opt/b")
 	must(t, unix.Mount("tmpfs", tmpfs, "tmpfs", 0, ""))
 	t.Cleanup(func() { _ = unix.Unmount(tmpfs, unix.MNT_DETACH) })
-	troubles, err := p.ActLive(t.Context(), Live{Upper: n.upper(nil), View: m.view})
+	through := func(top string) (*os.File, error) { return os.Open(m.path(top)) }
+	troubles, err := p.ActLive(t.Context(), Live{Upper: n.upper(nil), View: through})
 	if err != nil || len(troubles) != 1 || troubles[0].Path != "/opt/b" || !strings.Contains(troubles[0].Why, "mounted") {
 		t.Errorf("%v, %v", troubles, err)
 	}
@@ -306,4 +309,56 @@ func TestTidy(t *testing.T) {
 	if left := Leftovers(n.scan(), to.tree, to.tree); len(left) != 0 {
 		t.Errorf("left after that: %v", left)
 	}
+}
+
+// TestRunningView settles what lies in a directory that something else is mounted over, and takes the union of a directory of its
+// own for what is in that.
+func TestRunningView(t *testing.T) {
+	n := newNode(t)
+	from := n.image("etc/x", big("x"), "opt/y", big("y"))
+	to := n.image("etc/x", big("new"), "opt/y", big("new"))
+	m := n.mount(from)
+	m.chmod("etc/x", 0o600)
+	m.chmod("opt/y", 0o600)
+	other := n.mount(from)
+	opt, err := os.Open(other.path("opt"))
+	must(t, err)
+	defer opt.Close()
+	c, err := mount.Clone(opt, false)
+	must(t, err)
+	must(t, errors.Join(c.Attach(m.path("opt")), c.Close()))
+	must(t, unix.Mount("tmpfs", m.path("etc"), "tmpfs", 0, ""))
+	m.write("etc/x", "another's")
+	t.Cleanup(func() {
+		_ = unix.Unmount(m.path("etc"), unix.MNT_DETACH)
+		_ = unix.Unmount(m.path("opt"), unix.MNT_DETACH)
+	})
+	n.settleLive(m, Settle(n.scan(), from.tree, to.tree, nil))
+	m.check("what is mounted over it", map[string]string{"etc/x": "another's"})
+	n.mount(to).check("over the new image", map[string]string{"etc/x": big("x"), "opt/y": big("y")})
+	if _, err := Running(m.at)("none"); err == nil {
+		t.Error("opened a directory that isn't there")
+	}
+}
+
+// TestMetacopiesCarryTheDigest reads the digest that the kernel puts into a metacopy's mark where it checks.
+func TestMetacopiesCarryTheDigest(t *testing.T) {
+	n := newNode(t)
+	from := n.image("etc/x", big("x"))
+	m := n.mount(from)
+	m.chmod("etc/x", 0o600)
+	e, ok := n.scan().Entry("/etc/x")
+	want := from.tree.Lookup("etc/x").Digest
+	if n.level != mount.Enforced {
+		want = fsverity.Digest{}
+	}
+	if !ok || e.Kind != Metacopy || e.Digest != want {
+		t.Errorf("%v: digest %s, want %s", e, e.Digest, want)
+	}
+	// One that the image at hand doesn't know is found by its digest.
+	e.Digest = from.tree.Lookup("etc/x").Digest
+	m.unmount()
+	p := Settle(deltaOf(Entry{Path: "/etc", Kind: Directory}, e), dirTree("etc/", ""), dirTree("etc/x", "new"), nil)
+	n.settleOffline(p)
+	n.mount(n.image("etc/x", "new")).check("found by its digest", map[string]string{"etc/x": big("x")})
 }

@@ -63,7 +63,7 @@ func (p *place) lay(from, to *tree.Node) {
 	if p.Redirect != "" && (p.Kind == Redirected || p.Kind == Metacopy) {
 		p.origin = p.Redirect
 		if strings.HasPrefix(p.Redirect, "/") {
-			p.source, p.newSource = from.Lookup(p.Redirect), to.Lookup(p.Redirect)
+			p.source, p.newSource = lookup(from, p.Redirect), lookup(to, p.Redirect)
 		} else {
 			p.source, p.newSource = child(p.parent.source, p.Redirect), child(p.parent.newSource, p.Redirect)
 			p.origin = path.Join(p.parent.originPath(), p.Redirect)
@@ -102,6 +102,13 @@ func (p *place) originPath() string {
 // whole reports whether a directory that was renamed must hold all that it shows itself.
 func (p *place) whole() bool {
 	return p.Kind == Redirected && !p.left && changeBelow(p.source, p.newSource) != Same
+}
+
+func lookup(root *tree.Node, path string) *tree.Node {
+	if root == nil {
+		return nil
+	}
+	return root.Lookup(path)
 }
 
 func child(dir *tree.Node, name string) *tree.Node {
