@@ -27,6 +27,7 @@ var shapes = map[string]reflect.Type{
 	"introspect":        reflect.TypeFor[introspectDoc](),
 	"verify":            reflect.TypeFor[verifyDoc](),
 	"update":            reflect.TypeFor[changeDoc](),
+	"sync":              reflect.TypeFor[syncDoc](),
 	"damage":            reflect.TypeFor[reconcile.Damage](),
 	"generations":       reflect.TypeFor[generationsDoc](),
 	"generation":        reflect.TypeFor[generationDoc](),

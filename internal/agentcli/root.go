@@ -25,6 +25,7 @@ func New(app *cli.App) *cobra.Command {
 		verifyCommand(app),
 		statusCommand(app),
 		updateCommand(app),
+		syncCommand(app),
 		generationsCommand(app),
 		gcCommand(app),
 		attachCommand(app),
