@@ -2,12 +2,15 @@ package agentcli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/powernode/powernode-agent/internal/cli"
 	"github.com/powernode/powernode-agent/internal/fault"
@@ -105,7 +108,12 @@ func waitHelper() *cobra.Command {
 		Use: services.HelperWait, Short: "Wait until a service was found healthy",
 		// The unit says for how long.
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return f.checker().Wait(cmd.Context(), 250*time.Millisecond)
+			err := f.checker().Wait(cmd.Context(), 250*time.Millisecond)
+			if cmd.Context().Err() != nil {
+				// To end by the signal is what systemd takes for stopped: not failed, and not done either.
+				return errors.Join(err, unix.Kill(os.Getpid(), unix.SIGTERM))
+			}
+			return err
 		},
 	}
 	f.add(cmd)

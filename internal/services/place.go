@@ -27,11 +27,17 @@ const (
 	unitsMax  = 20_000
 )
 
-// Changes are the units that a Set changes, each sorted.
+// Changes are the units that a Set changes, and what follows for those that run. All are sorted but Restart and Start, which
+// are in the order of dependencies.
 type Changes struct {
 	Added   []string `json:"added,omitempty"`
 	Changed []string `json:"changed,omitempty"`
 	Removed []string `json:"removed,omitempty"`
+	// Stop is to be stopped before systemd reads its units again; Restart and Start come after that. A service is restarted
+	// where what it runs as changes, and not where only its neighbours do.
+	Stop    []string `json:"stop,omitempty"`
+	Restart []string `json:"restart,omitempty"`
+	Start   []string `json:"start,omitempty"`
 }
 
 // None reports whether nothing changes.
@@ -49,7 +55,7 @@ func Diff(run string, set Set) (Changes, error) {
 
 // Place makes the units of a Set those of the running system: run, which is or becomes its /run, has them in systemd's
 // directory afterwards, and none of modules that are no longer there. Only files that an earlier Place wrote are replaced or
-// removed. systemd hears of it by a daemon-reload, which is the caller's, as is starting, stopping and restarting.
+// removed. systemd hears of it by a daemon-reload, which is the caller's, as is stopping, restarting and starting; Apply does it all.
 func Place(run string, set Set) (Changes, error) {
 	p, err := openPlace(run)
 	if err != nil {
@@ -119,22 +125,44 @@ func (p placer) diff(units []Unit) (Changes, error) {
 	if err != nil {
 		return c, err
 	}
+	// moved are the services that begin anew, of whose helpers nothing more is to be said.
+	moved := make(map[string]bool)
 	for _, u := range units {
-		switch text, there := have[u.Name]; {
+		text, there := have[u.Name]
+		delete(have, u.Name)
+		service := u.Module + "_" + u.Service
+		switch {
 		case !there:
 			c.Added = append(c.Added, u.Name)
+			if u.Main() || !moved[service] && u.Kind != KindHealth {
+				c.Start = append(c.Start, u.Name)
+			}
+			moved[service] = moved[service] || u.Main()
 		case !bytes.Equal(text, u.Text):
 			c.Changed = append(c.Changed, u.Name)
+			if u.Main() && !bytes.Equal(program(text), program(u.Text)) {
+				moved[service] = true
+				c.Restart = append(c.Restart, u.Name)
+			}
+			if !moved[service] && (u.Kind == KindHealthTimer || u.Kind == KindEgress || u.Kind == KindEgressTimer) {
+				c.Restart = append(c.Restart, u.Name)
+			}
 		}
-		delete(have, u.Name)
 	}
 	for name := range have {
 		c.Removed = append(c.Removed, name)
 	}
+	slices.Sort(c.Removed)
+	c.Stop = c.Removed
 	slices.Sort(c.Added)
 	slices.Sort(c.Changed)
-	slices.Sort(c.Removed)
 	return c, nil
+}
+
+// program is what of a unit's text its processes depend on.
+func program(text []byte) []byte {
+	_, after, _ := bytes.Cut(text, []byte("\n[Service]\n"))
+	return after
 }
 
 func (p placer) place(set Set) (Changes, error) {

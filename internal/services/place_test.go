@@ -65,7 +65,10 @@ func TestPlace(t *testing.T) {
 	before := files(t, run)
 
 	set := setOf(t, one1, legacy)
-	want := Changes{Added: []string{"powernode-chrony.init.service", "powernode-one_a.service", "powernode-one_b.service"}}
+	want := Changes{
+		Added: []string{"powernode-chrony.init.service", "powernode-one_a.service", "powernode-one_b.service"},
+		Start: []string{"powernode-one_a.service", "powernode-one_b.service", "powernode-chrony.init.service"},
+	}
 	plan, err := Diff(run, set)
 	if diff := cmp.Diff(want, plan); diff != "" || err != nil {
 		t.Errorf("%v\n%s", err, diff)
@@ -100,7 +103,8 @@ func TestPlace(t *testing.T) {
 		}
 	}
 	got, err = Place(run, setOf(t, strings.Replace(one1, "/bin/a}\n- {name: b, start_command: /bin/b", "/bin/a2", 1)))
-	want = Changes{Changed: []string{"powernode-one_a.service"}, Removed: []string{"powernode-chrony.init.service", "powernode-one_b.service"}}
+	gone := []string{"powernode-chrony.init.service", "powernode-one_b.service"}
+	want = Changes{Changed: []string{"powernode-one_a.service"}, Removed: gone, Stop: gone, Restart: []string{"powernode-one_a.service"}}
 	if diff := cmp.Diff(want, got); diff != "" || err != nil {
 		t.Errorf("%v\n%s", err, diff)
 	}
@@ -139,5 +143,39 @@ func TestPlaceReplacesNothingForeign(t *testing.T) {
 	}
 	if text, err := os.ReadFile(secret); err != nil || string(text) != marker+"\n" {
 		t.Errorf("%q, %v", text, err)
+	}
+}
+
+// TestWhatChangesRestartsOnce: and nothing that goes on as it is.
+func TestWhatChangesRestartsOnce(t *testing.T) {
+	run := t.TempDir()
+	if _, err := Place(run, setOf(t, shop)); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct{ name, from, to, restart, start, stop string }{
+		{"nothing", "", "", "", "", ""},
+		{"a program", "/usr/bin/statsd", "/usr/bin/statsd2", "powernode-shop_stats.service", "", ""},
+		{"an interval", "interval_seconds: 10", "interval_seconds: 11", "powernode-shop_web.health.timer", "", ""},
+		{"a neighbour", ", {service: stats, kind: softdep}", "", "", "", ""},
+		{"a new check", "start_command: /usr/bin/statsd", "start_command: /usr/bin/statsd\n    health: {endpoint: \"1/x\"}", "", "powernode-shop_stats.health.timer", ""},
+		{"a check that goes", "    health: {method: EXEC, endpoint: \"/usr/bin/cachectl ping\"}\n", "", "", "", "powernode-shop_cache.health.service powernode-shop_cache.health.timer"},
+		{
+			"a new service with a check", "  - name: stats\n", "  - {name: x, start_command: /bin/x, health: {endpoint: \"1/x\"}}\n  - name: stats\n", "",
+			"powernode-shop_x.service", "",
+		},
+		{"a name", "payments.example.org", "pay.example.org", "powernode-shop_db.egress.service powernode-shop_cache.egress.service powernode-shop_stats.egress.service powernode-shop_web.egress.service", "", ""},
+	} {
+		changes, err := Diff(run, setOf(t, strings.Replace(shop, test.from, test.to, 1)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, is := range []struct {
+			got  []string
+			want string
+		}{{changes.Restart, test.restart}, {changes.Start, test.start}, {changes.Stop, test.stop}} {
+			if diff := cmp.Diff(strings.Fields(is.want), append([]string{}, is.got...)); diff != "" {
+				t.Errorf("%s:\n%s", test.name, diff)
+			}
+		}
 	}
 }
