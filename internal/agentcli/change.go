@@ -179,7 +179,7 @@ func newChanger(st *store.Store, trust boot.Trust, dryRun bool, progress func(st
 	config := change.Config{Store: st, Reconciler: r}
 	facts, err := boot.ReadFacts("/")
 	if err == nil {
-		err = liveHere(st, facts, abilities, level, &config)
+		err = liveHere(st, facts, trust, level, &config)
 	} else {
 		err = nil
 		config.Running.NotLive = "this machine wasn't booted by powernode-agent"
@@ -192,7 +192,7 @@ func newChanger(st *store.Store, trust boot.Trust, dryRun bool, progress func(st
 }
 
 // liveHere says what runs here, and what of it can be changed.
-func liveHere(st *store.Store, facts boot.Facts, abilities mount.Abilities, level mount.Level, config *change.Config) error {
+func liveHere(st *store.Store, facts boot.Facts, trust boot.Trust, level mount.Level, config *change.Config) error {
 	if filepath.Clean(facts.StateDir) != filepath.Clean(st.Path()) {
 		config.Running.NotLive = "this machine runs from another directory of record"
 		return nil
@@ -202,8 +202,10 @@ func liveHere(st *store.Store, facts boot.Facts, abilities mount.Abilities, leve
 		Live: func(g store.Generation) error { return boot.WentLive("/", g.Number, g.RootDigest) },
 	}
 	config.RunDir = boot.RunDir
-	machine := &change.Machine{Beneath: abilities.Beneath, Place: live.Place{Root: "/", RunDir: boot.RunDir, Images: st, UpperDir: facts.Root.UpperDir}}
-	config.System = machine
+	config.System = &change.Machine{
+		Place: live.Place{Root: "/", RunDir: boot.RunDir, Images: st, UpperDir: facts.Root.UpperDir},
+		Care:  &change.Care{Store: st, Root: "/", Run: filepath.Dir(boot.RunDir), Agent: boot.AgentPath, Privileged: trust.PrivilegedServices},
+	}
 	in, _, err := retain.Read(st)
 	if err != nil {
 		return err

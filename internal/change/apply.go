@@ -49,9 +49,7 @@ func (w *work) plan(ctx context.Context, c *composed) (*Step, error) {
 		if in.findings, err = w.c.System.Examine(ctx, *s); err != nil {
 			return nil, err
 		}
-		for _, r := range in.findings.Remarks {
-			w.remark(r)
-		}
+		w.remark(in.findings.Remarks...)
 	}
 	if text := varRemark(s.Difference); text != "" {
 		w.remark(text)
@@ -94,7 +92,7 @@ func (w *work) goneNeedReboot() []string {
 		if ch.From == "" || ch.Kind == "changed" {
 			continue
 		}
-		p, err := w.c.Reconciler.Manifest(ch.FromDigest)
+		p, err := manifestOf(w.c.Store, ch.FromDigest)
 		if err == nil && p.RebootRequired {
 			reasons = append(reasons, fmt.Sprintf("module %s %s asks for a restart (reboot_required)", ch.Name, ch.From))
 		}
@@ -224,16 +222,16 @@ func (w *work) leave(g store.Generation) error {
 
 // goLive puts the generation beneath the running system. Until it is the current one, whatever goes wrong is taken back.
 func (w *work) goLive(ctx context.Context, s *Step) (again bool, err error) {
-	if err := w.c.writeRun(JournalName, journal{From: s.From.Number, To: s.To.Number, Local: w.local}); err != nil {
+	if err := w.c.writeRun(JournalName, journal{From: s.From.Number, To: s.To.Number, Local: w.local, Aftercare: w.findings.Aftercare}); err != nil {
 		return false, err
 	}
-	if err := w.c.System.Swap(ctx, *s, w.findings); err != nil {
+	remarks, err := w.c.System.Swap(ctx, *s, w.findings)
+	w.remark(remarks...)
+	if err != nil {
 		return false, errors.Join(err, removeRun(w.c.RunDir, JournalName, w.c.Hook))
 	}
 	failures, remarks := w.c.System.After(ctx, *s, w.findings)
-	for _, r := range remarks {
-		w.remark(r)
-	}
+	w.remark(remarks...)
 	blamed := w.blame(failures)
 	err = context.Cause(ctx)
 	if err == nil && len(blamed) == 0 {
@@ -264,10 +262,8 @@ func (w *work) blame(failures []UnitFailure) map[string]error {
 // undo takes the change back, and leaves out the modules that are to blame for that.
 func (w *work) undo(ctx context.Context, s *Step, blamed map[string]error) error {
 	// What was begun is brought to an end also when nobody waits any more.
-	remarks, err := w.c.System.Undo(context.WithoutCancel(ctx), *s)
-	for _, r := range remarks {
-		w.remark(r)
-	}
+	remarks, err := w.c.System.Undo(context.WithoutCancel(ctx), *s, w.findings)
+	w.remark(remarks...)
 	if err != nil {
 		return fmt.Errorf("take the change back: %w", err)
 	}

@@ -243,9 +243,11 @@ func (w *work) expect(root fsverity.Digest) {
 	}
 }
 
-func (w *work) remark(text string) {
-	if !slices.Contains(w.result.Remarks, text) {
-		w.result.Remarks = append(w.result.Remarks, text)
+func (w *work) remark(texts ...string) {
+	for _, text := range texts {
+		if !slices.Contains(w.result.Remarks, text) {
+			w.result.Remarks = append(w.result.Remarks, text)
+		}
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/powernode/powernode-agent/internal/aftercare"
 	"github.com/powernode/powernode-agent/internal/change/desired"
 	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/nodeapi"
@@ -33,13 +34,13 @@ func (f *fakeSystem) Examine(_ context.Context, s Step) (Findings, error) {
 	return Findings{Obstacles: f.obstacles}, nil
 }
 
-func (f *fakeSystem) Swap(_ context.Context, s Step, _ Findings) error {
+func (f *fakeSystem) Swap(_ context.Context, s Step, _ Findings) ([]string, error) {
 	if f.swapErr != nil {
-		return f.swapErr
+		return nil, f.swapErr
 	}
 	f.said = append(f.said, fmt.Sprintf("swap %d to %d", s.From.Number, s.To.Number))
 	f.back, f.runs, f.swap = f.runs, s.To.Number, s.To.Number
-	return nil
+	return nil, nil
 }
 
 func (f *fakeSystem) After(_ context.Context, s Step, _ Findings) ([]UnitFailure, []string) {
@@ -52,11 +53,13 @@ func (f *fakeSystem) After(_ context.Context, s Step, _ Findings) ([]UnitFailure
 	return failures, nil
 }
 
-func (f *fakeSystem) Undo(context.Context, Step) ([]string, error) {
+func (f *fakeSystem) Undo(context.Context, Step, Findings) ([]string, error) {
 	f.said = append(f.said, fmt.Sprintf("undo %d", f.swap))
 	f.runs, f.swap = f.back, 0
 	return nil, nil
 }
+
+func (f *fakeSystem) Resume(context.Context, store.Generation, *aftercare.Plan) []string { return nil }
 
 func (f *fakeSystem) Finish() error {
 	f.swap = 0

@@ -7,7 +7,6 @@ import (
 
 	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/health"
-	"github.com/powernode/powernode-agent/internal/store"
 )
 
 // The platform is asked this often while a change waits to be confirmed, and each time it has so long to answer.
@@ -121,6 +120,3 @@ func (c *Changer) TakeBack(ctx context.Context) (*Result, error) {
 	}
 	return r, removeRun(c.RunDir, ConfirmName, c.Hook)
 }
-
-// ended says of the generation that runs now; for what was left unfinished.
-func (c *Changer) runs(n uint64) (store.Generation, error) { return c.Store.Generation(n) }

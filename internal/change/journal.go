@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"time"
 
+	"github.com/powernode/powernode-agent/internal/aftercare"
 	"github.com/powernode/powernode-agent/internal/change/desired"
 	"github.com/powernode/powernode-agent/internal/durable"
 )
@@ -16,7 +17,7 @@ const (
 	JournalName = "change.json"
 	// ConfirmName is of one that is to be taken back unless the platform is reached.
 	ConfirmName = "confirm.json"
-	recordMax   = 1 << 20
+	recordMax   = 16 << 20
 )
 
 // journal says what is being changed.
@@ -25,6 +26,8 @@ type journal struct {
 	To   uint64 `json:"to_generation"`
 	// Local is the administrator's word as it was before.
 	Local desired.Local `json:"local_before"`
+	// Aftercare is what the running system needs for it.
+	Aftercare *aftercare.Plan `json:"aftercare,omitempty"`
 }
 
 // confirmation is a live change that isn't confirmed yet.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/powernode/powernode-agent/internal/aftercare"
 	"github.com/powernode/powernode-agent/internal/delta"
@@ -16,103 +17,121 @@ import (
 	"github.com/powernode/powernode-agent/internal/store"
 )
 
-// Care is what a running system needs when its root changes.
-type Care interface {
-	// Plan says what a step calls for. local reports whether the writable layer has something of its own at an absolute path.
-	Plan(ctx context.Context, s Step, local func(path string) bool) (*aftercare.Plan, error)
-	// Before does what has to come before the swap, After what comes after it; with the units that don't work then, and what a
-	// person should know.
-	Before(ctx context.Context, s Step, p *aftercare.Plan) []string
-	After(ctx context.Context, s Step, p *aftercare.Plan) ([]UnitFailure, []string)
-}
-
 // Machine is the system that runs at a place: the one that package boot made.
 type Machine struct {
 	Place live.Place
-	// Beneath says whether the kernel can put mounts beneath others.
-	Beneath mount.Ability
-	Care    Care
+	// Care is what the system needs beside its mounts; nil for one that needs nothing.
+	Care *Care
+}
+
+// spec is a step as package live takes it.
+func (m *Machine) spec(s Step) live.Spec {
+	return live.Spec{
+		Place: m.Place, Tree: s.ToTree, Changes: live.Changes(s.Difference.Top),
+		From: live.Side{Generation: s.From.Number, RootDigest: s.From.RootDigest}, To: live.Side{Generation: s.To.Number, RootDigest: s.To.RootDigest},
+	}
 }
 
 // Examine implements System.
 func (m *Machine) Examine(ctx context.Context, s Step) (Findings, error) {
 	var f Findings
-	if !m.Beneath.OK {
-		f.Obstacles = append(f.Obstacles, "the kernel can't put a mount beneath another: "+m.Beneath.Reason)
+	report, err := live.Check(m.spec(s))
+	if err != nil {
+		return f, err
 	}
-	f.Obstacles = append(f.Obstacles, m.covered(s)...)
+	for _, o := range report.Obstacles {
+		if o.Name != "boot" { // said already
+			f.Obstacles = append(f.Obstacles, fault.OneLine(o.Why))
+		}
+	}
+	for _, e := range report.Elsewhere {
+		f.Remarks = append(f.Remarks, fmt.Sprintf("%s goes on showing the old files until it is mounted anew", e.Point))
+	}
+	held, remarks := heldBy(report.Namespaces)
+	f.Remarks = append(f.Remarks, remarks...)
 	local := func(string) bool { return false }
 	upper, err := live.OpenUpper(m.Place)
-	if err != nil {
-		f.Obstacles = append(f.Obstacles, fault.OneLine(err.Error()))
-	} else {
+	switch {
+	case err == nil:
 		defer upper.Close()
-		d, err := delta.Scan(ctx, upper, delta.Limits{})
-		if err != nil {
+		if local, err = f.delta(ctx, upper, s); err != nil {
 			return f, err
 		}
-		local = d.Changed
-		for _, c := range delta.Conflicts(d, s.FromTree, s.ToTree) {
-			if !aftercare.Derived(c.Path) {
-				f.Conflicts = append(f.Conflicts, c)
-			}
-		}
-		f.Settle = delta.Settle(d, s.FromTree, s.ToTree, nil)
-		for _, t := range f.Settle.Unsettled {
-			f.Obstacles = append(f.Obstacles, fmt.Sprintf("the local change of %s can't be taken along: %s", t.Path, t.Why))
-		}
+	case len(f.Obstacles) == 0:
+		f.Obstacles = append(f.Obstacles, fault.OneLine(err.Error()))
 	}
-	if m.Care != nil {
-		f.Aftercare, err = m.Care.Plan(ctx, s, local)
-	} else {
-		err = nil
+	if m.Care == nil {
+		return f, nil
 	}
+	f.Aftercare, remarks, err = m.Care.plan(ctx, s, local, held)
+	f.Remarks = append(f.Remarks, remarks...)
 	return f, err
 }
 
-// covered names the directories that differ and that something else is mounted on.
-func (m *Machine) covered(s Step) []string {
-	state, err := live.Mounted(m.Place.Root)
+// delta looks at what was changed locally, and returns what tells whether a path was.
+func (f *Findings) delta(ctx context.Context, upper *os.File, s Step) (func(path string) bool, error) {
+	d, err := delta.Scan(ctx, upper, delta.Limits{})
 	if err != nil {
-		return []string{fault.OneLine(err.Error())}
+		return nil, err
 	}
-	var obstacles []string
-	for _, c := range live.Changes(s.Difference.Top) {
-		if _, ok := state.Of(c.Name); !ok {
-			obstacles = append(obstacles, fmt.Sprintf("something else is mounted on /%s", c.Name))
+	for _, c := range delta.Conflicts(d, s.FromTree, s.ToTree) {
+		if !aftercare.Derived(c.Path) {
+			f.Conflicts = append(f.Conflicts, c)
 		}
 	}
-	return obstacles
+	f.Settle = delta.Settle(d, s.FromTree, s.ToTree, nil)
+	for _, t := range f.Settle.Unsettled {
+		f.Obstacles = append(f.Obstacles, fmt.Sprintf("the local change of %s can't be taken along: %s", t.Path, t.Why))
+	}
+	return func(path string) bool { return d.Changed(path) && !aftercare.Derived(path) }, nil
+}
+
+// heldBy returns the units that go on seeing the old root in mount namespaces of their own, and says which processes without a
+// unit do.
+func heldBy(namespaces []live.Namespace) (held []aftercare.Held, remarks []string) {
+	for _, n := range namespaces {
+		keeps := "/" + strings.Join(n.Keeps, ", /")
+		for _, unit := range n.Units {
+			held = append(held, aftercare.Held{Unit: unit, Why: "its mount namespace keeps the old " + keeps})
+		}
+		if len(n.Units) == 0 && len(n.PIDs) > 0 {
+			remarks = append(remarks, fmt.Sprintf("process %d %s goes on with the old %s until it is restarted", n.PIDs[0], strings.Join(n.Commands, ", "), keeps))
+		}
+	}
+	return held, remarks
 }
 
 // Swap implements System. What was settled needn't be undone: the upper means the same over the old root.
-func (m *Machine) Swap(ctx context.Context, s Step, f Findings) error {
+func (m *Machine) Swap(ctx context.Context, s Step, f Findings) ([]string, error) {
 	if err := m.settle(ctx, f.Settle); err != nil {
-		return err
+		return nil, err
+	}
+	var remarks []string
+	place := m.Place
+	place.Remark = func(text, hint string) {
+		if hint != "" {
+			text += "; " + hint
+		}
+		remarks = append(remarks, text)
 	}
 	if m.Care != nil && f.Aftercare != nil {
-		for _, text := range m.Care.Before(ctx, s, f.Aftercare) {
-			m.remark(text)
-		}
+		remarks = m.Care.before(ctx, f.Aftercare)
 	}
-	_, err := live.Swap(ctx, live.Spec{
-		Place: m.Place, From: sideOf(s.From), To: sideOf(s.To), Changes: live.Changes(s.Difference.Top),
-	})
-	if err != nil && m.Care != nil {
+	spec := m.spec(s)
+	spec.Place = place
+	_, err := live.Swap(ctx, spec)
+	if err != nil {
 		// Units that were stopped for it are wanted again.
-		m.restore(ctx, s)
+		remarks = append(remarks, m.Resume(context.WithoutCancel(ctx), s.From, back(f.Aftercare))...)
 	}
-	return err
+	return remarks, err
 }
 
-func sideOf(g store.Generation) live.Side {
-	return live.Side{Generation: g.Number, RootDigest: g.RootDigest}
-}
-
-func (m *Machine) remark(text string) {
-	if m.Place.Remark != nil {
-		m.Place.Remark(text, "")
+func back(p *aftercare.Plan) *aftercare.Plan {
+	if p == nil {
+		return nil
 	}
+	return p.Back()
 }
 
 // settle makes what the upper holds mean the same over the new root.
@@ -164,28 +183,28 @@ func (m *Machine) After(ctx context.Context, s Step, f Findings) ([]UnitFailure,
 	if m.Care == nil || f.Aftercare == nil {
 		return nil, nil
 	}
-	return m.Care.After(ctx, s, f.Aftercare)
+	return m.Care.after(ctx, s.To, f.Aftercare, s.Owner)
 }
 
 // Undo implements System.
-func (m *Machine) Undo(ctx context.Context, s Step) ([]string, error) {
-	if err := live.Undo(ctx, m.Place); err != nil {
-		return nil, err
+func (m *Machine) Undo(ctx context.Context, s Step, f Findings) ([]string, error) {
+	var remarks []string
+	if m.Care != nil && f.Aftercare != nil {
+		// What was started with the new files ends while they are there.
+		remarks = m.Care.before(ctx, back(f.Aftercare))
 	}
-	return m.restore(ctx, s), nil
+	if err := live.Undo(ctx, m.Place); err != nil {
+		return remarks, err
+	}
+	return append(remarks, m.Resume(ctx, s.From, back(f.Aftercare))...), nil
 }
 
-// restore gives the system what it needs for the root that it had before a step.
-func (m *Machine) restore(ctx context.Context, s Step) []string {
-	if m.Care == nil {
+// Resume implements System.
+func (m *Machine) Resume(ctx context.Context, g store.Generation, p *aftercare.Plan) []string {
+	if m.Care == nil || p == nil {
 		return nil
 	}
-	back := s.reverse()
-	plan, err := m.Care.Plan(ctx, back, func(string) bool { return false })
-	if err != nil {
-		return []string{fault.OneLine(err.Error())}
-	}
-	failures, remarks := m.Care.After(ctx, back, plan)
+	failures, remarks := m.Care.after(ctx, g, p, nil)
 	for _, f := range failures {
 		remarks = append(remarks, fmt.Sprintf("unit %s doesn't work: %s", f.Unit, f.Reason))
 	}
@@ -195,8 +214,7 @@ func (m *Machine) restore(ctx context.Context, s Step) []string {
 // Finish implements System.
 func (m *Machine) Finish() error { return live.Finish(m.Place.RunDir, m.Place.Hook) }
 
-// Recover implements System. What a running system needs after it is left to a person or the next change: nobody knows how far
-// the one before had come.
+// Recover implements System.
 func (m *Machine) Recover(ctx context.Context, current uint64) (Recovered, bool, error) {
 	r, ok, err := live.Recover(ctx, m.Place, current)
 	if err != nil || !ok {

@@ -3,6 +3,7 @@ package change
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/powernode/powernode-agent/internal/change/desired"
 	"github.com/powernode/powernode-agent/internal/store"
@@ -46,17 +47,22 @@ func (c *Changer) Recover(ctx context.Context) (string, error) {
 			return "", err
 		}
 	}
-	g, err := c.runs(runs)
+	g, err := c.Store.Generation(runs)
 	if err != nil {
 		return "", err
 	}
+	care := j.Aftercare
+	if runs != j.To {
+		care = back(care)
+	}
+	remarks := c.System.Resume(ctx, g, care)
 	if err := c.ends(g); err != nil {
 		return "", err
 	}
 	if runs == j.To {
-		return fmt.Sprintf("the change to generation %d was interrupted, and is finished now", runs), nil
+		return strings.Join(append([]string{fmt.Sprintf("the change to generation %d was interrupted, and is finished now", runs)}, remarks...), "; "), nil
 	}
-	return fmt.Sprintf("a change was interrupted, and is taken back: generation %d runs", runs), nil
+	return strings.Join(append([]string{fmt.Sprintf("a change was interrupted, and is taken back: generation %d runs", runs)}, remarks...), "; "), nil
 }
 
 // restore has the administrator's word be what it was.

@@ -46,12 +46,15 @@ type UnitFailure struct {
 type System interface {
 	// Examine says what a step would meet and call for. It changes nothing.
 	Examine(ctx context.Context, s Step) (Findings, error)
-	// Swap puts the new root beneath the system, with what has to come before. An error leaves the old root as it was.
-	Swap(ctx context.Context, s Step, f Findings) error
+	// Swap puts the new root beneath the system, with what has to come before, and says what a person should know. An error
+	// leaves the old root as it was.
+	Swap(ctx context.Context, s Step, f Findings) ([]string, error)
 	// After does what the system needs then, and says which units don't work, and what else a person should know.
 	After(ctx context.Context, s Step, f Findings) ([]UnitFailure, []string)
-	// Undo takes a swap back and gives the system what it needs for that, as After.
-	Undo(ctx context.Context, s Step) ([]string, error)
+	// Undo takes a swap back and gives the system what it needs for that.
+	Undo(ctx context.Context, s Step, f Findings) ([]string, error)
+	// Resume gives the system what a plan asks for, with a generation that runs: where somebody was killed who would have.
+	Resume(ctx context.Context, g store.Generation, p *aftercare.Plan) []string
 	// Finish ends a change whose generation is the current one.
 	Finish() error
 	// Recover brings a swap to its end that somebody left unfinished: forward if the generation that it leads to is the
@@ -64,11 +67,4 @@ type Recovered struct {
 	// Generation runs now; Forward says that it is the one that the change led to.
 	Generation uint64
 	Forward    bool
-}
-
-// reverse is the step back.
-func (s Step) reverse() Step {
-	s.From, s.To, s.FromTree, s.ToTree = s.To, s.From, s.ToTree, s.FromTree
-	s.Difference = difference.Compare(s.FromTree, s.ToTree)
-	return s
 }

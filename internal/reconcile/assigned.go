@@ -3,7 +3,6 @@ package reconcile
 import (
 	"context"
 
-	"github.com/powernode/powernode-agent/internal/module"
 	"github.com/powernode/powernode-agent/internal/nodeapi"
 	"github.com/powernode/powernode-agent/internal/nodeclient"
 	"github.com/powernode/powernode-agent/internal/ociimage"
@@ -66,17 +65,4 @@ func (r *Reconciler) Refer(ctx context.Context, reference string) (nodeapi.Modul
 	m := nodeapi.Module{Repository: ref.Repository, Digest: string(image.Digest)}
 	m.Name, m.Version, err = signature.ModuleOf(image.Manifest)
 	return m, err
-}
-
-// Manifest returns the manifest of a module of the store, which isn't proven.
-func (r *Reconciler) Manifest(manifestDigest string) (*module.Manifest, error) {
-	rec, err := r.config.Store.GetModule(manifestDigest)
-	if err != nil {
-		return nil, err
-	}
-	image, err := ociimage.ParseImage(rec.Manifest, rec.Config)
-	if err != nil {
-		return nil, err
-	}
-	return module.ParseManifest([]byte(image.Labels[module.LabelManifest]))
 }

@@ -6,8 +6,8 @@ import (
 	"testing"
 
 	"github.com/powernode/powernode-agent/internal/boot"
-	"github.com/powernode/powernode-agent/internal/operatorapi"
 	"github.com/powernode/powernode-agent/internal/change"
+	"github.com/powernode/powernode-agent/internal/operatorapi"
 	"github.com/powernode/powernode-agent/test/lab"
 )
 
