@@ -1,6 +1,7 @@
 package enroll
 
 import (
+	"context"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -22,32 +23,34 @@ type expected struct {
 	base Credentials
 	// key is what the certificate must be for.
 	key nodeKey
-	// conn is the connection of the answer; nil where there is none, as in a test.
-	conn *nodehttp.Conn
 }
 
-// judge checks an answer, and returns the credentials that it makes.
-func (o Options) judge(doing string, a nodeapi.EnrollResponse, e expected) (*Credentials, error) {
+// errOtherCA says that a certificate is of a CA which nothing leads to from those that the node trusts.
+var errOtherCA = errors.New("the certificate doesn't lead to the CA that this node trusts")
+
+// judge checks an answer, and returns the credentials that it makes. Where the certificate is of a CA that the present
+// ones can't vouch for by a certificate, they may have by their signature while the node was off or wasn't enrolled:
+// then it follows. An error of kind fault.Retry says nothing of the answer.
+func (o Options) judge(ctx context.Context, doing string, a nodeapi.EnrollResponse, e expected) (*Credentials, error) {
 	c, err := accept(a, e, o.now(), o.keys())
+	if errors.Is(err, errOtherCA) {
+		m := &nodehttp.Material{PlatformURL: e.base.PlatformURL, CAs: e.base.CAs, Proxy: e.base.Proxy()}
+		cas, bundle, no := o.offeredCA(ctx, m, e.base.LocalClock, e.base.caPEM)
+		switch {
+		case fault.KindOf(no) == fault.Retry:
+			return nil, fmt.Errorf("%s: %w", doing, no)
+		case no != nil:
+			o.Log.Warn("the platform's CA bundle isn't adopted", "error", no)
+		case cas != nil:
+			e.base.CAs, e.base.caPEM = cas, bundle
+			c, err = accept(a, e, o.now(), o.keys())
+		}
+	}
 	if err != nil {
 		return nil, fault.New(fault.Broken, fault.Platform, hintUnchanged,
 			"%s at %s: the platform's answer is refused: %w", doing, e.base.PlatformURL, err)
 	}
 	return c, nil
-}
-
-// adoptable returns the CAs of a bundle that came over a connection which the present CAs vouch for, if the
-// server that sent it is vouched for by the new ones too: a bundle that cuts the node off from its platform
-// isn't one to follow.
-func adoptable(bundle string, conn *nodehttp.Conn, now time.Time) ([]*x509.Certificate, error) {
-	cas, err := nodehttp.ParseCAs([]byte(bundle))
-	if err != nil {
-		return nil, err
-	}
-	if err := nodehttp.Verifies(conn.PeerCertificates(), conn.Host(), cas, now); err != nil {
-		return nil, fmt.Errorf("the server that sent it doesn't lead to any CA of it: %w", err)
-	}
-	return cas, nil
 }
 
 // accept checks a platform's answer against our key, our CA and what we know of ourselves, and
@@ -76,7 +79,7 @@ func accept(a nodeapi.EnrollResponse, e expected, now time.Time, keys keyring) (
 		}
 	}
 	if err := chains(leaf, kept, e.base.CAs, now); err != nil {
-		return nil, fmt.Errorf("the certificate doesn't lead to the CA that this node trusts: %w", err)
+		return nil, fmt.Errorf("%w: %w", errOtherCA, err)
 	}
 	c := e.base
 	c.InstanceID, c.CertificateID, c.EnrolledAt = a.InstanceID, printable(a.CertificateID), now

@@ -100,7 +100,7 @@ func exchange(ctx context.Context, o Options, b Bootstrap, key nodeKey) (*Creden
 		return nil, explain(err)
 	}
 	base.PlatformURL = conn.URL()
-	return o.judge(doing, answer, expected{base: base, key: key, conn: conn})
+	return o.judge(ctx, doing, answer, expected{base: base, key: key})
 }
 
 // base returns what credentials by this bootstrap begin with.

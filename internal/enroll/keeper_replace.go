@@ -2,15 +2,9 @@ package enroll
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"net/http"
 
 	"github.com/powernode/powernode-agent/internal/durable"
-	"github.com/powernode/powernode-agent/internal/fault"
-	"github.com/powernode/powernode-agent/internal/nodeapi"
 	"github.com/powernode/powernode-agent/internal/nodehttp"
-	"github.com/powernode/powernode-agent/internal/signedtime"
 )
 
 // change has alter work on the credentials and their directory under the lock.
@@ -56,35 +50,15 @@ func (k *Keeper) replace(ctx context.Context, by func(context.Context, Options, 
 	})
 }
 
-// AdoptCA asks the platform which CAs to trust, and follows if the present ones have signed that, now, and the new ones
-// vouch for the connection too. That the present ones vouch for the connection isn't enough: who has stolen a server's
-// key would give the node a CA of his own.
+// AdoptCA asks the platform which CAs to trust, and follows: see offeredCA.
 func (k *Keeper) AdoptCA(ctx context.Context) error {
-	const doing = "ask which CA to trust"
 	return k.change(ctx, func(d *durable.Dir, c *Credentials) error {
-		var answer nodeapi.CAResponse
 		// Without the certificate, which the platform may not take any more.
 		m := &nodehttp.Material{PlatformURL: c.PlatformURL, CAs: c.CAs, Proxy: c.Proxy()}
-		conn, err := talk{k.o, m, c.LocalClock}.call(ctx, nodehttp.Call{
-			Doing: doing, Method: http.MethodGet, Path: nodeapi.PathCA, Into: &answer,
-		}, func() error { answer = nodeapi.CAResponse{}; return nil })
-		if err != nil || answer.BundlePEM == c.caPEM {
+		cas, bundle, err := k.o.offeredCA(ctx, m, c.LocalClock, c.caPEM)
+		if err != nil || cas == nil {
 			return err
 		}
-		cas, err := adoptable(answer.BundlePEM, conn, k.o.now())
-		if err == nil {
-			var said signedtime.Reading
-			if said, err = signedtime.Ask(ctx, m, k.o.HTTP); err != nil {
-				return fmt.Errorf("%s: %w", doing, err)
-			}
-			if said.CABundleSHA256 != bundleSum(answer.BundlePEM) {
-				err = errors.New("its CA has not signed this bundle")
-			}
-		}
-		if err != nil {
-			return fault.New(fault.Broken, fault.Platform, hintUnchanged, "%s at %s: the platform's answer is refused: %w", doing, conn.URL(), err)
-		}
-		k.o.Log.Info("the node follows the platform's CA", "certificates", len(cas), "sha256", bundleSum(answer.BundlePEM))
-		return save(d, c.trusting(cas, answer.BundlePEM))
+		return save(d, c.trusting(cas, bundle))
 	})
 }

@@ -41,9 +41,9 @@ type platform struct {
 	grants   map[string]nodeapi.EnrollResponse // by token and key
 	keys     map[string]string                 // by token
 	requests []nodeapi.EnrollRequest
-	// lose is how many replies get lost after the work is done, fail how many requests are answered
-	// by 503 before it.
-	lose, fail int
+	// lose is how many replies get lost after the work is done, fail and failCA how many requests for a token's
+	// certificate and for the CAs are answered by 503 before it.
+	lose, fail, failCA int
 	// byKey are the certificates of rotations and renewals, refused what the platform says of a serial number, and
 	// policy what it makes of renewals: RenewIssued, RenewWaiting or "" for no.
 	byKey   map[string]nodeapi.EnrollResponse
@@ -59,7 +59,7 @@ type platform struct {
 	lead   []*x509.Certificate
 	// signed, if not "", is what is signed in place of bundle's SHA-256.
 	signed string
-	// now, if not nil, is what renewals' proofs are held against.
+	// now, if not nil, is what renewals' proofs are held against, and the time that is signed.
 	now func() time.Time
 	// taken, if not nil, is the only CA whose certificates don't end the handshake.
 	taken *x509.Certificate
@@ -83,16 +83,21 @@ func newPlatform(t testing.TB) *platform {
 	mux.HandleFunc("GET "+nodeapi.PathCA, func(w http.ResponseWriter, _ *http.Request) {
 		p.mu.Lock()
 		defer p.mu.Unlock()
+		if p.failCA > 0 {
+			p.failCA--
+			reply(w, 503, nodeapi.Envelope{Error: "down for a moment", Code: nodeapi.CodeInternal})
+			return
+		}
 		ok(w, nodeapi.CAResponse{BundlePEM: p.bundle, BundleSHA256: bundleSum(p.bundle)})
 	})
 	mux.HandleFunc("POST "+nodeapi.PathTime, func(w http.ResponseWriter, r *http.Request) {
 		p.mu.Lock()
-		signer, lead, sum := p.signer, p.lead, bundleSum(p.bundle)
+		signer, lead, now, sum := p.signer, p.lead, p.now, bundleSum(p.bundle)
 		if p.signed != "" {
 			sum = p.signed
 		}
 		p.mu.Unlock()
-		signer.Tells(nil, func() string { return sum }, lead...).ServeHTTP(w, r)
+		signer.Tells(now, func() string { return sum }, lead...).ServeHTTP(w, r)
 	})
 	mux.HandleFunc("GET /who", func(w http.ResponseWriter, r *http.Request) {
 		if len(r.TLS.PeerCertificates) == 0 {

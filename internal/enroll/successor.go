@@ -26,14 +26,14 @@ func rotate(ctx context.Context, o Options, d *durable.Dir, cur *Credentials) (*
 		return nil, err
 	}
 	var answer nodeapi.EnrollResponse
-	conn, err := talk{o, cur.material, cur.LocalClock}.call(ctx, nodehttp.Call{
+	_, err = talk{o, cur.material, cur.LocalClock}.call(ctx, nodehttp.Call{
 		Doing: doing, Method: http.MethodPost, Path: nodeapi.PathRefresh, Into: &answer,
 		Body: nodeapi.RefreshRequest{CSRPEM: csr, AgentVersion: o.AgentVersion},
 	}, func() error { answer = nodeapi.EnrollResponse{}; return nil })
 	if err != nil {
 		return nil, also(err, dropAfter(d, forRotate, err))
 	}
-	return o.replace(d, doing, answer, expected{base: *cur, key: key, conn: conn}, rotated, forRotate)
+	return o.replace(ctx, d, doing, answer, expected{base: *cur, key: key}, rotated, forRotate)
 }
 
 // renew replaces a certificate that doesn't serve any more, by proving its key. A *Waiting in the error says
@@ -74,7 +74,7 @@ func renew(ctx context.Context, o Options, d *durable.Dir, cur *Credentials) (*C
 	case answer.Status != nodeapi.RenewIssued || answer.Certificate == nil:
 		return nil, fault.New(fault.Broken, fault.Platform, hintUnchanged, "%s at %s: the platform's answer holds no certificate (status %.40q)", doing, conn.URL(), answer.Status)
 	}
-	return o.replace(d, doing, *answer.Certificate, expected{base: *cur, key: key, conn: conn}, renewed, forRenew)
+	return o.replace(ctx, d, doing, *answer.Certificate, expected{base: *cur, key: key}, renewed, forRenew)
 }
 
 // notRenewed gives a refusal of a renewal its remedy; local says that the node goes by its own clock.
@@ -92,8 +92,11 @@ func notRenewed(err error, local bool) error {
 
 // replace saves what an answer is worth in place of the credentials that it was asked for with, which stay as the
 // previous pair.
-func (o Options) replace(d *durable.Dir, doing string, a nodeapi.EnrollResponse, e expected, how origin, p purpose) (*Credentials, error) {
-	next, err := o.judge(doing, a, e)
+func (o Options) replace(ctx context.Context, d *durable.Dir, doing string, a nodeapi.EnrollResponse, e expected, how origin, p purpose) (*Credentials, error) {
+	next, err := o.judge(ctx, doing, a, e)
+	if fault.KindOf(err) == fault.Retry {
+		return nil, err
+	}
 	if err != nil {
 		// The next attempt is with another key, should the platform have an answer to this one that never serves.
 		return nil, also(err, forgetPending(d, p))

@@ -31,7 +31,8 @@ A denial is for the certificate, whatever key comes with it: its holder needs a 
 After a backup of the platform's database was restored, each node whose certificate was issued since waits
 for an approval. --unfiled approves all of these, and only these, that wait now; --dry-run lists them. Nodes
 where several renewals wait, or that call for attention, are left to be decided one by one. Revoke first what
-was revoked since the backup was made: the database doesn't know that any more.`,
+was revoked since the backup was made, and each node that was enrolled anew on another machine since: the
+database doesn't know of that any more.`,
 		Example: `  powernode node approve web-1
   powernode node approve web-1 --renewal 3f0c91d2
   powernode node approve web-1 --attention

@@ -107,6 +107,26 @@ func TestApproveOneMatter(t *testing.T) {
 	}
 }
 
+// TestBeginningOfTwo: what may be either of two renewals names neither, for a denial too.
+func TestBeginningOfTwo(t *testing.T) {
+	p := platformtest.Start(t)
+	old, _ := rotated(t, p, "web-1")
+	for range 2 {
+		p.Renew(old, p.Key()).Into(&nodeapi.RenewResponse{})
+	}
+	execute(t, p, "UPDATE renewals SET id = '5eed-' || id")
+	for _, deny := range []bool{false, true} {
+		_, err := p.Operator.ApproveNode(t.Context(), "web-1", operatorapi.ApproveRequest{Renewal: "5eed", Deny: deny})
+		if err == nil || !strings.Contains(err.Error(), "several renewals of node web-1 wait") {
+			t.Errorf("deny %v: %v", deny, err)
+		}
+	}
+	done, err := p.Operator.ApproveNode(t.Context(), "web-1", operatorapi.ApproveRequest{Deny: true})
+	if err != nil || len(done.Renewals) != 2 {
+		t.Errorf("%+v, %v", done, err)
+	}
+}
+
 // TestApproveUnfiled: after a backup of the database was restored, one word approves what waits for that reason, and
 // nothing else.
 func TestApproveUnfiled(t *testing.T) {

@@ -93,3 +93,46 @@ func TestLostOfARetiredAuthority(t *testing.T) {
 		t.Errorf("%d %s", a.Status, a.Body)
 	}
 }
+
+// TestRevokedAgain: a revocation that is made again after a backup was restored counts for what the database has lost, too:
+// what was shown already, and what the machine shows only afterwards.
+func TestRevokedAgain(t *testing.T) {
+	p := platformtest.Start(t)
+	ctx := t.Context()
+	nodes := map[string]*platformtest.Node{}
+	for _, name := range []string{"before", "after", "again"} {
+		_, nodes[name] = rotated(t, p, name)
+	}
+	execute(t, p, "DELETE FROM certificates WHERE origin = 'refresh'")
+	execute(t, p, "UPDATE certificates SET superseded_at = NULL")
+	var out nodeapi.RenewResponse
+	p.Renew(nodes["before"], p.Key()).Into(&out)
+	if out.Status != nodeapi.RenewWaiting {
+		t.Fatalf("%+v", out)
+	}
+	for name := range nodes {
+		if _, err := p.Operator.RevokeNode(ctx, name, operatorapi.RevokeRequest{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, node := range nodes {
+		if a := p.Renew(node, p.Key()); a.Envelope.Code != nodeapi.CodeCertificateRevoked {
+			t.Errorf("%s: %d %s", name, a.Status, a.Body)
+		}
+		if code := works(p, node); code != nodeapi.CodeCertificateRevoked {
+			t.Errorf("%s: %q", name, code)
+		}
+	}
+	if list, err := p.Operator.ApproveUnfiled(ctx); err != nil || len(list.Renewals)+len(list.Left) != 0 {
+		t.Errorf("%+v, %v", list, err)
+	}
+	wants(t, eventsOf(t, p, "after"), "it was revoked with its node")
+	// What the node gets by a new token is another matter, also where that is lost.
+	p.Clock.Advance(time.Hour)
+	fresh := p.EnrollAgain("again")
+	execute(t, p, "UPDATE tokens SET certificate_id = NULL WHERE node_id = ?", fresh.ID)
+	execute(t, p, "DELETE FROM certificates WHERE node_id = ? AND revoked_at IS NULL", fresh.ID)
+	if code := works(p, fresh); code != nodeapi.CodeCertificateSuperseded {
+		t.Errorf("%q", code)
+	}
+}

@@ -97,3 +97,29 @@ func TestCARollFromOldAuthority(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// TestOffWhileOldAuthorityRolled: who was off, until the certificate ended, and who enrolls by an image with the old
+// authority alone, get certificates of the new one, which nothing leads to, and follow.
+func TestOffWhileOldAuthorityRolled(t *testing.T) {
+	p := oldPlatform(t)
+	ctx := t.Context()
+	off, old := newAgent(t, p, "off"), p.Config.CAPEM
+	off.settle()
+	for _, change := range []func(context.Context) (operatorapi.CAList, error){p.Operator.PrepareCA, p.Operator.ActivateCA} {
+		if _, err := change(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	newAgentBy(t, p, "late", old).settle()
+	p.Clock.Advance(91 * 24 * time.Hour)
+	if err := off.keeper.Renew(ctx); err != nil {
+		t.Fatal(err)
+	}
+	off.settle()
+	if list, _ := authorities(t, p); len(list.Behind) != 0 {
+		t.Errorf("%+v", list.Behind)
+	}
+	if _, err := p.Operator.RetireCA(ctx, operatorapi.CARetire{}); err != nil {
+		t.Error(err)
+	}
+}

@@ -1,6 +1,7 @@
 package platform_test
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -38,6 +39,12 @@ type agent struct {
 
 func newAgent(t *testing.T, p *platformtest.Platform, name string) *agent {
 	t.Helper()
+	return newAgentBy(t, p, name, "")
+}
+
+// newAgentBy is newAgent with other CAs than those that come with its token, unless caPEM is "".
+func newAgentBy(t *testing.T, p *platformtest.Platform, name, caPEM string) *agent {
+	t.Helper()
 	if _, err := p.Operator.CreateNode(t.Context(), operatorapi.NodeCreate{Name: name, Architecture: "amd64"}); err != nil {
 		t.Fatal(err)
 	}
@@ -47,7 +54,7 @@ func newAgent(t *testing.T, p *platformtest.Platform, name string) *agent {
 	}
 	a := &agent{t: t, p: p, name: name}
 	o := enroll.Options{Dir: filepath.Join(t.TempDir(), name), Discover: func(context.Context) (enroll.Bootstrap, error) {
-		return enroll.Bootstrap{PlatformURL: token.PlatformURL, CAPEM: []byte(token.CAPEM), Token: secret.New(token.Token), InstanceID: token.NodeID}, nil
+		return enroll.Bootstrap{PlatformURL: token.PlatformURL, CAPEM: []byte(cmp.Or(caPEM, token.CAPEM)), Token: secret.New(token.Token), InstanceID: token.NodeID}, nil
 	}, Clock: a.clock(), Architecture: "amd64"}
 	if _, _, err := enroll.Ensure(t.Context(), o); err != nil {
 		t.Fatal(err)

@@ -83,7 +83,7 @@ func vouched(chain, cas []*x509.Certificate, now time.Time) error {
 		}
 		err = no
 	}
-	return fmt.Errorf("at %s, which it says, its signer isn't vouched for by the CA that this node trusts: %w", stamp(now), err)
+	return fmt.Errorf("at %s its signer isn't vouched for by the CA that this node trusts: %w", stamp(now), err)
 }
 
 // signed checks the signature of message by the key of signer.

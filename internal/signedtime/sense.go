@@ -25,7 +25,7 @@ func sense(r Reading, source, floor time.Time) sensed {
 	switch {
 	case !r.Time.Before(floor.Add(-slack)):
 		return goesOn
-	case r.Time.Before(source.Add(-slack)), r.vouched == nil, r.vouched(floor) != nil:
+	case r.Time.Before(source.Add(-slack)), r.Vouched(floor) != nil:
 		return contradicts
 	default:
 		return wentBack

@@ -47,6 +47,15 @@ type Reading struct {
 // Now returns the time at the instant elapsed of the clock of At.
 func (r Reading) Now(elapsed time.Duration) time.Time { return r.Time.Add(elapsed - r.At) }
 
+// Vouched returns nil if the CAs that proved this time are valid at another time, too: else what was signed may be by
+// the key of one that has ended.
+func (r Reading) Vouched(at time.Time) error {
+	if r.vouched == nil {
+		return errors.New("nothing proved this time")
+	}
+	return r.vouched(at)
+}
+
 // Ask makes one attempt to learn the time from m's platform. m's certificate isn't shown: it may have ended.
 // Of o the clock doesn't count. A failure to reach the platform has the kind that package nodehttp gives it; a
 // platform without signed time is fault.Refuse with ErrUnsigned in the chain; an answer that isn't proven is

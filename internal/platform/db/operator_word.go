@@ -25,7 +25,7 @@ type Revocation struct {
 }
 
 // Revoke revokes the node's certificates, or the one of that serial number. With serial "" the tokens that
-// nobody has used end as well, and so does every renewal. Revoking again does nothing; ErrNotFound says
+// nobody has used end as well, and so does every renewal, and the certificates that FileLost comes upon later. Revoking again does nothing; ErrNotFound says
 // that the node has no certificate of that serial number.
 func (d *DB) Revoke(ctx context.Context, nodeID, serial string) (Revocation, error) {
 	var out Revocation
@@ -53,6 +53,9 @@ func (d *DB) Revoke(ctx context.Context, nodeID, serial string) (Revocation, err
 			}
 		}
 		if serial == "" {
+			if _, err := tx.ExecContext(ctx, "UPDATE nodes SET revoked_at = ? WHERE id = ?", now, nodeID); err != nil {
+				return err
+			}
 			out.Tokens, err = affected(tx.ExecContext(ctx, "UPDATE tokens SET expires_at = ?1 WHERE node_id = ?2 AND used_at IS NULL AND expires_at > ?1", now, nodeID))
 			if err != nil {
 				return err
@@ -92,7 +95,7 @@ type Decided struct {
 	Cleared []string
 }
 
-// Decide approves the one renewal that waits, or denies those that do, or clears what called for attention: one of
+// Decide approves the one renewal that waits or is named, or denies those that do, or the one, or clears what called for attention: one of
 // these, never two by one word. ErrNothingWaits says that there is none of them; ErrSeveralWait, ErrNotOneMatter and
 // ErrRenewalUnsaid that it isn't clear which is meant, and Decided has the renewals that may be.
 func (d *DB) Decide(ctx context.Context, in Decision) (Decided, error) {
@@ -124,7 +127,7 @@ func (d *DB) Decide(ctx context.Context, in Decision) (Decided, error) {
 		case len(out.Renewals) > 0 && len(out.Cleared) > 0:
 			// Undone by the error, with the transaction.
 			return ErrNotOneMatter
-		case !in.Deny && len(out.Renewals) > 1:
+		case len(out.Renewals) > 1 && (!in.Deny || in.Renewal != ""):
 			return ErrSeveralWait
 		}
 		state := RenewalApproved
