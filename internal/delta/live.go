@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/powernode/powernode-agent/internal/durable"
+	"github.com/powernode/powernode-agent/internal/tree"
 )
 
 // View opens a directory of the running union for reading: the top-level one of that name, "" for the root
@@ -26,7 +27,7 @@ type Live struct {
 // ActLive settles the upper of a running union, over its own image still, before another comes beneath it. The
 // kernel copies up what is opened for writing through the union, and lets nobody write meanwhile; the content
 // of a file that can't be opened for writing, because it is being executed or immutable, is written into the upper
-// beside the kernel: nobody else can write it either. Until its inode is forgotten, the old union
+// beside the kernel, under a lease: nobody else can write it either. Until its inode is forgotten, the old union
 // then gives ENODATA to whoever opens such a file for writing; the new one doesn't. The time of modification of
 // what the kernel copies becomes that of the copy.
 //
@@ -44,6 +45,34 @@ func (p *Plan) ActLive(ctx context.Context, l Live) ([]Trouble, error) {
 		}
 	}
 	return a.finish()
+}
+
+// settlePasses is how often Live.Settle looks again.
+const settlePasses = 5
+
+// Settle scans the upper, decides and acts, and looks again until nothing is left to be done: what users changed
+// meanwhile is settled too. covered are the top-level directories that something else is mounted over, and drop is as
+// for the function of that name. It is to be called just before the image comes beneath the upper: what is changed after it isn't settled.
+func (l Live) Settle(ctx context.Context, from, to *tree.Node, covered []string, drop func(path string) bool) ([]Trouble, error) {
+	var p *Plan
+	for range settlePasses {
+		d, err := Scan(ctx, l.Upper.File(), Limits{})
+		if err != nil {
+			return nil, err
+		}
+		p = Settle(d.Without(covered...), from, to, drop)
+		if len(p.Steps) == 0 {
+			return p.Unsettled, nil
+		}
+		if troubles, err := p.ActLive(ctx, l); err != nil || len(troubles) > 0 {
+			return troubles, err
+		}
+	}
+	troubles := make([]Trouble, 0, len(p.Steps))
+	for _, s := range p.Steps {
+		troubles = append(troubles, Trouble{s.Path, "it is changed again and again"})
+	}
+	return troubles, nil
 }
 
 type liveActor struct {
@@ -149,6 +178,13 @@ func (a *liveActor) fillBeside(dir *os.File, name, path string, h held) error {
 		return errTrouble{fmt.Errorf("it can't be read: %w", err)}
 	}
 	defer source.Close()
+	// The program may end, and somebody open the file for writing: the kernel lets them wait for a lease.
+	if _, err := unix.FcntlInt(source.Fd(), unix.F_SETLEASE, unix.F_RDLCK); err != nil {
+		return errTrouble{fmt.Errorf("others can't be kept from writing it: %w", err)}
+	}
+	if h, err = a.look(path); err != nil || !h.metacopy {
+		return err
+	}
 	return a.fill(path, reader{source}, nil)
 }
 

@@ -151,7 +151,10 @@ func TestWritersWhileSettling(t *testing.T) {
 			}
 		})
 	}
-	n.settleLive(m, Settle(n.scan(), from.tree, to.tree, nil))
+	troubles, err := Live{Upper: n.upper(nil), View: m.view}.Settle(t.Context(), from.tree, to.tree, nil, nil)
+	if err != nil || len(troubles) > 0 {
+		t.Errorf("settle: %v, %v", troubles, err)
+	}
 	stop()
 	writers.Wait()
 	over := n.mount(to)
@@ -273,6 +276,48 @@ func TestTroubles(t *testing.T) {
 	left.Unsettled = []Trouble{{"/x", "why"}}
 	if troubles, err := left.ActLive(t.Context(), Live{}); err != nil || len(troubles) != 1 {
 		t.Errorf("a plan that can't be carried out: %v, %v", troubles, err)
+	}
+}
+
+// TestSettlingAgain has a user change more while the first changes are settled.
+func TestSettlingAgain(t *testing.T) {
+	n := newNode(t)
+	a := []string{"etc/x", big("x"), "etc/y", big("y"), "opt/z", big("z")}
+	b := []string{"etc/x", big("new"), "etc/y", big("new"), "opt/z", big("new")}
+	for i := range settlePasses {
+		a, b = append(a, fmt.Sprintf("usr/f%d", i), big("f")), append(b, fmt.Sprintf("usr/f%d", i), big("new"))
+	}
+	from, to := n.image(a...), n.image(b...)
+	m := n.mount(from)
+	m.chmod("etc/x", 0o600)
+	m.chmod("opt/z", 0o600)
+	changed := false
+	hook := func(op string) error {
+		if op == "settle:syncfs" && !changed {
+			changed = true
+			m.chmod("etc/y", 0o600)
+		}
+		return nil
+	}
+	live := Live{Upper: n.upper(hook), View: m.view}
+	troubles, err := live.Settle(t.Context(), from.tree, to.tree, []string{"opt"}, nil)
+	if err != nil || len(troubles) > 0 {
+		t.Errorf("settle: %v, %v", troubles, err)
+	}
+	left := Settle(n.scan(), from.tree, to.tree, nil).Steps
+	if len(left) != 1 || left[0].Path != "/opt/z" {
+		t.Errorf("left to be done: %v; want what is covered", left)
+	}
+	next := 0
+	again := Live{Upper: n.upper(func(op string) error {
+		if op == "settle:syncfs" {
+			m.chmod(fmt.Sprintf("usr/f%d", next), 0o600)
+			next++
+		}
+		return nil
+	}), View: m.view}
+	if troubles, err := again.Settle(t.Context(), from.tree, to.tree, nil, nil); err != nil || len(troubles) == 0 {
+		t.Errorf("changed again and again: %v, %v", troubles, err)
 	}
 }
 
