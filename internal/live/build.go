@@ -40,6 +40,11 @@ func (w *work) sweepScratch() error {
 		if e.Source != scratchSource {
 			return fault.New(fault.Refuse, fault.Mount, "unmount it", "%s holds a mount that isn't ours (%s)", w.scratch(), e.FSType)
 		}
+		// The mounts that were copied there are in the groups of those that they were copied from: what is
+		// mounted inside of them must not be unmounted everywhere.
+		if err := mount.MakePrivate(w.scratch()); err != nil {
+			return err
+		}
 		if err := unix.Unmount(w.scratch(), unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
 			return fmt.Errorf("unmount %s: %w", w.scratch(), err)
 		}
@@ -138,7 +143,8 @@ func (w *work) buildTree(ctx context.Context, union *mount.Mount, r *replacement
 	if err := tree.SetAttr(attrsOf(r.seen(w.base)), 0); err != nil {
 		return errors.Join(err, tree.Close())
 	}
-	inside, err := w.inside(r)
+	table, err := mount.ReadTable()
+	inside := insideOf(table, r.seen(w.base).ID.Mount, w.path(r.change.Name))
 	if err != nil || len(inside) == 0 {
 		r.tree = tree
 		return err
@@ -151,7 +157,7 @@ func (w *work) buildTree(ctx context.Context, union *mount.Mount, r *replacement
 		return err
 	}
 	for _, e := range inside {
-		if err := w.carry(tree, r, e); err != nil {
+		if err := w.carry(tree, r, e, len(table.Children(e.ID.Mount)) > 0); err != nil {
 			return err
 		}
 	}
@@ -233,15 +239,7 @@ func attrsOf(e mount.Entry) mount.Attr {
 	return attrs
 }
 
-// inside returns the mounts that lie directly inside of the old tree.
-func (w *work) inside(r *replacement) (mount.Table, error) {
-	table, err := mount.ReadTable()
-	if err != nil {
-		return nil, err
-	}
-	return insideOf(table, r.seen(w.base).ID.Mount, w.path(r.change.Name)), nil
-}
-
+// insideOf returns the mounts that lie directly inside of a tree, which is seen on a mount at a path.
 func insideOf(table mount.Table, on int, path string) mount.Table {
 	var inside mount.Table
 	for _, e := range table.Children(on) {
@@ -254,13 +252,14 @@ func insideOf(table mount.Table, on int, path string) mount.Table {
 
 // carry mounts a copy of a mount inside of the old tree, with all that is mounted below it, at the
 // same place of the new tree.
-func (w *work) carry(tree *mount.Mount, r *replacement, e mount.Entry) error {
+func (w *work) carry(tree *mount.Mount, r *replacement, e mount.Entry, nested bool) error {
 	inside := strings.TrimPrefix(e.Point, w.path(r.change.Name)+"/")
 	f, err := mount.OpenIn(r.old, inside)
 	if err != nil {
 		return err
 	}
 	r.carried = append(r.carried, f)
+	r.nested = r.nested || nested
 	id, _, err := mount.Identify(f)
 	if err != nil {
 		return err

@@ -1,10 +1,11 @@
 package live
 
 import (
+	"cmp"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -64,15 +65,7 @@ func Check(spec Spec) (Report, error) {
 	if err != nil {
 		return Report{}, err
 	}
-	for _, c := range spec.Changes {
-		if why := c.possible(); why != "" {
-			r.Obstacles = append(r.Obstacles, Obstacle{Name: c.Name, Why: why})
-			continue
-		}
-		if c.mounts() {
-			w.checkDirectory(&r, table, c)
-		}
-	}
+	w.look(&r, table)
 	for _, v := range w.views(table, r.Directories) {
 		for _, e := range table {
 			if v.has(e) && !below(e.Point, v.path) {
@@ -84,13 +77,43 @@ func Check(spec Spec) (Report, error) {
 	return r, err
 }
 
+// look finds the obstacles.
+func (w *work) look(r *Report, table mount.Table) {
+	for _, c := range w.spec.Changes {
+		if why := c.possible(); why != "" {
+			r.Obstacles = append(r.Obstacles, Obstacle{Name: c.Name, Why: fmt.Sprintf("/%s can't be changed in the running system: %s", c.Name, why)})
+			continue
+		}
+		if c.mounts() {
+			w.lookAt(r, table, c)
+		}
+	}
+}
+
+// refuse returns the first obstacle as an error, before anything is changed.
+func (w *work) refuse() error {
+	table, err := mount.ReadTable()
+	if err != nil {
+		return err
+	}
+	var r Report
+	w.look(&r, table)
+	for _, o := range r.Obstacles {
+		return fault.New(fault.Refuse, fault.Mount, cmp.Or(o.Hint, atBoot), "%s", o.Why)
+	}
+	return nil
+}
+
+// atBoot is the remedy where there is no other.
+const atBoot = "let the change be made at the next boot"
+
 func (r *Report) add(name string, err error) {
 	r.Obstacles = append(r.Obstacles, Obstacle{Name: name, Why: err.Error(), Hint: fault.HintOf(err)})
 }
 
-func (w *work) checkDirectory(r *Report, table mount.Table, c Change) {
+func (w *work) lookAt(r *Report, table mount.Table, c Change) {
 	if c.Name == "boot" {
-		r.Obstacles = append(r.Obstacles, Obstacle{Name: c.Name, Why: "what the machine boots by isn't changed while it runs"})
+		r.Obstacles = append(r.Obstacles, Obstacle{Name: c.Name, Why: "/boot can't be changed in the running system: the machine boots by it"})
 		return
 	}
 	stack := w.stack(table, c.Name)
@@ -118,7 +141,7 @@ func (w *work) checkDirectory(r *Report, table mount.Table, c Change) {
 		switch {
 		case e.FSType == "autofs" || len(table.Stack(e.ID.Mount, e.Point)) > 0:
 			r.add(c.Name, stacked(e))
-		case !w.remains(c, strings.TrimPrefix(e.Point, w.path("")+"/")):
+		case !w.remains(c, w.below(e.Point)):
 			r.add(c.Name, placeless(e, unix.ENOENT))
 		default:
 			r.Submounts = append(r.Submounts, Submount{Point: e.Point, FSType: e.FSType, Source: e.Source})

@@ -20,9 +20,9 @@ import (
 	"github.com/powernode/powernode-agent/internal/tree"
 )
 
-// crashScenario swaps from the second generation, which went live over the first, to the third, with
-// everything that can be in the way; then the third becomes the current one.
-func crashScenario() durabletest.Scenario {
+// crashScenario changes the second generation for the third, with everything that can be in the way;
+// then the third becomes the current one. The second went live over the first, or was booted.
+func crashScenario(booted bool) durabletest.Scenario {
 	nodes := make(map[string]*node)
 	return durabletest.Scenario{
 		Setup: func(t testing.TB, dir string) {
@@ -30,10 +30,19 @@ func crashScenario() durabletest.Scenario {
 			nodes[dir] = n
 			a, b := n.files(versionFiles("a")), n.files(versionFiles("b"))
 			n.files(versionFiles("c"))
-			n.boot(a, func(s *rootfs.Spec) { s.Etc = rootfs.Persistent })
+			root := a
+			if booted {
+				root = b
+			}
+			n.boot(root, func(s *rootfs.Spec) { s.Etc = rootfs.Persistent })
 			must(t, unix.Mount("sub", n.in("usr/share"), "tmpfs", 0, ""))
+			must(t, os.Mkdir(n.in("usr/share/nested"), 0o755))
+			must(t, unix.Mount("nested", n.in("usr/share/nested"), "tmpfs", 0, ""))
 			n.write("usr/share/inside", "submount")
-			n.swap(a, b)
+			n.write("usr/share/nested/inside", "nested")
+			if !booted {
+				n.swap(a, b)
+			}
 			n.write("usr/mine", "mine")
 		},
 		Run: crashSwap,
@@ -54,7 +63,7 @@ func crashScenario() durabletest.Scenario {
 			n.whole(want)
 			v := string("abc"[want.Generation-1])
 			n.wantContent(map[string]string{
-				"usr/version": v, "etc/version": v, "usr/share/inside": "submount", "usr/mine": "mine",
+				"usr/version": v, "etc/version": v, "usr/share/inside": "submount", "usr/share/nested/inside": "nested", "usr/mine": "mine",
 				"srv-" + v + "/file": v, "link-" + v + "/version": v,
 			})
 			n.write("usr/later", v)
@@ -112,10 +121,16 @@ func (n *node) crashSpec(hook durable.Hook) (Spec, error) {
 
 func TestFaults(t *testing.T) {
 	mounttest.NeedMounts(t)
-	crashScenario().FailEach(t, unix.EIO)
+	t.Run("live", func(t *testing.T) { crashScenario(false).FailEach(t, unix.EIO) })
+	t.Run("booted", func(t *testing.T) { crashScenario(true).FailEach(t, unix.EIO) })
 }
 
 func TestKills(t *testing.T) {
 	mounttest.NeedMounts(t)
-	crashScenario().KillEach(t)
+	crashScenario(false).KillEach(t)
+}
+
+func TestKillsOfTheFirst(t *testing.T) {
+	mounttest.NeedMounts(t)
+	crashScenario(true).KillEach(t)
 }

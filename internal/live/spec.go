@@ -68,9 +68,6 @@ func (s *Spec) fill() error {
 		if err := c.validate(); err != nil {
 			return err
 		}
-		if why := c.possible(); why != "" {
-			return fault.New(fault.Refuse, fault.Mount, "let it be done at the next boot", "/%s can't be changed in the running system: %s", c.Name, why)
-		}
 	}
 	return nil
 }

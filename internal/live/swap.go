@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"slices"
 	"time"
 
@@ -35,8 +36,10 @@ type replacement struct {
 	away bool
 	// tree is what takes its place.
 	tree *mount.Mount
-	// carried are the mounts inside of the old tree that were mounted inside of the new one too.
+	// carried are the mounts inside of the old tree that were mounted inside of the new one too, nested
+	// says that there are more inside of those.
 	carried []*os.File
+	nested  bool
 }
 
 func (r *replacement) close() {
@@ -184,6 +187,31 @@ func (w *work) unchanged(replaced []*replacement) error {
 	return nil
 }
 
+// leaveGroups keeps the unmounting of the old tree to itself: the copies of the mounts inside of it are
+// in the same peer groups, and so may be others, from where the mounts inside of those would be
+// unmounted, too.
+func (r *replacement) leaveGroups() error {
+	if !r.nested {
+		return nil
+	}
+	for _, f := range r.carried {
+		if err := makePrivate(f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func makePrivate(f *os.File) error {
+	attr := unix.MountAttr{Propagation: unix.MS_PRIVATE}
+	err := unix.MountSetattr(int(f.Fd()), "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &attr)
+	runtime.KeepAlive(f)
+	if err != nil {
+		return fmt.Errorf("make the mount at %s private: %w", f.Name(), err)
+	}
+	return nil
+}
+
 // replace is the change itself. What can be put beneath another mount, unseen, is put there first.
 func (w *work) replace(replaced []*replacement) error {
 	for _, r := range replaced {
@@ -191,6 +219,11 @@ func (w *work) replace(replaced []*replacement) error {
 			continue
 		}
 		if err := w.step(r.change.Name+":beneath", func() error { return r.tree.AttachBeneathAt(r.old) }); err != nil {
+			return err
+		}
+	}
+	for _, r := range replaced {
+		if err := r.leaveGroups(); err != nil {
 			return err
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/powernode/powernode-agent/internal/durable"
 	"github.com/powernode/powernode-agent/internal/fault"
@@ -71,6 +72,11 @@ func (w *work) step(what string, do func() error) error { return w.dir.Step("liv
 
 func (w *work) path(name string) string { return filepath.Join(w.spec.Root, name) }
 
+// below is the reverse of path.
+func (w *work) below(path string) string {
+	return strings.TrimPrefix(strings.TrimPrefix(path, filepath.Clean(w.spec.Root)), "/")
+}
+
 // seen says which root image a top-level directory shows.
 func (w *work) seen(stack mount.Table) fsverity.Digest {
 	digest, _ := digestOf(stack, w.base)
@@ -114,13 +120,35 @@ func (w *work) collapse(name string) error {
 		if err != nil {
 			return err
 		}
-		err = w.step(name+":detach", func() error { return mount.Detach(f) })
+		err = w.leaveNested(table, stack[len(stack)-1], name)
+		if err == nil {
+			err = w.step(name+":detach", func() error { return mount.Detach(f) })
+		}
 		f.Close()
 		if err != nil {
 			return err
 		}
 	}
 	return fault.New(fault.Broken, fault.Mount, "reboot", "the mounts at /%s don't come to an end", name)
+}
+
+// leaveNested is leaveGroups for a mount that a change which was killed carried from.
+func (w *work) leaveNested(table mount.Table, top mount.Entry, name string) error {
+	for _, e := range insideOf(table, top.ID.Mount, w.path(name)) {
+		if len(table.Children(e.ID.Mount)) == 0 {
+			continue
+		}
+		f, err := mount.OpenIn(w.root, w.below(e.Point))
+		if err != nil {
+			return err
+		}
+		err = makePrivate(f)
+		f.Close()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // top opens the root of the topmost mount of a stack, or, where there is none, the directory itself,
@@ -169,6 +197,9 @@ func Swap(ctx context.Context, spec Spec) (Result, error) {
 	if _, err := readJournal(w.dir); err == nil {
 		return Result{}, fault.New(fault.Broken, fault.Mount, "restart powernode-agent.service, which brings it to an end", "an earlier live change isn't finished")
 	} else if !errors.Is(err, os.ErrNotExist) {
+		return Result{}, err
+	}
+	if err := w.refuse(); err != nil {
 		return Result{}, err
 	}
 	j := Journal{Version: journalV1, Phase: Swapping, From: spec.From, To: spec.To, Changes: spec.Changes}
