@@ -36,7 +36,7 @@ var rootOnly = []struct {
 	{pkg: "internal/switchroot", run: "Check|Choose|Look|CopyTree|Persist|Free"},
 	{pkg: "internal/assemble", run: "Prove|Keep|Mend|Fresh"},
 	{pkg: "internal/rootfs", run: "Make|Upper|Next|Adopt|Etc|Kept|Full|ReadOnly|Filling"},
-	{pkg: "internal/delta", run: "Settling$|Origins|RunningProgram|Writers|Attributes|Troubles|Drop$|Tidy|View|Digest"},
+	{pkg: "internal/delta", run: "Settling$|Origins|RunningProgram|Writers|Attributes|Troubles|Drop$|Tidy|View|Digest|Again"},
 	{pkg: "internal/kmod"},
 	{pkg: "internal/device"},
 	{pkg: "internal/persist", run: "Mount|Grow|Nothing|NoDevice|ReadOnly|Unknown"},
