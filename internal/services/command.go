@@ -11,11 +11,18 @@ const (
 	mainPIDMark = "\x00"
 )
 
+// commandMax is the longest command line in bytes, before and after variables are replaced: the kernel takes twice that for one word, and
+// systemd sixteen times that for a line of a unit.
+const commandMax = 64 << 10
+
 // words splits a command line of a manifest into the words of which systemd starts a program, without a shell. White space
 // separates words; single quotes take everything literally, double quotes all but backslashes and
 // variables, and a backslash the character after it. $NAME and ${NAME} are replaced by the service's own env, as one
 // piece of the word; a variable that isn't there is an error. What only a shell understands is refused where it isn't quoted.
 func words(line string, env map[string]string) ([]string, error) {
+	if len(line) > commandMax {
+		return nil, refused("put it into a script", "the command is longer than %d bytes", commandMax)
+	}
 	if err := checkText(line); err != nil {
 		return nil, err
 	}
@@ -41,9 +48,10 @@ type splitter struct {
 	env   map[string]string
 	words []string
 
-	word   strings.Builder
-	inWord bool
-	double bool // between double quotes
+	word     strings.Builder
+	inWord   bool
+	double   bool // between double quotes
+	replaced int  // bytes of variables
 }
 
 func (s *splitter) end() {
@@ -138,6 +146,9 @@ func (s *splitter) variable() error {
 	}
 	s.add(value)
 	s.rest = after
+	if s.replaced += len(value); s.replaced > commandMax {
+		return refused("put it into a script", "the command is longer than %d bytes once its variables are replaced", commandMax)
+	}
 	return nil
 }
 

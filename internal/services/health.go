@@ -83,7 +83,7 @@ func (p HealthPolicy) Next(before Health, seen Observation) (Health, bool) {
 		now.State = HealthFailing
 		if now.Failures >= Threshold {
 			now.State = HealthBad
-			restart = p.Restart && now.Failures == Threshold
+			restart = p.Restart && now.Failures%Threshold == 0
 		}
 	}
 	if restart {
