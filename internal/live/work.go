@@ -77,12 +77,6 @@ func (w *work) below(path string) string {
 	return strings.TrimPrefix(strings.TrimPrefix(path, filepath.Clean(w.spec.Root)), "/")
 }
 
-// seen says which root image a top-level directory shows.
-func (w *work) seen(stack mount.Table) fsverity.Digest {
-	digest, _ := digestOf(stack, w.base)
-	return digest
-}
-
 // digestOf returns the root digest of what a stack of mounts on a directory of a union shows, and
 // false where that is no mount of ours.
 func digestOf(stack mount.Table, base mount.MountedUnion) (fsverity.Digest, bool) {

@@ -1,11 +1,15 @@
 package mount
 
 import (
+	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/powernode/powernode-agent/internal/fault"
+	"github.com/powernode/powernode-agent/internal/mount/mounttest"
 )
 
 const someDigest = "30504a8e866e0e5939e94c6f806eec060b006cff9aa83261b5efefbd9ab67142"
@@ -117,6 +121,66 @@ func TestLogText(t *testing.T) {
 	} {
 		if got, ok := logText(record); got != want || ok != (want != "") {
 			t.Errorf("%q: %q, %v", record, got, ok)
+		}
+	}
+}
+
+func TestStack(t *testing.T) {
+	table, err := ParseTable(strings.NewReader(`10 1 0:1 / / rw shared:5 - overlay x rw
+11 10 0:2 /usr /usr rw shared:6 master:5 - overlay y rw
+12 11 0:3 /usr /usr rw master:77 - overlay z rw
+13 12 0:4 / /usr/local rw unbindable - tmpfs t rw
+14 10 0:5 / /etc rw - tmpfs t rw
+`))
+	must(t, err)
+	for path, want := range map[string][]int{"/usr": {11, 12}, "/etc": {14}, "/opt": nil, "/usr/local": nil} {
+		var got []int
+		for _, e := range table.Stack(10, path) {
+			got = append(got, e.ID.Mount)
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: %v, want %v", path, got, want)
+		}
+	}
+	var groups [][2]int
+	for _, e := range table {
+		groups = append(groups, [2]int{e.Group, e.Master})
+		if e.Shared != (e.Group != 0) {
+			t.Errorf("%s: shared %v, group %d", e.Point, e.Shared, e.Group)
+		}
+	}
+	if want := [][2]int{{5, 0}, {6, 5}, {0, 77}, {}, {}}; !slices.Equal(groups, want) {
+		t.Errorf("groups %v, want %v", groups, want)
+	}
+}
+
+// TestInUse has an overlay that only an open file holds.
+func TestInUse(t *testing.T) {
+	mounttest.NeedMounts(t)
+	for place, dir := range somewhere {
+		s, state := seal(t, t.TempDir(), sample), dir(t)
+		spec := s.writable(t, state)
+		var dirs [6]*os.File
+		for i := range dirs {
+			path := filepath.Join(state, fmt.Sprint("probe", i))
+			must(t, os.Mkdir(path, 0o700))
+			dirs[i] = open(t, path)
+		}
+		m, err := Union(spec)
+		must(t, err)
+		root := attached(t, m)
+		held := open(t, filepath.Join(root, "etc/hostname"))
+		must(t, Unmount(root, Claim{}))
+		used, err := WorkInUse(dirs[0], dirs[1], spec.Work)
+		must(t, err)
+		free, err := WorkInUse(dirs[0], dirs[2], dirs[3])
+		must(t, err)
+		if !used || free {
+			t.Errorf("%s: in use %v, free in use %v", place, used, free)
+		}
+		held.Close()
+		if used, err = WorkInUse(dirs[0], dirs[4], spec.Work); err != nil || used {
+			t.Errorf("%s: after the last one closed it: %v, %v", place, used, err)
 		}
 	}
 }

@@ -22,8 +22,8 @@ type UnionSpec struct {
 	// Upper and Work are directories in one file system. The kernel wants Work empty, and no other
 	// union on either; both nil make the union read-only.
 	Upper, Work *os.File
-	// Inherited says that the upper holds changes that were made over another root image. See
-	// stranger.
+	// Inherited says that the upper holds changes that were made over another root image; it is
+	// remembered there. See stranger.
 	Inherited bool
 	// Level is what Decide returned.
 	Level Level
@@ -119,7 +119,11 @@ func (spec UnionSpec) mount(how layering) (*Mount, error) {
 	}
 	defer drop()
 	layers := overlayLayers{image: lower, data: spec.Objects, upper: spec.Upper, work: spec.Work}
-	if spec.Inherited {
+	inherited, err := spec.inherited()
+	if err != nil {
+		return nil, err
+	}
+	if inherited {
 		m, err := stranger()
 		if err != nil {
 			return nil, err

@@ -2,6 +2,7 @@ package mount
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -330,4 +331,53 @@ func (s sealed) enforced(t testing.TB) UnionSpec {
 	spec := s.spec(t)
 	spec.Level = Enforced
 	return spec
+}
+
+// TestInherited has files in the upper whose origin in one image is another file's place in the next.
+func TestInherited(t *testing.T) {
+	mounttest.NeedMounts(t)
+	files := func(version string, from, to int) map[string]string {
+		f := make(map[string]string)
+		for i := from; i < to; i++ {
+			f[fmt.Sprintf("usr/f%03d", i)] = fmt.Sprintf("%s%03d and so on", version, i)
+		}
+		return f
+	}
+	state := t.TempDir()
+	a, b := seal(t, t.TempDir(), files("a", 1, 300)), seal(t, t.TempDir(), files("b", 0, 299))
+	m, err := Union(a.writable(t, state))
+	must(t, err)
+	root := attached(t, m)
+	for i := 100; i < 200; i += 2 {
+		must(t, os.WriteFile(fmt.Sprintf("%s/usr/f%03d", root, i), fmt.Appendf(nil, "local%03d", i), 0o755))
+	}
+	must(t, Unmount(root, Claim{}))
+	// The second time it isn't said, and known from the upper; forwards, then backwards, since it
+	// matters which of two files that are taken for one is looked up first.
+	for round, inherited := range []bool{true, false} {
+		spec := b.writable(t, state)
+		spec.Inherited = inherited
+		m, err := Union(spec)
+		must(t, err)
+		root := attached(t, m)
+		for k := range 299 {
+			i := k
+			if round > 0 {
+				i = 298 - k
+			}
+			want := fmt.Sprintf("b%03d and so on", i)
+			if i >= 100 && i < 200 && i%2 == 0 {
+				want = fmt.Sprintf("local%03d", i)
+			}
+			if got, err := os.ReadFile(fmt.Sprintf("%s/usr/f%03d", root, i)); err != nil || string(got) != want {
+				t.Errorf("round %d: f%03d reads %q (%v), want %q", round, i, got, err, want)
+			}
+		}
+		u, err := UnionAt(root)
+		must(t, err)
+		if len(u.Layers) != 2 || len(u.Data) != 1 || u.Digest != b.Digest {
+			t.Errorf("read back %+v", u)
+		}
+		must(t, Unmount(root, Claim{}))
+	}
 }
