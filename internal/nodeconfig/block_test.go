@@ -22,7 +22,8 @@ func TestMerge(t *testing.T) {
 		{"bytes of any kind", "a\r\n\xff\x00\n\n", "a\r\n\xff\x00\n\n" + head + "k1\n" + blockEnd + "\n", []string{"k1"}, "k1", ""},
 		{
 			"in its place", "a\n" + head + "k1\nk2\n" + blockEnd + "\nb", "a\n" + head + "k2\nk3\n" + blockEnd + "\nb",
-			[]string{"k2", "k3"}, "k3", "k1",
+			[]string{"k2", "k3"},
+			"k3", "k1",
 		},
 		{"in step", "a\n" + head + "k1\n" + blockEnd + "\nb", "a\n" + head + "k1\n" + blockEnd + "\nb", []string{"k1"}, "", ""},
 		{"another notice", blockBegin + ": x\r\nk1\r\n" + blockEnd + "\r\n", blockBegin + ": x\r\nk1\r\n" + blockEnd + "\r\n", []string{"k1"}, "", ""},

@@ -95,6 +95,10 @@ func (m *Machine) write(etc *durable.Dir, name string, data []byte, was content)
 	if !was.there {
 		perm = 0o644
 	}
+	// Whoever else writes so in /etc does it under the same lock.
+	if err := etc.Sweep(); err != nil {
+		return err
+	}
 	err := etc.WriteFile(name, data, perm, name)
 	if errors.Is(err, unix.EBUSY) {
 		return refuse("set it where the file comes from", "/etc/%s is a mount of its own, as in a container: %w", name, err)

@@ -151,9 +151,13 @@ func block(t testing.TB, keys ...string) string {
 	return string(m.Data)
 }
 
+func parsed(file string) ([]nodeconfig.Host, error) {
+	return nodeconfig.ParseHosts(nodeconfig.ParseHostsFile(file))
+}
+
 func hosts(t testing.TB, file string) []nodeconfig.Host {
 	t.Helper()
-	list, err := nodeconfig.ParseHosts(nodeconfig.ParseHostsFile(file))
+	list, err := parsed(file)
 	if err != nil {
 		t.Fatal(err)
 	}
