@@ -72,3 +72,39 @@ func BenchmarkScan(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkSettle settles a renamed directory of 200 files of 4 KB, and as many files whose mode was changed.
+func BenchmarkSettle(b *testing.B) {
+	const files = 200
+	for _, how := range []string{"live", "offline"} {
+		b.Run(how, func(b *testing.B) {
+			var old, other []string
+			for i := range files {
+				for _, dir := range []string{"opt/a", "etc"} {
+					name := fmt.Sprintf("%s/f%03d", dir, i)
+					old, other = append(old, name, big("a")), append(other, name, big("b"))
+				}
+			}
+			for b.Loop() {
+				b.StopTimer()
+				n := newNode(b)
+				from, to := n.image(old...), n.image(other...)
+				m := n.mount(from)
+				for i := range files {
+					m.chmod(fmt.Sprintf("etc/f%03d", i), 0o600)
+				}
+				m.rename("opt/a", "opt/b")
+				if how == "offline" {
+					m.unmount()
+				}
+				b.StartTimer()
+				p := Settle(n.scan(), from.tree, to.tree, nil)
+				if how == "offline" {
+					n.settleOffline(p)
+				} else {
+					n.settleLive(m, p)
+				}
+			}
+		})
+	}
+}
