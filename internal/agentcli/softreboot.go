@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/powernode/powernode-agent/internal/boot"
+	"github.com/powernode/powernode-agent/internal/change"
 	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/fsverity"
 	"github.com/powernode/powernode-agent/internal/health"
@@ -68,7 +70,17 @@ func (f *updateFlags) softReboot(ctx context.Context, generation uint64) error {
 		root.Unmake()
 		return errors.Join(err, rootfs.DropNext(boot.RunDir))
 	}
-	return goOn(ctx, facts, generation)
+	// Its /run goes along, with the units of the modules' services.
+	care := change.Care{Store: st, Root: "/", Run: filepath.Dir(boot.RunDir), Agent: boot.AgentPath, Privileged: trust.PrivilegedServices}
+	if err := care.Place(g); err != nil {
+		root.Unmake()
+		return errors.Join(err, rootfs.DropNext(boot.RunDir))
+	}
+	err = goOn(ctx, facts, generation)
+	if running, readErr := st.Generation(facts.Generation); err != nil && readErr == nil {
+		err = errors.Join(err, care.Place(running))
+	}
+	return err
 }
 
 // provenCandidate returns a staged generation and the attempt that the next start is at it, once its
@@ -132,6 +144,7 @@ func nextFacts(f boot.Facts, g store.Generation, c trial.Candidate) boot.Facts {
 	f.BootedAt, f.Generation, f.RootDigest = time.Now().UTC(), g.Number, g.RootDigest
 	f.Refused, f.Remarks, f.Pulled, f.ExpectedRootDigest = "", nil, boot.Pulled{}, fsverity.Digest{}
 	f.Files, f.Shared, f.Conflict = 0, 0, 0
+	f.Base = fsverity.Digest{}
 	f.Journal.Generation = g.Number
 	f.Health.Trial, f.Health.Attempt, f.Health.Attempts = true, c.Attempt, c.Attempts
 	f.Health.HandedOverSeconds, f.Health.PlatformReached = int64(health.Uptime()/time.Second), true

@@ -98,7 +98,7 @@ func (c *Care) before(ctx context.Context, p *aftercare.Plan) []string {
 // after does what comes after the swap to a generation.
 func (c *Care) after(ctx context.Context, g store.Generation, p *aftercare.Plan, owner func(path string) string) ([]UnitFailure, []string) {
 	var remarks []string
-	if err := c.place(g); err != nil {
+	if err := c.Place(g); err != nil {
 		remarks = append(remarks, fault.OneLine(err.Error()))
 	}
 	r := aftercare.Runner{Root: c.Root, Systemd: c.Manager}
@@ -106,8 +106,8 @@ func (c *Care) after(ctx context.Context, g store.Generation, p *aftercare.Plan,
 	return failures, append(remarks, more...)
 }
 
-// place makes the units of a generation's modules those of the running system, where systemd runs.
-func (c *Care) place(g store.Generation) error {
+// Place makes the units of a generation's modules those of the running system, where systemd runs. systemd has to read them still.
+func (c *Care) Place(g store.Generation) error {
 	if _, err := os.Stat(filepath.Join(c.Run, "systemd", "private")); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
