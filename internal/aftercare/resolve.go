@@ -9,18 +9,18 @@ import (
 // linksMax is how many symlinks a path may lead over (linux/namei.h, MAXSYMLINKS).
 const linksMax = 40
 
-// resolve follows a path through a tree as the kernel would with that tree as "/", symlinks included, and returns where it
-// ends, absolute and without symlinks, and what is there; nil where it leads nowhere.
-func resolve(root *tree.Node, path string) (string, *tree.Node) {
-	return walk(root, path, true)
-}
+// resolve is Locate with follow.
+func resolve(root *tree.Node, path string) (string, *tree.Node) { return Locate(root, path, true) }
 
-// resolveParent is resolve, but for a symlink at the path's end, which it returns.
+// resolveParent is Locate without.
 func resolveParent(root *tree.Node, path string) (string, *tree.Node) {
-	return walk(root, path, false)
+	return Locate(root, path, false)
 }
 
-func walk(root *tree.Node, path string, follow bool) (string, *tree.Node) {
+// Locate follows a path through a tree as the kernel would with that tree as "/", symlinks included, and returns where it
+// ends, absolute and without symlinks, and what is there; nil where it leads nowhere. A symlink at the path's end is followed
+// only with follow.
+func Locate(root *tree.Node, path string, follow bool) (string, *tree.Node) {
 	if root == nil {
 		return "", nil
 	}

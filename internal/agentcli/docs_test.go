@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/powernode/powernode-agent/internal/aftercare"
 	"github.com/powernode/powernode-agent/internal/boot"
 	"github.com/powernode/powernode-agent/internal/mount"
 	"github.com/powernode/powernode-agent/internal/oracle"
@@ -24,6 +25,8 @@ import (
 var shapes = map[string]reflect.Type{
 	"boot.json":         reflect.TypeFor[boot.Facts](),
 	"status":            reflect.TypeFor[statusDoc](),
+	"process":           reflect.TypeFor[aftercare.Process](),
+	"owner":             reflect.TypeFor[ownerDoc](),
 	"introspect":        reflect.TypeFor[introspectDoc](),
 	"verify":            reflect.TypeFor[verifyDoc](),
 	"update":            reflect.TypeFor[changeDoc](),

@@ -24,6 +24,7 @@ func New(app *cli.App) *cobra.Command {
 		enrollCommand(app),
 		verifyCommand(app),
 		statusCommand(app),
+		ownerCommand(app),
 		updateCommand(app),
 		syncCommand(app),
 		generationsCommand(app),

@@ -4,13 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"path/filepath"
-	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/powernode/powernode-agent/internal/aftercare"
 	"github.com/powernode/powernode-agent/internal/boot"
 	"github.com/powernode/powernode-agent/internal/cli"
 	"github.com/powernode/powernode-agent/internal/fault"
@@ -33,10 +32,23 @@ type statusDoc struct {
 	RootDigest       fsverity.Digest `json:"root_digest"`
 	RecordRootDigest fsverity.Digest `json:"record_root_digest"`
 	// ExpectedRootDigest is the platform's at the last boot.
-	ExpectedRootDigest fsverity.Digest          `json:"expected_root_digest"`
-	Level              mount.Level              `json:"integrity_level,omitempty"`
-	Upper              *upperDoc                `json:"upper,omitempty"`
-	Modules            []store.GenerationModule `json:"modules"`
+	ExpectedRootDigest fsverity.Digest `json:"expected_root_digest"`
+	Level              mount.Level     `json:"integrity_level,omitempty"`
+	// Mounts are "/" and the directories in it that show another root image since a live change; none where no root of
+	// ours is mounted.
+	Mounts  []mountDoc     `json:"mounts"`
+	Upper   *upperDoc      `json:"upper,omitempty"`
+	Delta   *deltaDoc      `json:"delta,omitempty"`
+	Modules []statusModule `json:"modules"`
+	// Local is what was attached and detached here, whatever the platform assigns.
+	Local *localDoc `json:"local,omitempty"`
+	// Pending is what is yet to come of what was asked for.
+	Pending *pendingDoc `json:"pending,omitempty"`
+	// Services are those of the modules.
+	Services []serviceDoc `json:"services,omitempty"`
+	// Processes use files that were replaced since they began.
+	Processes     []aftercare.Process `json:"processes,omitempty"`
+	MoreProcesses int                 `json:"more_processes,omitempty"`
 	// Trial is there while the generation that runs isn't known to be good, LastFailed where one was
 	// tried and isn't any more.
 	Trial      *trialDoc  `json:"trial,omitempty"`
@@ -71,8 +83,8 @@ against the one that this boot tries. A file that the kernel refused to read bec
 (fs-verity) is named with its module; --check reads every byte of every module, which finds what
 nobody has read yet.
 
-The exit code is 0 when they are in step, 2 when something is damaged, and 8 when they aren't in
-step for another reason, or when the generation isn't found good yet.`,
+The exit code is 0 when they are in step, 2 when something is damaged, 3 when no root of ours is
+mounted, and 8 when they aren't in step for another reason, or when the generation isn't found good yet.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			doc, err := readStatus(cmd.Context(), "/", stateDir, check)
@@ -95,6 +107,8 @@ func (d statusDoc) exit() error {
 	switch {
 	case len(d.Damage) > 0:
 		return cli.ExitStatus(cli.ExitVerify)
+	case len(d.Mounts) == 0:
+		return cli.ExitStatus(cli.ExitMount)
 	case !d.InStep:
 		return cli.ExitStatus(cli.ExitPartial)
 	}
@@ -138,14 +152,7 @@ func readStatus(ctx context.Context, root, stateDir string, check bool) (statusD
 			reason("this boot is not of what was assigned: %s", facts.Refused)
 		}
 	}
-	union, mounted, err := mountedRoot(root, st, facts.RootDigest)
-	if err != nil {
-		reason("%v", err)
-	}
-	if !union.Digest.IsZero() {
-		doc.RootDigest, doc.Level = mounted, union.Level
-		doc.Upper = upperOf(root, facts.Root.Upper)
-	}
+	doc.mounted(root, st, facts)
 	doc.trials(st, facts, filepath.Join(root, boot.RunDir))
 	should, err := st.Pointer(store.Current)
 	if doc.Trial != nil {
@@ -156,7 +163,7 @@ func readStatus(ctx context.Context, root, stateDir string, check bool) (statusD
 	} else if err == nil {
 		var g store.Generation
 		if g, err = st.Generation(should); err == nil {
-			doc.Generation, doc.RecordRootDigest, doc.Modules = g.Number, g.RootDigest, g.Modules
+			doc.Generation, doc.RecordRootDigest, doc.Modules = g.Number, g.RootDigest, statusModules(g.Modules)
 		}
 	}
 	if err != nil {
@@ -168,6 +175,12 @@ func readStatus(ctx context.Context, root, stateDir string, check bool) (statusD
 	if doc.Credentials, err = readCredentials(stateDir); err != nil {
 		doc.Remarks = append(doc.Remarks, err.Error())
 	}
+	doc.pending(st, stateDir, filepath.Join(root, boot.RunDir), facts.Generation)
+	doc.services(ctx, filepath.Join(root, runRoot))
+	doc.delta(ctx, root, st, facts)
+	if err := doc.processes(ctx, root); err != nil {
+		return statusDoc{}, err
+	}
 	runs := doc.Generation
 	if facts.Generation != 0 {
 		runs = facts.Generation
@@ -177,70 +190,4 @@ func readStatus(ctx context.Context, root, stateDir string, check bool) (statusD
 	}
 	doc.InStep = len(doc.Reasons) == 0
 	return doc, nil
-}
-
-// upperOf returns how full the file system of the upper is, which overlayfs shows as its own.
-func upperOf(root string, kind rootfs.UpperKind) *upperDoc {
-	room, err := rootfs.RoomOf(root, kind, "")
-	if err != nil {
-		return nil
-	}
-	return &upperDoc{
-		UsedBytes: room.UsedBytes, TotalBytes: room.TotalBytes, AvailableBytes: room.AvailableBytes,
-		Percent: room.Percent, Fullness: room.Fullness, Warning: sentence(room.Warning()),
-	}
-}
-
-func (d statusDoc) table(w io.Writer) error {
-	step := "in step"
-	if !d.InStep {
-		step = "out of step"
-	}
-	pairs := [][2]string{
-		{"status", step},
-		{"node", d.InstanceID},
-		{"generation", fmt.Sprint(d.Generation)},
-		{"root digest", d.RootDigest.String()},
-		{"integrity level", string(d.Level)},
-	}
-	if d.RootDigest.IsZero() {
-		pairs[3][1] = "none"
-	}
-	if !d.ExpectedRootDigest.IsZero() {
-		same := "the same"
-		if d.ExpectedRootDigest != d.RootDigest {
-			same = d.ExpectedRootDigest.String()
-		}
-		pairs = append(pairs, [2]string{"platform computed", same})
-	}
-	if u := d.Upper; u != nil {
-		pairs = append(pairs, [2]string{"writable layer", fmt.Sprintf("%s of %s, %d %% full", cli.Bytes(u.UsedBytes), cli.Bytes(u.TotalBytes), u.Percent)})
-		if u.Warning != "" {
-			pairs = append(pairs, [2]string{"warning", u.Warning})
-		}
-	}
-	pairs = append(pairs, d.Credentials.rows(false)...)
-	pairs = append(pairs, d.trialRows()...)
-	if c := d.Checked; c != nil && len(d.Damage) == 0 {
-		pairs = append(pairs, [2]string{"checked", fmt.Sprintf("%s whole in %s, nothing is damaged", cli.Count(c.Modules, "module"), time.Duration(c.Millis)*time.Millisecond)})
-	}
-	for _, r := range d.Reasons {
-		pairs = append(pairs, [2]string{"because", r})
-	}
-	for _, r := range d.Remarks {
-		pairs = append(pairs, [2]string{"remark", r})
-	}
-	if err := cli.Pairs(w, pairs); err != nil || len(d.Modules) == 0 {
-		return err
-	}
-	fmt.Fprintln(w)
-	return cli.Rows(w, []string{"MODULE", "VERSION", "PRIORITY", "SEAL", "MANIFEST"}, moduleRows(d.Modules))
-}
-
-func moduleRows(modules []store.GenerationModule) [][]string {
-	rows := make([][]string, len(modules))
-	for i, m := range modules {
-		rows[i] = []string{m.Name, m.Version, fmt.Sprint(m.EffectivePriority), cli.ShortDigest(m.Seal.String()), cli.ShortDigest(m.ManifestDigest)}
-	}
-	return rows
 }

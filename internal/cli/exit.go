@@ -32,14 +32,14 @@ type ExitRow struct {
 func ExitTable() []ExitRow {
 	return []ExitRow{
 		{ExitOK, "done"},
-		{ExitFailure, "failed for a reason without a code of its own; wrong flags and arguments too"},
-		{ExitVerify, "verification said no: a signature, a seal, a digest, the trust policy"},
-		{ExitMount, "a mount, a file system or the disk"},
+		{ExitFailure, "failed for a reason without a code of its own; wrong flags and arguments too; `owner`: no module has the path"},
+		{ExitVerify, "verification said no: a signature, a seal, a digest, the trust policy; `status`: something is damaged"},
+		{ExitMount, "a mount, a file system or the disk; `status`: no root of ours is mounted"},
 		{ExitService, "an init action or a systemd unit"},
 		{ExitPlatform, "the platform or a registry can't be reached, or refuses this caller"},
 		{ExitRefused, "refused by policy"},
 		{ExitDestructive, "refused because it would destroy something"},
-		{ExitPartial, "some of several things failed; the rest is done"},
+		{ExitPartial, "some of several things failed; the rest is done; `status`: out of step"},
 		{9, "puppet: resources failed"},
 		{10, "puppet: some resources changed, some failed"},
 		{ExitInterrupted, "interrupted by a signal"},
