@@ -64,6 +64,7 @@ next boots, and it says when the writable layer of the root fills up.`,
 				config.Beside = []runtime.Loop{
 					runtime.BootReports{Source: &bootReports{stateDir: stateDir, facts: facts}, Platform: platform, Log: log},
 				}
+				config.Beside = append(config.Beside, unfinished{stateDir, log}.loop())
 				loops, remarks := upkeep{stateDir: stateDir, facts: facts, log: log}.loops(cmd.Context())
 				config.Beside, config.Remarks = append(config.Beside, loops...), remarks
 				if facts.Level == mount.Enforced {

@@ -295,7 +295,7 @@ func (w *work) commit(s *Step) error {
 	c := w.c
 	if w.request.Confirm > 0 {
 		if err := w.expectConfirmation(s); err != nil {
-			return err
+			return errors.Join(err, removeRun(c.RunDir, ConfirmName, c.Hook))
 		}
 	}
 	err := w.say()
@@ -311,6 +311,11 @@ func (w *work) commit(s *Step) error {
 	}
 	if err == nil {
 		err = c.Store.Promote(s.To.Number)
+	}
+	if current, _ := c.Store.Pointer(store.Current); err != nil && current == s.To.Number && current != s.From.Number {
+		// It counts, as long as no power cut comes: going back would be a change of its own.
+		w.remark("that the change is on the disk isn't sure: " + fault.OneLine(err.Error()))
+		err = nil
 	}
 	if err != nil {
 		return errors.Join(err, w.unsay(), removeRun(c.RunDir, ConfirmName, c.Hook))

@@ -13,6 +13,7 @@ import (
 	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/fsverity"
 	"github.com/powernode/powernode-agent/internal/reconcile"
+	"github.com/powernode/powernode-agent/internal/retain"
 	"github.com/powernode/powernode-agent/internal/store"
 	"github.com/powernode/powernode-agent/internal/trial"
 )
@@ -112,6 +113,17 @@ func (c *Changer) Do(ctx context.Context, request Request) (*Result, error) {
 			err = w.heal(ctx)
 		}
 		return w.result, err
+	}
+	if !request.DryRun {
+		var offers []*assemble.Offer
+		for _, p := range w.parts {
+			if p.offer != nil {
+				offers = append(offers, p.offer)
+			}
+		}
+		if err := retain.Preflight(ctx, c.Store, retain.PullsOf(offers), retain.Options{Running: c.Running.Generation}); err != nil {
+			return nil, err
+		}
 	}
 	return w.result, w.make(ctx)
 }

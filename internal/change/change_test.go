@@ -26,6 +26,8 @@ type fakeSystem struct {
 	said             []string
 	obstacles        []string
 	swapErr          error
+	// hook sees each step, before and after the mounts are changed.
+	hook func(string) error
 	// broken are files whose units don't work, by the module that they come from.
 	broken map[string]string
 }
@@ -39,8 +41,27 @@ func (f *fakeSystem) Swap(_ context.Context, s Step, _ Findings) ([]string, erro
 		return nil, f.swapErr
 	}
 	f.said = append(f.said, fmt.Sprintf("swap %d to %d", s.From.Number, s.To.Number))
-	f.back, f.runs, f.swap = f.runs, s.To.Number, s.To.Number
+	if err := f.step("swap:begin"); err != nil {
+		return nil, err
+	}
+	f.back, f.swap = f.runs, s.To.Number
+	if err := f.step("swap:half"); err != nil {
+		f.swap = 0
+		return nil, err
+	}
+	f.runs = s.To.Number
+	if err := f.step("swap:done"); err != nil {
+		f.runs, f.swap = f.back, 0
+		return nil, err
+	}
 	return nil, nil
+}
+
+func (f *fakeSystem) step(name string) error {
+	if f.hook == nil {
+		return nil
+	}
+	return f.hook(name)
 }
 
 func (f *fakeSystem) After(_ context.Context, s Step, _ Findings) ([]UnitFailure, []string) {
@@ -62,6 +83,9 @@ func (f *fakeSystem) Undo(context.Context, Step, Findings) ([]string, error) {
 func (f *fakeSystem) Resume(context.Context, store.Generation, *aftercare.Plan) []string { return nil }
 
 func (f *fakeSystem) Finish() error {
+	if err := f.step("finish"); err != nil {
+		return err
+	}
 	f.swap = 0
 	return nil
 }
@@ -71,7 +95,7 @@ func (f *fakeSystem) Recover(_ context.Context, current uint64) (Recovered, bool
 		return Recovered{}, false, nil
 	}
 	r := Recovered{Generation: f.swap, Forward: current == f.swap}
-	if !r.Forward {
+	if f.runs = f.swap; !r.Forward {
 		r.Generation, f.runs = f.back, f.back
 	}
 	f.swap = 0

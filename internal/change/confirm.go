@@ -55,6 +55,17 @@ func (c *Changer) Confirmed() (bool, error) {
 	return true, removeRun(c.RunDir, ConfirmName, c.Hook)
 }
 
+// AskOnce asks the platform once whether it is there, and confirms the change that waits if it is.
+func (c *Changer) AskOnce(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, confirmMost)
+	defer cancel()
+	if _, err := c.Reconciler.List(ctx); !answered(err) {
+		return nil
+	}
+	_, err := c.Confirmed()
+	return err
+}
+
 // AwaitConfirmation asks the platform until it answers, and takes the change back where it doesn't in time. It does nothing
 // where no change waits.
 func (c *Changer) AwaitConfirmation(ctx context.Context, r *Result) error {

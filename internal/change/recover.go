@@ -6,8 +6,16 @@ import (
 	"strings"
 
 	"github.com/powernode/powernode-agent/internal/change/desired"
+	"github.com/powernode/powernode-agent/internal/live"
 	"github.com/powernode/powernode-agent/internal/store"
 )
+
+// Unfinished reports whether a live change was left unfinished, or is under way.
+func Unfinished(runDir string) bool {
+	var j journal
+	ok, err := readRun(runDir, JournalName, &j)
+	return ok || err != nil || live.Recoverable(runDir)
+}
 
 // Recover brings to its end what a process began that was killed: wholly to the new generation, if that is the current one,
 // or back to the old one, with what the administrator had said. It says in a sentence what it did, or "". Every
