@@ -127,7 +127,8 @@ func onlyShell(c byte) error {
 }
 
 func (s *splitter) variable() error {
-	name, after := s.rest, ""
+	var after string
+	name := s.rest
 	if inner, braced := strings.CutPrefix(s.rest, "{"); braced {
 		var closed bool
 		if name, after, closed = strings.Cut(inner, "}"); !closed {

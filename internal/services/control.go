@@ -42,7 +42,8 @@ type Report struct {
 	// OK says that the action is done with every unit, or, of a status, that every service is as it should be.
 	OK       bool            `json:"ok"`
 	Services []ServiceReport `json:"services"`
-	Remarks  []string        `json:"remarks,omitempty"`
+	// Remarks are what a person should know of the way that the services run; of a status alone.
+	Remarks []string `json:"remarks,omitempty"`
 }
 
 // ServiceReport is one service of a module after an action, in the order of dependencies.
@@ -104,7 +105,10 @@ func (c Control) Do(ctx context.Context, name string, action Action) (Report, er
 	if err != nil {
 		return Report{}, err
 	}
-	report := Report{Module: made.Module, Version: made.Version, Action: action, OK: true, Remarks: made.Remarks}
+	report := Report{Module: made.Module, Version: made.Version, Action: action, OK: true}
+	if action == ActionStatus {
+		report.Remarks = made.Remarks
+	}
 	units := make([]string, len(made.Services))
 	for i, s := range made.Services {
 		units[i] = s.Unit

@@ -80,7 +80,7 @@ func unquote(s string) ([]string, error) {
 			}
 			word.WriteByte(c)
 		case c == '"':
-			in, quoted = true, !quoted
+			quoted = !quoted
 		case c == ' ' && !quoted:
 			if in {
 				words = append(words, word.String())

@@ -80,7 +80,9 @@ func TestParseTarget(t *testing.T) {
 		{"PUT", "https://localhost:8443", "https://127.0.0.1:8443/"},
 		{"GET", "http://[::1]:80/x", "http://[::1]:80/x"},
 		{"GET", ":81/", "http://127.0.0.1:81/"},
-		{"TCP", "", "127.0.0.1:8080"}, {"TCP", "5432", "127.0.0.1:5432"}, {"TCP", "tcp://127.0.0.2:1", "127.0.0.2:1"},
+		{"TCP", "", "127.0.0.1:8080"},
+		{"TCP", "5432", "127.0.0.1:5432"},
+		{"TCP", "tcp://127.0.0.2:1", "127.0.0.2:1"},
 		{"EXEC", "/bin/x 'y z'", "/bin/x 'y z'"},
 		{"GET", "http://10.0.0.1/", ""},
 		{"GET", "http://localhost@10.0.0.1:80/", ""},
@@ -88,7 +90,12 @@ func TestParseTarget(t *testing.T) {
 		{"GET", "http://example.org/", ""},
 		{"GET", "ftp://127.0.0.1/", ""},
 		{"GET", "http://[::1%25lo]:80/", ""},
-		{"GET", ":0/", ""}, {"GET", ":65536/", ""}, {"TCP", "127.0.0.1:x", ""}, {"HEAD", "/", ""}, {"EXEC", "", ""}, {"EXEC", "a | b", ""},
+		{"GET", ":0/", ""},
+		{"GET", ":65536/", ""},
+		{"TCP", "127.0.0.1:x", ""},
+		{"HEAD", "/", ""},
+		{"EXEC", "", ""},
+		{"EXEC", "a | b", ""},
 	} {
 		got, err := ParseTarget(test.method, test.endpoint, ports)
 		if err != nil {

@@ -282,7 +282,8 @@ func TestNamesOfUnitsAreApart(t *testing.T) {
 
 func TestCycle(t *testing.T) {
 	list := []module.Service{
-		{Name: "a", Dependencies: []module.ServiceDependency{{Service: "b"}}}, {Name: "b", Dependencies: []module.ServiceDependency{{Service: "c"}}},
+		{Name: "a", Dependencies: []module.ServiceDependency{{Service: "b"}}},
+		{Name: "b", Dependencies: []module.ServiceDependency{{Service: "c"}}},
 		{Name: "c", Dependencies: []module.ServiceDependency{{Service: "b"}}},
 	}
 	if _, err := inOrder(list); err == nil || !strings.Contains(err.Error(), "b -> c -> b") {

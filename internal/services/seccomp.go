@@ -14,8 +14,10 @@ var callGroups = strings.Fields(`
 
 // callsOf are the calls that a capability is for and that @system-service leaves out.
 var callsOf = []struct{ capability, calls string }{
-	{"CAP_SYS_ADMIN", "@mount"}, {"CAP_SYS_ADMIN", "@sandbox"},
-	{"CAP_SYS_ADMIN", "unshare"}, {"CAP_SYS_ADMIN", "setns"},
+	{"CAP_SYS_ADMIN", "@mount"},
+	{"CAP_SYS_ADMIN", "@sandbox"},
+	{"CAP_SYS_ADMIN", "unshare"},
+	{"CAP_SYS_ADMIN", "setns"},
 	{"CAP_SYS_CHROOT", "chroot"},
 	{"CAP_SYS_MODULE", "@module"},
 	{"CAP_SYS_RAWIO", "@raw-io"},
@@ -25,7 +27,8 @@ var callsOf = []struct{ capability, calls string }{
 	{"CAP_SYS_PACCT", "acct"},
 	{"CAP_SYS_TTY_CONFIG", "vhangup"},
 	{"CAP_SYSLOG", "syslog"},
-	{"CAP_BPF", "bpf"}, {"CAP_PERFMON", "perf_event_open"},
+	{"CAP_BPF", "bpf"},
+	{"CAP_PERFMON", "perf_event_open"},
 	{"CAP_DAC_READ_SEARCH", "open_by_handle_at"},
 }
 
