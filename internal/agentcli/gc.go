@@ -187,10 +187,10 @@ func (c *collector) collect(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	doc, err := gc(ctx, "/", c.stateDir, retain.Options{Now: time.Now(), SpareModules: spareModules}, false)
-	if fault.KindOf(err) == fault.Retry && err != nil {
-		return false, nil // somebody is at work; it has time
-	}
-	if err != nil {
+	switch {
+	case fault.KindOf(err) == fault.Retry:
+		return false, nil //nolint:nilerr // somebody is at work, and it has time
+	case err != nil:
 		return false, err
 	}
 	c.last = due

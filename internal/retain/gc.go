@@ -30,7 +30,7 @@ type Options struct {
 	// Uppers removes the writable layers of roots that keep doesn't hold, or with dryRun says what it would
 	// remove; nil leaves them.
 	Uppers func(ctx context.Context, keep map[fsverity.Digest]struct{}, dryRun bool) (Amount, error)
-	// Now is the time.
+	// Now is the time; zero is that of the call.
 	Now time.Time
 }
 

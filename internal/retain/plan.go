@@ -29,6 +29,9 @@ func look(st *store.Store, o Options) (*plan, error) {
 	if o.PartialAge <= 0 {
 		o.PartialAge = DefaultPartialAge
 	}
+	if o.Now.IsZero() {
+		o.Now = time.Now()
+	}
 	in, remarks, err := Read(st)
 	if err != nil {
 		return nil, fault.New(fault.KindOf(err), fault.AreaOf(err), fault.HintOf(err), "find out which generations are needed: %w", err)

@@ -20,6 +20,8 @@ const (
 	// 3.2 times as large. A tar of small files grows by their last blocks.
 	expansion    = 4
 	tarExpansion = 2
+	// newShare is the part of a module that is taken to be new where another version of it is here: one in so many.
+	newShare = 4
 	// parallel is how many layers of a module are downloaded at a time (ociimage.PullOptions).
 	parallel = 3
 	// fileSize is how small the average file of a layer is at least, unpacked: Debian's are of about 20 KiB.
@@ -63,25 +65,35 @@ type Need struct {
 // Bytes is all of it.
 func (n Need) Bytes() int64 { return saturated(n.Download, n.Unpacked) }
 
-// NeedOf adds up pulls. Modules come one after another, the largest layers of one side by side. What a layer that
-// unpacked reports, by its digest, holds is here already, as part of another module; begun returns how much of a
-// download is here.
-func NeedOf(pulls []Pull, unpacked func(digest string) bool, begun func(digest string) int64) Need {
+// Here is what a store has of what is to be pulled.
+type Here struct {
+	// Modules are the names of the modules that it has in some version, Layers the digests of their layers.
+	Modules, Layers map[string]bool
+	// Begun is how many bytes it has of a download, by the layer's digest.
+	Begun map[string]int64
+}
+
+// NeedOf adds up pulls. Modules come one after another, the largest layers of one side by side. What a layer of
+// another module holds is here already.
+func NeedOf(pulls []Pull, here Here) Need {
 	var need Need
 	for _, p := range pulls {
 		var sizes []int64
 		var grows int64
 		seen := make(map[string]bool)
 		for _, l := range p.Layers {
-			size := max(l.Size, 0)
 			if seen[l.Digest] {
 				continue
 			}
 			seen[l.Digest] = true
-			sizes = append(sizes, max(0, size-begun(l.Digest)))
-			if !unpacked(l.Digest) {
+			size := max(l.Size, 0)
+			sizes = append(sizes, max(0, size-here.Begun[l.Digest]))
+			if !here.Layers[l.Digest] {
 				grows = saturated(grows, times(size, expansionOf(l.MediaType)))
 			}
+		}
+		if here.Modules[p.Name] {
+			grows /= newShare
 		}
 		slices.SortFunc(sizes, func(a, b int64) int { return cmp.Compare(b, a) })
 		var download int64
@@ -132,18 +144,19 @@ func Missing(need Need, room store.Room) (bytes, files int64) {
 	return bytes, files
 }
 
-// Preflight refuses pulls that might not fit on the store's disk, before the first byte: with what is missing, and
-// what a collection by o would free. What they take is bounded generously, as if nothing of their content were here, so
-// that some that would fit are refused, too. One that is let through may still find the disk full, by
-// others or by contents that compress better than any system's; that leaves the store as it was.
+// Preflight refuses pulls that would not fit on the store's disk, before the first byte: with what is missing, and
+// what a collection by o would free. The unpacked size isn't known: it is estimated on the safe side for a module that is new
+// here, and for a new version of one as if a quarter of it were new. One that is let through may still find the disk
+// full, which leaves the store as it was; one that is refused might have fitted.
 func Preflight(ctx context.Context, st *store.Store, pulls []Pull, o Options) error {
 	if len(pulls) == 0 {
 		return nil
 	}
-	need, err := needIn(st, pulls)
+	here, err := hereIn(st)
 	if err != nil {
 		return err
 	}
+	need := NeedOf(pulls, here)
 	room, err := st.Room()
 	if err != nil {
 		return err
@@ -167,25 +180,21 @@ func Preflight(ctx context.Context, st *store.Store, pulls []Pull, o Options) er
 		names(pulls), mebibytes(need.Bytes()), mebibytes(need.Download), mebibytes(need.Unpacked), st.Path(), mebibytes(room.AvailableBytes), mebibytes(Reserve(room)), mebibytes(bytes))
 }
 
-// needIn is NeedOf for what the store has.
-func needIn(st *store.Store, pulls []Pull) (Need, error) {
-	// A damaged record hides layers: they count as not here.
+// hereIn returns what the store has. A damaged record hides its module, which counts as not here.
+func hereIn(st *store.Store) (Here, error) {
+	here := Here{Modules: make(map[string]bool), Layers: make(map[string]bool), Begun: make(map[string]int64)}
 	modules, _ := st.ListModules()
-	here := make(map[string]bool)
 	for _, m := range modules {
+		here.Modules[m.Name] = true
 		for _, l := range m.Layers {
-			here[l.Digest] = true
+			here.Layers[l.Digest] = true
 		}
 	}
 	partials, err := st.Partials()
-	if err != nil {
-		return Need{}, err
-	}
-	begun := make(map[string]int64)
 	for _, p := range partials {
-		begun[p.Digest] = p.Bytes
+		here.Begun[p.Digest] = p.Bytes
 	}
-	return NeedOf(pulls, func(d string) bool { return here[d] }, func(d string) int64 { return begun[d] }), nil
+	return here, err
 }
 
 func names(pulls []Pull) string {

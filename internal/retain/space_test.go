@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/store"
@@ -44,9 +43,10 @@ func TestNeedOf(t *testing.T) {
 		{"more begun than there is", pulls([]store.Layer{l("begun", 50)}), 0, 200},
 		{"no more than a module may hold", pulls([]store.Layer{l("a", 100<<30)}, []store.Layer{l("b", mib)}), 100 << 30, 32<<30 + 4*mib},
 		{"the largest there is", pulls([]store.Layer{l("a", math.MaxInt64), l("b", math.MaxInt64)}), math.MaxInt64, 32 << 30},
+		{"another version", []Pull{{Name: "old", Layers: []store.Layer{l("a", 100)}}}, 100, 100},
 		{"less than nothing", pulls([]store.Layer{l("a", -5), l("b", math.MinInt64)}), 0, 0},
 	} {
-		got := NeedOf(c.pulls, func(d string) bool { return d == "here" }, func(d string) int64 { return map[string]int64{"begun": 60}[d] })
+		got := NeedOf(c.pulls, Here{Modules: map[string]bool{"old": true}, Layers: map[string]bool{"here": true}, Begun: map[string]int64{"begun": 60}})
 		if got.Download != c.download || got.Unpacked != c.unpacked || got.Files != c.unpacked/fileSize {
 			t.Errorf("%s: %+v, want %d and %d", c.name, got, c.download, c.unpacked)
 		}
@@ -136,44 +136,12 @@ func TestPreflightKnowsWhatIsHere(t *testing.T) {
 	if err := p.Close(); err != nil {
 		t.Fatal(err)
 	}
-	need, err := needIn(st, []Pull{{Layers: []store.Layer{known, begun}}})
-	if err != nil || need.Unpacked != 4*mib || need.Download != known.Size+mib/2 {
-		t.Errorf("%+v, %v", need, err)
+	here, err := hereIn(st)
+	if err != nil || !here.Modules["app"] {
+		t.Errorf("%+v, %v", here, err)
 	}
-}
-
-// BenchmarkPlan plans a collection of a store with 20 generations of 2,000 objects each.
-func BenchmarkPlan(b *testing.B) {
-	dir := b.TempDir()
-	st := openStore(b, dir, store.Options{})
-	for g := range 20 {
-		big := version{name: "app", version: strings.Repeat("1", g+1)}
-		if err := big.pull(st); err != nil {
-			b.Fatal(err)
-		}
-		m := big.record()
-		for i := range 2000 {
-			data := contents(big.String(), 5000+i)
-			if err := commit(st, data); err != nil {
-				b.Fatal(err)
-			}
-		}
-		if err := st.PutModule(m, nil); err != nil {
-			b.Fatal(err)
-		}
-		n, err := generate(st, big)
-		if err == nil {
-			err = st.Pass(n, time.Now(), nil)
-		}
-		if err != nil {
-			b.Fatal(err)
-		}
-	}
-	for b.Loop() {
-		r, err := Plan(b.Context(), st, Options{Now: today})
-		if err != nil {
-			b.Fatal(err)
-		}
-		b.ReportMetric(float64(r.Objects.Count), "objects")
+	need := NeedOf([]Pull{{Layers: []store.Layer{known, begun}}}, here)
+	if need.Unpacked != 4*mib || need.Download != known.Size+mib/2 {
+		t.Errorf("%+v", need)
 	}
 }

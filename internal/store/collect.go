@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 
 	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/fsverity"
@@ -108,24 +109,31 @@ func (s *Store) RemoveUnlisted(ctx context.Context, listed map[fsverity.Digest]s
 	return done, err
 }
 
+// eachUnlisted does something to each object that listed doesn't hold, and counts those that it was done to.
 func (s *Store) eachUnlisted(ctx context.Context, listed map[fsverity.Digest]struct{}, do func(fsverity.Digest) error) (Collected, error) {
-	var done Collected
+	var unlisted []fsverity.Digest
 	for d, err := range s.Objects() {
-		if err == nil {
-			err = context.Cause(ctx)
-		}
 		if err != nil {
-			return done, err
+			return Collected{}, err
 		}
-		if _, ok := listed[d]; ok {
-			continue
+		if _, ok := listed[d]; !ok {
+			unlisted = append(unlisted, d)
 		}
+	}
+	// An unlink mostly waits for the disk; many at a time take a tenth of the time.
+	workers := waiters()
+	if !s.naming.background {
+		workers = 1 // in an order that a test can rely on
+	}
+	var objects, bytes atomic.Int64
+	err := s.forEach(ctx, workers, unlisted, func(_ int, d fsverity.Digest) error {
 		size := allocated(s.objects.File(), d.ObjectPath())
 		if err := do(d); err != nil {
-			return done, err
+			return err
 		}
-		done.Objects++
-		done.Bytes += size
-	}
-	return done, nil
+		objects.Add(1)
+		bytes.Add(size)
+		return nil
+	})
+	return Collected{Objects: int(objects.Load()), Bytes: bytes.Load()}, err
 }
