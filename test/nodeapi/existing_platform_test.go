@@ -26,6 +26,7 @@ import (
 	"github.com/powernode/powernode-agent/internal/identity/claim"
 	"github.com/powernode/powernode-agent/internal/nodeapi"
 	"github.com/powernode/powernode-agent/internal/nodeclient"
+	"github.com/powernode/powernode-agent/internal/nodeconfig"
 	"github.com/powernode/powernode-agent/internal/nodehttp"
 	"github.com/powernode/powernode-agent/internal/secret"
 	"github.com/powernode/powernode-agent/internal/signedtime"
@@ -144,6 +145,10 @@ func (e *existing) serve(w http.ResponseWriter, r *http.Request) {
 			e.t.Error("a heartbeat without the node's certificate")
 		}
 		e.answer(w, "heartbeat", []string{"NOW", time.Now().UTC().Format(time.RFC3339)})
+	case "/config":
+		e.answer(w, "config", nil)
+	case "/config/authorized_keys":
+		e.answer(w, "authorized keys", nil)
 	default:
 		e.answer(w, "not routed", nil)
 	}
@@ -270,6 +275,14 @@ func TestExistingPlatform(t *testing.T) {
 		})
 		if err != nil || !answer.Acknowledged || answer.NextPollSeconds != 30 {
 			t.Fatalf("%+v, %v", answer, err)
+		}
+		// Its call for the configuration fails always; the one for keys works.
+		config, err := client.Config(ctx)
+		if err != nil || config.Digest != "" || config.Hosts != nil || len(config.Users) != 1 {
+			t.Fatalf("%+v, %v", config, err)
+		}
+		if user, err := nodeconfig.ParseUser(config.Users[0]); err != nil || user.Name != "root" || len(user.Keys) != 2 {
+			t.Errorf("%+v, %v", user, err)
 		}
 	}
 	beat(c)

@@ -126,8 +126,15 @@ func difference(was, now nodeapi.NodeConfig) string {
 			said = append(said, "authorized keys of "+u.Name+": nothing is said any more, and nodes keep what they have")
 		}
 	}
-	return strings.Join(said, "; ")
+	text := strings.Join(said, "; ")
+	if len(text) > saidBytes {
+		text = strings.ToValidUTF8(text[:saidBytes], "") + "…"
+	}
+	return text
 }
+
+// saidBytes is how long an event gets: a change may be of many users.
+const saidBytes = 4000
 
 // saidEdits is how many of a list an event names.
 const saidEdits = 8
