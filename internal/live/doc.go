@@ -35,6 +35,17 @@
 //   - A file of which only the mode was changed, and a directory that was renamed, refer to the image
 //     beneath. They have to be settled before; package delta finds them.
 //
+// Other mount namespaces. One that gets its mounts from ours and has nothing of its own there sees the new
+// trees at once (PrivateTmp=). One that sees a directory by mounts of its own, as the sandboxes of units do
+// (ProtectSystem=, ReadOnlyPaths=, InaccessiblePaths=), keeps the old tree until its processes are
+// restarted: a new tree on top of such a sandbox would take it away (seen: /usr could be written below
+// ProtectSystem=), so its mounts are made private before. Check and Swap say which those are. In the
+// rare case that something is mounted inside of a mount inside of a directory (/usr/local/x in a mount at
+// /usr/local), namespaces of the first sort may keep the old tree of that directory, too.
+//
+// Whoever watches a directory or file (inotify) watches the old one; daemons are to be told as after any
+// update. The old union is dissolved when its last user has closed it.
+//
 // What can't be done live: files in "/" itself, and a name in "/" that becomes a directory or stops
 // being one. A top-level directory that the new image doesn't have stays as an empty one until the
 // next boot, so that no mark of ours that it was removed can hide it in a later image.

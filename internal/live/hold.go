@@ -30,16 +30,24 @@ func (w *work) hold(names []string) ([]Namespace, error) {
 		if len(n.receives) == 0 {
 			continue
 		}
-		err := inNamespace(n.PIDs[0], n.Inode, n.makePrivate)
-		if errors.Is(err, os.ErrNotExist) || errors.Is(err, errOther) {
-			continue // its processes have ended
-		}
-		if err != nil {
-			return nil, fault.New(fault.Refuse, fault.Mount, "let the change be made at the next boot",
-				"keep the sandbox of process %d (%s) as it is: %w", n.PIDs[0], strings.Join(n.Commands, ", "), err)
+		if err := n.enter(n.makePrivate); err != nil {
+			return nil, fault.New(fault.Refuse, fault.Mount, atBoot, "keep the sandbox of process %d (%s) as it is: %w", n.PIDs[0], strings.Join(n.Commands, ", "), err)
 		}
 	}
 	return kept, nil
+}
+
+// enter does something in the namespace by the first of its processes that still lives. Nothing is done
+// once all have ended.
+func (n Namespace) enter(do func(mount.Table) error) error {
+	for _, pid := range n.PIDs {
+		err := inNamespace(pid, n.Inode, do)
+		if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH) || errors.Is(err, errOther) {
+			continue
+		}
+		return err
+	}
+	return nil
 }
 
 // makePrivate works in the namespace, whose /proc may be another or none: it is given the table.

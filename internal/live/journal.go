@@ -6,6 +6,7 @@ import (
 	"io/fs"
 
 	"github.com/powernode/powernode-agent/internal/durable"
+	"github.com/powernode/powernode-agent/internal/mount"
 )
 
 // The journal of a change, in the directory of this boot. It needn't outlive the boot: the mounts
@@ -32,6 +33,8 @@ type Journal struct {
 	From    Side     `json:"from"`
 	To      Side     `json:"to"`
 	Changes []Change `json:"changes"`
+	// Base is the mount at "/". After a soft reboot it is another one, and the journal about nothing.
+	Base mount.ID `json:"base"`
 }
 
 // ReadJournal returns the journal of a change that isn't finished; an error that wraps fs.ErrNotExist

@@ -1,6 +1,8 @@
 package live
 
 import (
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/powernode/powernode-agent/internal/rootfs"
@@ -16,14 +18,19 @@ func versionFiles(version string) map[string]string {
 
 func TestSwap(t *testing.T) {
 	for name, change := range map[string]func(*rootfs.Spec){
-		"memory":      nil,
-		"disk":        func(s *rootfs.Spec) { s.Upper.Kind = rootfs.OnPersist },
-		"etc layer":   func(s *rootfs.Spec) { s.Etc = rootfs.Persistent },
-		"all on disk": func(s *rootfs.Spec) { s.Upper.Kind, s.Etc = rootfs.OnPersist, rootfs.Persistent },
+		"memory":        nil,
+		"disk":          func(s *rootfs.Spec) { s.Upper.Kind = rootfs.OnPersist },
+		"etc layer":     func(s *rootfs.Spec) { s.Etc = rootfs.Persistent },
+		"etc in memory": func(s *rootfs.Spec) { s.Etc, s.PersistReadOnly, s.Remark = rootfs.Persistent, true, nil },
+		"all on disk":   func(s *rootfs.Spec) { s.Upper.Kind, s.Etc = rootfs.OnPersist, rootfs.Persistent },
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := newNode(t)
 			a, b, c := n.files(versionFiles("a")), n.files(versionFiles("b")), n.files(versionFiles("c"))
+			if name == "etc in memory" { // of what an earlier boot left on the disk
+				must(t, os.MkdirAll(filepath.Join(n.store.Path(), "etc/upper"), 0o755))
+				must(t, os.WriteFile(filepath.Join(n.store.Path(), "etc/upper/conf"), []byte("mine"), 0o644))
+			}
 			n.boot(a, change)
 			n.whole(a)
 			n.write("etc/local", "local")

@@ -26,6 +26,7 @@ type Namespace struct {
 	Keeps []string `json:"keeps"`
 	// receives are the mounts that would receive the new trees, all the same.
 	receives []mount.ID
+	looked   bool
 }
 
 const pidsMax = 16
@@ -50,6 +51,7 @@ func (w *work) namespaces(names []string) ([]Namespace, error) {
 	if err != nil {
 		return nil, err
 	}
+	views := w.views(table, names)
 	found := make(map[string]*Namespace)
 	for _, process := range processes {
 		pid, err := strconv.Atoi(filepath.Base(process))
@@ -59,12 +61,12 @@ func (w *work) namespaces(names []string) ([]Namespace, error) {
 		}
 		n := found[link]
 		if n == nil {
-			n = w.namespace(process, link, table, names)
+			n = &Namespace{}
+			n.Inode, _ = strconv.ParseUint(strings.Trim(link, "mnt:[]"), 10, 64)
 			found[link] = n
 		}
-		if len(n.Keeps) > 0 {
-			n.add(pid, process)
-		}
+		n.add(pid, process)
+		n.lookBy(process, views)
 	}
 	var kept []Namespace
 	for _, n := range found {
@@ -76,20 +78,23 @@ func (w *work) namespaces(names []string) ([]Namespace, error) {
 	return kept, nil
 }
 
-func (w *work) namespace(process, link string, ours mount.Table, names []string) *Namespace {
-	n := &Namespace{}
-	n.Inode, _ = strconv.ParseUint(strings.Trim(link, "mnt:[]"), 10, 64)
+// lookBy looks at a namespace, once, by what a process in it sees. One that changed its root sees only
+// part of it.
+func (n *Namespace) lookBy(process string, views []view) {
+	if root, err := os.Readlink(process + "/root"); err != nil || root != "/" || n.looked {
+		return
+	}
 	f, err := os.Open(process + "/mountinfo")
 	if err != nil {
-		return n
+		return
 	}
 	defer f.Close()
 	theirs, err := mount.ParseTable(f)
 	if err != nil {
-		return n
+		return
 	}
-	n.look(w.views(ours, names), theirs)
-	return n
+	n.looked = true
+	n.look(views, theirs)
 }
 
 // add notes a process.

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 
 	"github.com/powernode/powernode-agent/internal/durable"
+	"github.com/powernode/powernode-agent/internal/mount"
 )
 
 // Recovered says what became of a change that was not finished.
@@ -31,6 +32,13 @@ func Recover(ctx context.Context, place Place, current uint64) (r Recovered, ok 
 		return Recovered{}, false, err
 	}
 	r = Recovered{Journal: j, Forward: current == j.To.Generation}
+	base, err := mount.At(place.Root)
+	if err != nil {
+		return Recovered{}, false, err
+	}
+	if !base.ID.Same(j.Base) {
+		return Recovered{}, false, Finish(place.RunDir, place.Hook)
+	}
 	return r, true, settle(ctx, place, r)
 }
 

@@ -74,7 +74,28 @@ func TestMixture(t *testing.T) {
 	}
 }
 
-// TestCovered has an upper that can't be reached, and one that is another.
+// TestSoftReboot has a journal that outlived the root it is about.
+func TestSoftReboot(t *testing.T) {
+	n := newNode(t)
+	a, b := n.files(versionFiles("a")), n.files(versionFiles("b"))
+	n.boot(a, nil)
+	_, err := Swap(context.Background(), n.spec(a, b))
+	must(t, err)
+	n.shutDown()
+	n.boot(b, nil)
+	if _, ok, err := Recover(context.Background(), n.place(), a.Generation); ok || err != nil {
+		t.Errorf("recovered: %v, %v", ok, err)
+	}
+	if Recoverable(n.run) {
+		t.Error("the journal is still there")
+	}
+	n.whole(b)
+	if _, ok, err := Recover(context.Background(), n.place(), a.Generation); ok || err != nil {
+		t.Errorf("without a journal: %v, %v", ok, err)
+	}
+}
+
+// TestUpperUnreachable has an upper that can't be reached, and one that is another.
 func TestUpperUnreachable(t *testing.T) {
 	n := newNode(t)
 	a, b := n.files(versionFiles("a")), n.files(versionFiles("b"))

@@ -196,7 +196,7 @@ func Swap(ctx context.Context, spec Spec) (Result, error) {
 	if err := w.refuse(); err != nil {
 		return Result{}, err
 	}
-	j := Journal{Version: journalV1, Phase: Swapping, From: spec.From, To: spec.To, Changes: spec.Changes}
+	j := Journal{Version: journalV1, Phase: Swapping, From: spec.From, To: spec.To, Changes: spec.Changes, Base: w.base.Entry.ID}
 	if err := w.dir.WriteJSON(JournalName, j, 0o600, "live-begin"); err != nil {
 		return Result{}, errors.Join(err, removeJournal(w.dir))
 	}
