@@ -134,7 +134,7 @@ func (d *changeDoc) planRows() [][2]string {
 	}
 	some("contested", contested)
 	for _, c := range p.Conflicts {
-		conflicts = append(conflicts, c.String()+"; the local one stays")
+		conflicts = append(conflicts, c.Text+"; the local one stays")
 	}
 	some("changed here", conflicts)
 	if p.Aftercare != nil {

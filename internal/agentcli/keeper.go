@@ -3,11 +3,13 @@ package agentcli
 import (
 	"log/slog"
 	"runtime"
+	"time"
 
 	"github.com/powernode/powernode-agent/internal/boot"
 	"github.com/powernode/powernode-agent/internal/enroll"
 	"github.com/powernode/powernode-agent/internal/mount"
 	"github.com/powernode/powernode-agent/internal/reconcile"
+	"github.com/powernode/powernode-agent/internal/signedtime"
 	"github.com/powernode/powernode-agent/internal/store"
 )
 
@@ -29,8 +31,13 @@ func newKeeper(stateDir string, facts boot.Facts, log *slog.Logger) *reconcile.K
 // serve.
 func newReconciler(st *store.Store, trust boot.Trust, level mount.Level, c reconcile.Config) (*reconcile.Reconciler, error) {
 	c.Store, c.Verifier, c.Arch, c.Level = st, trust.Verifier, runtime.GOARCH, level
+	clock := openClock(st.Path())
+	if c.ReadOnly {
+		// What it is told by the platform isn't kept either.
+		clock = signedtime.Open("", signedtime.Options{Floor: []time.Time{clock.Floor()}})
+	}
 	// Without credentials there are still registries that ask for none.
-	certificates := enroll.NewKeeper(enroll.Options{Dir: boot.PKIDir(st.Path()), Clock: openClock(st.Path())})
+	certificates := enroll.NewKeeper(enroll.Options{Dir: boot.PKIDir(st.Path()), Clock: clock})
 	c.Now, c.Prepare = certificates.Now, certificates.Prepare
 	if credentials, err := enroll.Load(boot.PKIDir(st.Path()), certificates.Now()); err == nil {
 		c.Credentials = credentials

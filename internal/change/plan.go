@@ -37,11 +37,23 @@ type Plan struct {
 	Contested     []Contested `json:"contested"`
 	MoreContested int         `json:"more_contested,omitempty"`
 	// Conflicts are local changes of files that the change changes too: the local ones stay.
-	Conflicts []delta.Conflict `json:"local_conflicts"`
+	Conflicts []LocalConflict `json:"local_conflicts"`
 	// Settle is what of the writable layer is made to mean the same over the new root; nil where the change isn't live.
 	Settle *delta.Plan `json:"settle,omitempty"`
 	// Aftercare is what the running system needs then: units, programs, processes that use replaced files.
 	Aftercare *aftercare.Plan `json:"aftercare,omitempty"`
+}
+
+// LocalConflict is a local change of something that the change changes too.
+type LocalConflict struct {
+	// Path is that of the local change, and Local what it is: "file", "whiteout", …
+	Path  string `json:"path"`
+	Local string `json:"local"`
+	// Below is what the change does there, Origin where that is if it is elsewhere: of what was renamed here.
+	Below  string `json:"below"`
+	Origin string `json:"origin,omitempty"`
+	// Text says it to a person.
+	Text string `json:"text"`
 }
 
 // Files says which files differ.
@@ -88,12 +100,15 @@ type planInput struct {
 func plan(in planInput) *Plan {
 	p := &Plan{
 		Way: Live, Reasons: append([]string{}, in.reasons...), PullBytes: in.pull, Top: append([]difference.TopLevel{}, in.difference.Top...),
-		Contested: []Contested{}, Conflicts: append([]delta.Conflict{}, in.findings.Conflicts...),
+		Contested: []Contested{}, Conflicts: []LocalConflict{},
 		Settle: in.findings.Settle, Aftercare: in.findings.Aftercare,
 	}
 	p.Reasons = append(p.Reasons, in.findings.Obstacles...)
 	if len(p.Reasons) > 0 {
 		p.Way = Boot
+	}
+	for _, c := range in.findings.Conflicts {
+		p.Conflicts = append(p.Conflicts, LocalConflict{Path: c.Path, Local: c.Local.String(), Below: c.Below.String(), Origin: c.Origin, Text: c.String()})
 	}
 	limit := listMax
 	if in.all {

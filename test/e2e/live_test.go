@@ -1,10 +1,27 @@
 package e2e
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/powernode/powernode-agent/internal/boot"
 	"github.com/powernode/powernode-agent/internal/change"
+	"github.com/powernode/powernode-agent/test/lab"
 )
 
 // TestLiveChanges takes a running node through attach, detach, update and rollback. What it runs changes beneath it,
@@ -50,6 +67,252 @@ func TestLiveChanges(t *testing.T) {
 	}
 	if now := s.status(); now.RootDigest != first.RootDigest || !now.InStep || s.read("/etc/mine") != "mine" {
 		t.Errorf("after a rollback: %+v", now)
+	}
+	s.exit()
+}
+
+// everything is the node's whole disk but for its locks, and what is mounted inside, as text.
+func (s *system) everything() string {
+	s.t.Helper()
+	var all []string
+	err := filepath.WalkDir(s.state(), func(path string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := e.Info()
+		if err != nil {
+			return err
+		}
+		line := path + " " + info.Mode().String() + " " + info.ModTime().String()
+		if e.Type().IsRegular() && info.Size() < 1<<20 {
+			sum := sha256.Sum256(read(s.t, path))
+			line += " " + hex.EncodeToString(sum[:])
+		}
+		all = append(all, line)
+		return nil
+	})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return strings.Join(all, "\n") + s.read("/proc/self/mountinfo")
+}
+
+// TestDryRunsChangeNothing on the disk, in what is mounted, or at the platform; and say what the change then does.
+func TestDryRunsChangeNothing(t *testing.T) {
+	t.Parallel()
+	p := newPlatform(t)
+	for _, m := range []mod{base("1"), app("1"), site("1")} {
+		p.Publish(m)
+	}
+	n := p.node("web", "base", "app", "site")
+	s := n.boot()
+	p.Publish(app("2"), "--priority", "7")
+	for _, args := range [][]string{{"update"}, {"detach", "site"}, {"rollback", "1"}, {"update", "--stage"}} {
+		before, seen := s.everything(), n.detail()
+		dry, code := s.change(append(args, "--dry-run", "--files")...)
+		if args[0] == "rollback" {
+			continue // it is the one that runs: refused
+		}
+		if code != 0 || !dry.DryRun || dry.Plan == nil || dry.Generation != 0 || len(dry.Plan.Files.List) != dry.Plan.Files.Total() {
+			t.Errorf("%v: exit code %d, %+v", args, code, dry)
+		}
+		if now := s.everything(); now != before {
+			t.Errorf("%v --dry-run changed something: %s", args, cmp.Diff(strings.Split(before, "\n"), strings.Split(now, "\n")))
+		}
+		if now := n.detail(); !reflect.DeepEqual(now.Node.Report, seen.Node.Report) {
+			t.Errorf("%v --dry-run told the platform: %+v", args, now)
+		}
+	}
+	dry, _ := s.change("update", "--dry-run")
+	u, code := s.change("update")
+	if code != 0 || u.RootDigest != dry.RootDigest || u.Plan.Files.Counts != dry.Plan.Files.Counts || dry.Plan.PullBytes == 0 || u.Outcome != change.WentLive {
+		t.Errorf("dry %+v, then %+v", dry, u)
+	}
+	won := false
+	for _, c := range dry.Plan.Contested {
+		won = won || c.Path == "/etc/app/page" && c.Winner == "app" && c.Decided && strings.Contains(c.Reason, "priority")
+	}
+	if !won {
+		t.Errorf("contested: %+v", dry.Plan.Contested)
+	}
+	s.exit()
+}
+
+// TestWhatIsChangedHereStays: a local change of a file that a new version changes too is told of, and stays.
+func TestWhatIsChangedHereStays(t *testing.T) {
+	t.Parallel()
+	p := newPlatform(t)
+	p.Publish(base("1"))
+	p.Publish(app("1"))
+	n := p.node("web", "base", "app")
+	s := n.boot()
+	if err := s.write("/etc/app/page", "my page"); err != "" {
+		t.Fatal(err)
+	}
+	p.Publish(app("2"))
+	u, code := s.change("update")
+	if code != 0 || u.Outcome != change.WentLive || len(u.Plan.Conflicts) != 1 || u.Plan.Conflicts[0].Path != "/etc/app/page" {
+		t.Errorf("exit code %d, %+v, %+v", code, u, u.Plan)
+	}
+	if page := s.read("/etc/app/page"); page != "my page" {
+		t.Errorf("the page: %q", page)
+	}
+	s.exit()
+}
+
+// TestGuards: nothing is taken from a node by a slip of the hand, and no module goes lower than it was.
+func TestGuards(t *testing.T) {
+	t.Parallel()
+	p := newPlatform(t)
+	for _, m := range []mod{base("1"), app("2"), site("1")} {
+		p.Publish(m)
+	}
+	n := p.node("web", "base", "app", "site")
+	s := n.boot()
+	p.Operator("unassign", "web", "app", "site").OK(t)
+	s.agent("update").Refused(t, 6, "2 of 3 modules", "--remove-most")
+	s.agent("detach", "app", "site").Refused(t, 6, "2 of 3 modules", "--remove-most")
+	if now := s.status(); now.Generation != 1 || !now.InStep {
+		t.Errorf("%+v", now)
+	}
+	if u, code := s.change("update", "--remove-most"); code != 0 || u.Outcome != change.WentLive || len(u.Changes) != 2 {
+		t.Errorf("exit code %d, %+v", code, u)
+	}
+	p.Operator("assign", "web", "app").OK(t)
+	if u, code := s.change("update"); code != 0 || u.Outcome != change.WentLive {
+		t.Errorf("exit code %d, %+v", code, u)
+	}
+	p.Publish(app("1"))
+	u, code := s.change("update")
+	if code != 8 || u.Outcome != change.InStep || len(u.Failed) != 1 || u.Failed[0].Kept != "2" || !strings.Contains(u.Failed[0].Reason, "older than 2") {
+		t.Errorf("a lower version: exit code %d, %+v", code, u)
+	}
+	if u, code := s.change("update", "--allow-downgrade"); code != 0 || u.Outcome != change.WentLive || len(u.Changes) != 1 || u.Changes[0].To != "1" {
+		t.Errorf("it is meant: exit code %d, %+v", code, u)
+	}
+	s.exit()
+}
+
+// TestLiveWithOneBadModule: the good ones go live, the bad one stays, and the exit code says so.
+func TestLiveWithOneBadModule(t *testing.T) {
+	t.Parallel()
+	p := newPlatform(t)
+	for _, m := range []mod{base("1"), app("1"), site("1")} {
+		p.Publish(m)
+	}
+	n := p.node("web", "base", "app", "site")
+	s := n.boot()
+	p.Publish(app("2"), "--key", lab.ForeignKey(t)+".key")
+	intruder := site("2")
+	intruder.Files["usr/lib/powernode/modules/base/extra"] = "not mine"
+	p.Publish(intruder)
+	newer := mod{Name: "tool", Version: "1", Files: map[string]string{"usr/lib/tool": "tool"}}
+	p.Publish(newer)
+	p.Operator("assign", "web", "tool").OK(t)
+	u, code := s.change("update")
+	if code != 8 || u.Outcome != change.WentLive || len(u.Failed) != 2 || len(u.Changes) != 1 || u.Changes[0].Name != "tool" || !s.has("/usr/lib/tool") {
+		t.Errorf("exit code %d, %+v", code, u)
+	}
+	s.exit()
+}
+
+// TestConfirmWindow: a change after which the platform isn't reached is taken back: by the command, or by the next one where
+// that was killed.
+func TestConfirmWindow(t *testing.T) {
+	t.Parallel()
+	p := newPlatform(t)
+	for _, m := range []mod{base("1"), app("1"), site("1")} {
+		p.Publish(m)
+	}
+	n := p.node("web", "base", "app", "site")
+	s := n.boot()
+	first := s.status()
+	if u, code := s.change("detach", "site", "--confirm", "60s"); code != 0 || u.Outcome != change.WentLive || !u.ConfirmBy.IsZero() {
+		t.Errorf("the platform is there: exit code %d, %+v", code, u)
+	}
+	if u, code := s.change("attach", "site"); code != 0 || u.Outcome != change.WentLive {
+		t.Errorf("exit code %d, %+v", code, u)
+	}
+	p.Stop()
+	u, code := s.change("detach", "site", "--confirm", "1s")
+	if code != 8 || u.Outcome != change.TakenBack || !s.has("/usr/share/x") {
+		t.Errorf("the platform is gone: exit code %d, %+v", code, u)
+	}
+	if now := s.status(); now.RootDigest != first.RootDigest || !now.InStep {
+		t.Errorf("%+v", now)
+	}
+
+	s.do("start", "", "detach", boot.AgentPath, "detach", "site", "--confirm", "1s")
+	for !strings.Contains(strings.Join(strings.Fields(s.do("list", "", boot.RunDir).Stdout), " "), "confirm.json") || s.has("/usr/share/x") {
+		<-tick()
+	}
+	s.killChild("detach")
+	if r := s.agent("update"); r.Code != 5 {
+		t.Errorf("%+v", r) // the platform is gone, but what waits for it is no matter of the platform's
+	}
+	for !s.has("/usr/share/x") {
+		<-tick()
+		s.agent("update")
+	}
+	if now := s.status(); now.RootDigest != first.RootDigest || !now.InStep {
+		t.Errorf("after a kill: %+v", now)
+	}
+	s.exit()
+}
+
+// killChild kills a program that the system's init has started, by its number on this machine.
+func (s *system) killChild(arg string) {
+	s.t.Helper()
+	init := s.process.Cmd.Process.Pid
+	children := strings.Fields(string(read(s.t, fmt.Sprintf("/proc/%d/task/%d/children", init, init))))
+	for _, child := range children {
+		cmdline, err := os.ReadFile("/proc/" + child + "/cmdline")
+		if err != nil || !slices.Contains(strings.Split(string(cmdline), "\x00"), arg) {
+			continue
+		}
+		pid, err := strconv.Atoi(child)
+		if err == nil {
+			err = syscall.Kill(pid, syscall.SIGKILL)
+		}
+		if err != nil && !errors.Is(err, syscall.ESRCH) {
+			s.t.Fatal(err)
+		}
+	}
+	s.do("stop", "", arg)
+}
+
+// TestKilledChanges: whenever a change is killed, the next command finds the old root or the new one, whole, and goes on.
+func TestKilledChanges(t *testing.T) {
+	t.Parallel()
+	p := newPlatform(t)
+	for _, m := range []mod{base("1"), app("1"), site("1")} {
+		p.Publish(m)
+	}
+	n := p.node("web", "base", "app", "site")
+	s := n.boot()
+	with := s.status().RootDigest
+	begun := time.Now()
+	if u, code := s.change("detach", "site"); code != 0 {
+		t.Fatal(u, code)
+	}
+	took := time.Since(begun)
+	without := s.status().RootDigest
+	seed := uint64(envNumber(t, "POWERNODE_E2E_SEED", int(time.Now().UnixNano()&0x7fffffff)))
+	t.Logf("POWERNODE_E2E_SEED=%d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	for i := range envNumber(t, "POWERNODE_E2E_KILLS", 12) {
+		arg := []string{"attach", "detach"}[i%2]
+		s.do("start", "", arg, boot.AgentPath, arg, "site")
+		time.Sleep(time.Duration(random.Int64N(int64(took * 3 / 2))))
+		s.killChild(arg)
+		u, code := s.change("update")
+		if code != 0 || u.Outcome != change.InStep {
+			t.Fatalf("after a kill: exit code %d, %+v", code, u)
+		}
+		now := s.status()
+		if !now.InStep || now.RootDigest != with && now.RootDigest != without || (now.RootDigest == with) != s.has("/usr/share/x") {
+			t.Fatalf("after a kill: %+v", now)
+		}
 	}
 	s.exit()
 }
