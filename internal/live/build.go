@@ -96,32 +96,27 @@ func (w *work) build(ctx context.Context, replaced []*replacement) error {
 	return w.step("scratch:unmount", w.sweepScratch)
 }
 
-// attachUnion makes the union and attaches it in the scratch place.
+// attachUnion makes the union of the new root image and attaches it in the scratch place.
 func (w *work) attachUnion() (*mount.Mount, error) {
-	work, err := w.makeWork(w.upper)
-	if err != nil {
-		return nil, err
-	}
-	defer work.Close()
-	return w.attachedUnion("union", w.upper, work)
-}
-
-// attachedUnion makes a union of the new root image with a writable layer, or without.
-func (w *work) attachedUnion(name string, upper, work *os.File) (*mount.Mount, error) {
 	image, err := w.spec.Images.OpenRootImage(w.spec.To.RootDigest)
 	if err != nil {
 		return nil, err
 	}
 	defer image.Close()
-	at := filepath.Join(w.scratch(), name)
+	work, err := w.makeWork(w.upper)
+	if err != nil {
+		return nil, err
+	}
+	defer work.Close()
+	at := filepath.Join(w.scratch(), "union")
 	if err := os.Mkdir(at, 0o700); err != nil {
 		return nil, err
 	}
 	var union *mount.Mount
-	err = w.step(name+":mount", func() (err error) {
+	err = w.step("union:mount", func() (err error) {
 		union, err = mount.Union(mount.UnionSpec{
 			Image: image, Digest: w.spec.To.RootDigest, Objects: w.spec.Images.ObjectsDir(),
-			Upper: upper, Work: work, Inherited: upper != nil, Level: w.base.Level, Volatile: w.base.Volatile && upper != nil, Scratch: w.scratch(),
+			Upper: w.upper, Work: work, Inherited: true, Level: w.base.Level, Volatile: w.base.Volatile, Scratch: w.scratch(),
 		})
 		return err
 	})
@@ -166,26 +161,30 @@ func (w *work) buildTree(ctx context.Context, union *mount.Mount, r *replacement
 }
 
 func (w *work) newTree(ctx context.Context, union *mount.Mount, r *replacement) (*mount.Mount, error) {
-	if etcLayer(r.stack) {
-		return w.newEtc(ctx, r)
-	}
 	dir, err := mount.OpenIn(union.File(), r.change.Name)
 	if err != nil {
 		return nil, err
 	}
 	defer dir.Close()
+	if etcLayer(r.stack) {
+		return w.newEtc(ctx, dir, r.seen(w.base))
+	}
 	return mount.Clone(dir, false)
 }
 
-// newEtc makes the layer of local changes over the new image's /etc.
-func (w *work) newEtc(ctx context.Context, r *replacement) (*mount.Mount, error) {
-	top := r.seen(w.base)
-	recorded, _ := top.Value("upperdir")
+// newEtc makes the layer of local changes over the new union's /etc, as a boot would.
+func (w *work) newEtc(ctx context.Context, dir *os.File, running mount.Entry) (*mount.Mount, error) {
+	image, err := openDirectory("/proc/self/fd/" + strconv.Itoa(int(dir.Fd())) + "/.")
+	if err != nil {
+		return nil, err
+	}
+	defer image.Close()
 	overlay, err := openDirectory(w.path(etcName))
 	if err != nil {
 		return nil, err
 	}
 	defer overlay.Close()
+	recorded, _ := running.Value("upperdir")
 	upper, err := openUpper(overlay, recorded, filepath.Join(w.spec.Images.Path(), etcName, "upper"))
 	if err != nil {
 		return nil, err
@@ -196,18 +195,8 @@ func (w *work) newEtc(ctx context.Context, r *replacement) (*mount.Mount, error)
 		return nil, err
 	}
 	defer work.Close()
-	image, err := w.attachedUnion("image", nil, nil)
-	if err != nil {
-		return nil, err
-	}
-	defer image.Close()
-	source, err := openDirectory(filepath.Join(w.scratch(), "image", etcName))
-	if err != nil {
-		return nil, err
-	}
-	defer source.Close()
 	return rootfs.EtcLayer(ctx, rootfs.EtcSpec{
-		Image: source, RootDigest: w.spec.To.RootDigest, Upper: upper, Work: work,
+		Image: image, RootDigest: w.spec.To.RootDigest, Upper: upper, Work: work,
 		StateDir: w.spec.Images.Path(), Scratch: w.scratch(), Remark: w.spec.Remark,
 	})
 }

@@ -16,7 +16,7 @@ import (
 // EtcSpec says what to make another layer of local changes to /etc of: beside the one that is in use,
 // for another root image to come beneath the same changes.
 type EtcSpec struct {
-	// Image is open on /etc of a read-only union of the root image: without anybody's changes.
+	// Image is open on /etc of the root image's union.
 	Image      *os.File
 	RootDigest fsverity.Digest
 	// Upper and Work are the directories of the overlay, in one mount: the upper that the running
