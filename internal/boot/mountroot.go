@@ -200,7 +200,14 @@ func (b *boot) good() error {
 		return err
 	}
 	b.generation = g
-	return b.store.Promote(g.Number)
+	if err := b.store.Promote(g.Number); err != nil {
+		return err
+	}
+	// The records say the same as long as they are here.
+	if err := b.store.RaiseFloors(g, b.config.Now()); err != nil {
+		b.remark(err.Error(), fault.HintOf(err))
+	}
+	return nil
 }
 
 // state writes down what is mounted, for the booted system.
