@@ -46,6 +46,10 @@ func TestPrograms(t *testing.T) {
 			want: []string{"run /usr/sbin/ldconfig"},
 		},
 		{name: "configuration that includes itself", to: files{"/etc/ld.so.conf": "include ld.so.conf\n/opt/x\n", "/opt/x": "/"}, want: []string{"run /usr/sbin/ldconfig"}},
+		{
+			name: "a cache that hides the image's", to: files{"/etc/ld.so.cache": "x"}, local: "/etc/ld.so.cache", want: []string{"run /usr/sbin/ldconfig"},
+		},
+		{name: "a cache of the image", to: files{"/etc/ld.so.cache": "x"}},
 		{name: "kernel modules of another kernel", to: files{"/usr/lib/modules/6.1.0/x.ko": "x"}},
 		{
 			name: "kernel modules with their index", to: files{"/usr/lib/modules/6.12.0/kernel/x.ko": "x", "/usr/lib/modules/6.12.0/modules.dep": "kernel/x.ko:\n"},
@@ -80,24 +84,26 @@ func TestWithoutSystemdNoUnitIsTouched(t *testing.T) {
 	}
 }
 
-func TestWhatABootNeeds(t *testing.T) {
+func TestAtBoot(t *testing.T) {
 	for _, c := range []struct {
-		name           string
-		more           files
-		linker, module bool
+		name string
+		more files
+		want []string
 	}{
 		{name: "nothing"},
-		{name: "a library", more: files{"/usr/local/lib/libx.so.1": "x"}, linker: true},
+		{name: "a library", more: files{"/usr/local/lib/libx.so.1": "x"}, want: []string{"/usr/sbin/ldconfig"}},
+		{name: "no library", more: files{"/usr/local/lib/x": "x"}},
 		{name: "with a cache", more: files{"/usr/local/lib/libx.so.1": "x", "/etc/ld.so.cache": "x"}},
-		{name: "modules", more: files{"/usr/lib/modules/6.12.0/x.ko": "x"}, module: true},
+		{name: "without the program", more: files{"/usr/local/lib/libx.so.1": "x", "/usr/sbin/ldconfig": ""}},
+		{name: "modules", more: files{"/usr/lib/modules/6.12.0/x.ko": "x"}, want: []string{"/usr/sbin/depmod"}},
 		{name: "with an index", more: files{"/usr/lib/modules/6.12.0/x.ko": "x", "/usr/lib/modules/6.12.0/modules.dep": "x.ko:"}},
 	} {
-		root := base.with(c.more).tree()
-		if got := NeedsLinkerCache(root, nil); got != c.linker {
-			t.Errorf("%s: linker %t", c.name, got)
+		var got []string
+		for _, p := range AtBoot(base.with(c.more).tree(), "6.12.0", nil) {
+			got = append(got, p.Path)
 		}
-		if got := NeedsModuleIndex(root, "6.12.0", nil); got != c.module {
-			t.Errorf("%s: modules %t", c.name, got)
+		if diff := cmp.Diff(c.want, got); diff != "" {
+			t.Errorf("%s: %s", c.name, diff)
 		}
 	}
 }

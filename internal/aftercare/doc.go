@@ -27,8 +27,8 @@
 // another root image they would hide its own and tell of files that aren't there, so they are no local changes: they
 // are never a conflict, never part of a module that is made of local changes, and have to be removed before a root is made over
 // a kept layer. To keep them rare, ldconfig runs only where the loader doesn't find a library in the directories that it looks
-// into by itself, and depmod only where the image brings no index that lists what it has. Both are needed at each
-// boot of such an image, too: NeedsLinkerCache and NeedsModuleIndex say of which.
+// into by itself, and depmod only where the image brings no index that lists what it has. Such an image needs both
+// whenever it is made a root, or the same generation would be another one after a boot: AtBoot says so.
 //
 // Users that systemd-sysusers makes are local changes, as they are at a boot: their numbers differ from node to
 // node unless the module gives them.

@@ -42,6 +42,10 @@ func (c *change) linkerCache(p *Plan) {
 			why.add("%s is %s", e.Path, e.Kind)
 		}
 	}
+	// What it wrote here before hides a cache that the image brings.
+	if _, differs := c.Difference.Entry(LinkerCache); differs && c.local(LinkerCache) {
+		why.add("%s was made here, and the image has another one", LinkerCache)
+	}
 	if len(why) > 0 {
 		c.run(p, linkerProgram, "libraries in directories of "+linkerConfig+" may not be found", why)
 	}
@@ -109,15 +113,13 @@ func match(root *tree.Node, pattern string) []string {
 	return found
 }
 
-// NeedsLinkerCache reports whether a root image has libraries that the loader finds only through /etc/ld.so.cache, and
-// brings none: ldconfig has to run whenever such a root is made. read is as Input.Read.
-func NeedsLinkerCache(root *tree.Node, read func(*tree.Node) ([]byte, error)) bool {
-	c := &change{Input: Input{Read: read}}
-	if _, cache := resolve(root, LinkerCache); cache != nil {
+// needsCache reports whether the root has libraries that the loader finds only through a cache, and brings none.
+func (c *change) needsCache() bool {
+	if _, cache := resolve(c.To, LinkerCache); cache != nil {
 		return false
 	}
-	for dir := range c.cachedDirs(root) {
-		_, n := resolve(root, dir)
+	for dir := range c.cachedDirs(c.To) {
+		_, n := resolve(c.To, dir)
 		for name := range n.Unordered() {
 			if isLibrary(name) {
 				return true

@@ -62,10 +62,8 @@ func (c *change) indexed(dir *tree.Node) bool {
 	return there == len(listed)
 }
 
-// NeedsModuleIndex reports whether a root image has modules of that kernel release and no index that lists them: depmod has to
-// run whenever such a root is made. read is as Input.Read.
-func NeedsModuleIndex(root *tree.Node, release string, read func(*tree.Node) ([]byte, error)) bool {
-	_, dir := resolve(root, "/lib/modules/"+release)
-	c := &change{Input: Input{Read: read}}
-	return dir != nil && dir.Kind == tree.Directory && !c.indexed(dir)
+// needsIndex reports whether the root has modules of the kernel, and no index that lists them.
+func (c *change) needsIndex() bool {
+	_, dir := resolve(c.To, "/lib/modules/"+c.Kernel)
+	return c.Kernel != "" && dir != nil && dir.Kind == tree.Directory && !c.indexed(dir)
 }

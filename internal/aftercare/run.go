@@ -122,8 +122,24 @@ func (r *Runner) Before(ctx context.Context, p *Plan) Report {
 
 // After carries out what comes after the swap. It goes on after a step that fails, until ctx ends.
 func (r *Runner) After(ctx context.Context, p *Plan) Report {
+	report := r.Programs(ctx, p.Run)
+	if len(p.DaemonReload) > 0 {
+		begun := time.Now()
+		r.note(&report, Step{Action: DaemonReload}, begun, r.systemd().Reload(ctx))
+	}
+	r.jobs(ctx, &report, ReloadUnit, systemd.Reload, p.Reload)
+	from := len(report.Steps)
+	// What somebody stopped since the plan was made stays so.
+	r.jobs(ctx, &report, RestartUnit, systemd.TryRestart, p.Restart)
+	r.jobs(ctx, &report, StartUnit, systemd.Start, p.Start)
+	r.settle(ctx, report.Steps[from:])
+	return report
+}
+
+// Programs runs programs of the root, one after the other, and goes on after one that fails.
+func (r *Runner) Programs(ctx context.Context, programs []Program) Report {
 	var report Report
-	for _, program := range p.Run {
+	for _, program := range programs {
 		begun := time.Now()
 		output, err := r.program(ctx, program)
 		step := Step{Action: RunProgram, What: program.Name}
@@ -132,15 +148,6 @@ func (r *Runner) After(ctx context.Context, p *Plan) Report {
 		}
 		r.note(&report, step, begun, err)
 	}
-	if len(p.DaemonReload) > 0 {
-		begun := time.Now()
-		r.note(&report, Step{Action: DaemonReload}, begun, r.systemd().Reload(ctx))
-	}
-	r.jobs(ctx, &report, ReloadUnit, systemd.Reload, p.Reload)
-	from := len(report.Steps)
-	r.jobs(ctx, &report, RestartUnit, systemd.Restart, p.Restart)
-	r.jobs(ctx, &report, StartUnit, systemd.Start, p.Start)
-	r.settle(ctx, report.Steps[from:])
 	return report
 }
 

@@ -56,7 +56,7 @@ func TestRunner(t *testing.T) {
 	}
 	report := r.After(t.Context(), p)
 	want := []string{
-		"StopUnit old.service", "Reload", "ReloadOrTryRestartUnit dbus.service", "RestartUnit web.service", "RestartUnit bad.service", "RestartUnit slow.service",
+		"StopUnit old.service", "Reload", "ReloadOrTryRestartUnit dbus.service", "TryRestartUnit web.service", "TryRestartUnit bad.service", "TryRestartUnit slow.service",
 		"StartUnit new.service", "StartUnit dies.service", "StartUnit needy.service",
 	}
 	if diff := cmp.Diff(want, f.Asked()); diff != "" {

@@ -62,8 +62,12 @@ func TestOwned(t *testing.T) {
 	)
 	c.changed.Entries = []delta.Entry{
 		{Path: "/etc", Kind: delta.Directory, Mode: 0o755},
-		{Path: "/etc/alike", Kind: delta.Metacopy}, {Path: "/etc/conf", Kind: delta.File}, {Path: "/etc/cut", Kind: delta.Whiteout},
-		{Path: "/etc/mine", Kind: delta.File}, {Path: "/opt", Kind: delta.Directory, Mode: 0o700}, {Path: "/opt/gone", Kind: delta.Whiteout},
+		{Path: "/etc/alike", Kind: delta.Metacopy},
+		{Path: "/etc/conf", Kind: delta.File},
+		{Path: "/etc/cut", Kind: delta.Whiteout},
+		{Path: "/etc/mine", Kind: delta.File},
+		{Path: "/opt", Kind: delta.Directory, Mode: 0o700},
+		{Path: "/opt/gone", Kind: delta.Whiteout},
 	}
 	// The root as it is seen: only what is above the paths counts.
 	root := t.TempDir()
@@ -117,7 +121,8 @@ func TestOwnerTable(t *testing.T) {
 	doc := ownerDoc{Paths: []ownedPath{
 		{Path: "/etc/conf", Module: "site", Version: "1", Local: localContent, Others: []otherOwner{
 			{Module: "app", Version: "2", Differs: compose.DifferentContent, Reason: "its priority 20 is higher than app's 10"},
-			{Module: "base", Version: "3", Differs: same}, {Module: "old", Version: "4", Differs: compose.DifferentKind, MaskedBy: "site"},
+			{Module: "base", Version: "3", Differs: same},
+			{Module: "old", Version: "4", Differs: compose.DifferentKind, MaskedBy: "site"},
 		}},
 		{Path: "/bin/sh\x1b[m", Resolved: "/usr/bin/sh", Local: localAdded},
 	}}
