@@ -14,6 +14,7 @@ import (
 
 	"github.com/powernode/powernode-agent/internal/aftercare"
 	"github.com/powernode/powernode-agent/internal/boot"
+	"github.com/powernode/powernode-agent/internal/change"
 	"github.com/powernode/powernode-agent/internal/mount"
 	"github.com/powernode/powernode-agent/internal/oracle"
 	"github.com/powernode/powernode-agent/internal/reconcile"
@@ -30,6 +31,8 @@ var shapes = map[string]reflect.Type{
 	"introspect":        reflect.TypeFor[introspectDoc](),
 	"verify":            reflect.TypeFor[verifyDoc](),
 	"update":            reflect.TypeFor[changeDoc](),
+	"plan":              reflect.TypeFor[change.Plan](),
+	"aftercare":         reflect.TypeFor[aftercare.Plan](),
 	"sync":              reflect.TypeFor[syncDoc](),
 	"damage":            reflect.TypeFor[reconcile.Damage](),
 	"generations":       reflect.TypeFor[generationsDoc](),
@@ -118,7 +121,11 @@ func allKeys(t reflect.Type, path string, leaves []reflect.Type) []string {
 			if !t.Field(i).IsExported() || name == "-" {
 				continue
 			}
-			keys = append(keys, allKeys(t.Field(i).Type, strings.TrimPrefix(path+"."+name, "."), leaves)...)
+			at := strings.TrimPrefix(path+"."+name, ".")
+			if t.Field(i).Anonymous && name == "" {
+				at = path
+			}
+			keys = append(keys, allKeys(t.Field(i).Type, at, leaves)...)
 		}
 		return keys
 	}
