@@ -10,7 +10,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/powernode/powernode-agent/internal/boot"
 	"github.com/powernode/powernode-agent/internal/cli"
 	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/health/systemd"
@@ -138,9 +137,4 @@ func portsOf(ports []module.Port) string {
 		out[i] = fmt.Sprintf("%d/%s", p.Port, p.Protocol)
 	}
 	return strings.Join(out, " ")
-}
-
-// nodeOf is what the units of this node depend on besides manifests.
-func nodeOf(trust boot.Trust) services.Node {
-	return services.ProbeNode("/", boot.AgentPath, trust.PrivilegedServices)
 }

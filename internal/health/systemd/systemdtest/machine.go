@@ -19,8 +19,11 @@ import (
 //go:embed boot.sh
 var bootScript string
 
-// insideEnv tells a test that it runs inside.
-const insideEnv = "POWERNODE_TEST_INSIDE"
+// insideEnv tells a test that it runs inside; where vmEnv is set, the whole machine is a test's, with a systemd of its own.
+const (
+	insideEnv = "POWERNODE_TEST_INSIDE"
+	vmEnv     = "POWERNODE_TEST_SYSTEMD"
+)
 
 // Inside has the calling test run once more, in a system whose first process is a real systemd, on this machine's kernel and in
 // namespaces of its own, with no network but loopback. There it returns true; out here, false once that is over. Outside
@@ -28,7 +31,7 @@ const insideEnv = "POWERNODE_TEST_INSIDE"
 // returns programs that are to be there, by their paths there.
 func Inside(t *testing.T, prepare func() map[string]string) bool {
 	t.Helper()
-	if os.Getenv(insideEnv) != "" {
+	if os.Getenv(insideEnv) != "" || os.Getenv(vmEnv) != "" {
 		return true
 	}
 	m := boot(t)
