@@ -21,7 +21,8 @@ const tableMax = 64 << 20
 
 // MountedRoots returns the root digests of the roots that are mounted in any mount namespace: a service with one of its own
 // goes on in the root that was there when it began. proc is where procfs is mounted. A process that has ended meanwhile,
-// or that this one may not look at, is passed over; where none can be seen that is an error.
+// or that this one may not look at, is passed over; where none can be seen that is an error. A namespace that only a file or
+// one thread of a process holds isn't seen.
 func MountedRoots(proc string) (map[fsverity.Digest]struct{}, error) {
 	processes, err := os.ReadDir(proc)
 	if err != nil {
