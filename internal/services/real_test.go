@@ -123,7 +123,7 @@ func do(t *testing.T, c Control, name string, a Action) Report {
 // await waits until something is so, by events of another process that nobody tells of.
 func await(t *testing.T, what string, is func() bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	for !is() {
 		select {
