@@ -90,7 +90,7 @@ func TestInitSaysNo(t *testing.T) {
 		t.Errorf("%q", f.Asked())
 	}
 	code, _, errs := wholeAgent(t, "init", "shop", "start", "--run", filepath.Join(t.TempDir(), "none"))
-	if code != cli.ExitService || !strings.Contains(errs, "no services") {
+	if code != cli.ExitService || !strings.Contains(errs, "no systemd runs here") {
 		t.Errorf("%d, %q", code, errs)
 	}
 }

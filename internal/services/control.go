@@ -101,7 +101,7 @@ const defaultWithin = 3 * time.Minute
 // Do does one action with all services of a module, each as far as it goes, and returns how they are then. The error is that the
 // module has no services here, or that systemd can't be asked; what is wrong with a service is in the report.
 func (c Control) Do(ctx context.Context, name string, action Action) (Report, error) {
-	made, err := c.module(name)
+	made, err := c.module(ctx, name)
 	if err != nil {
 		return Report{}, err
 	}
@@ -140,7 +140,7 @@ func (c Control) Do(ctx context.Context, name string, action Action) (Report, er
 }
 
 // module returns what was placed of a module.
-func (c Control) module(name string) (Made, error) {
+func (c Control) module(ctx context.Context, name string) (Made, error) {
 	if err := module.CheckName(name); err != nil {
 		return Made{}, err
 	}
@@ -153,6 +153,10 @@ func (c Control) module(name string) (Made, error) {
 	}
 	i := slices.IndexFunc(set.Modules, func(m Made) bool { return m.Module == name })
 	if i < 0 {
+		// Without systemd nothing is placed, whatever the manifest says.
+		if _, err := c.Systemd.Units(ctx, nil); errors.Is(err, systemd.ErrNone) {
+			return Made{}, cannotAsk(err)
+		}
 		return Made{}, fault.New(fault.Refuse, fault.Service, "see which modules there are with powernode-agent status", "module %s has no services on this node", name)
 	}
 	return set.Modules[i], nil
