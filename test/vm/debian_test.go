@@ -84,7 +84,7 @@ func TestDebian(t *testing.T) {
 	whole(t)
 	t.Parallel()
 	need(t)
-	m := debianMachine(t, "internal/health/systemd", "internal/health/units", "internal/services")
+	m := debianMachine(t, "internal/health/systemd", "internal/health/units", "internal/services", "internal/aftercare")
 	m.TPM = lab.TempDir(t)
 	g := m.Start(t)
 	g.WaitInit()
@@ -92,6 +92,9 @@ func TestDebian(t *testing.T) {
 	t.Run("services", func(t *testing.T) {
 		g.On(t).Shell("install -D /tests/powernode-agent /run/powernode/bin/powernode-agent").OK(t)
 		inside(t, g, "internal/services", "^TestRealSystemd$", nil, "POWERNODE_TEST_SYSTEMD=1")
+	})
+	t.Run("aftercare", func(t *testing.T) {
+		inside(t, g, "internal/aftercare", "^TestRealSystemd$", nil, "POWERNODE_TEST_SYSTEMD=1")
 	})
 	t.Run("systemd", func(t *testing.T) {
 		inside(t, g, "internal/health/systemd", "", nil, "POWERNODE_TEST_SYSTEMD=1")

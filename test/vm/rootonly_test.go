@@ -37,6 +37,7 @@ var rootOnly = []struct {
 	{pkg: "internal/assemble", run: "Prove|Keep|Mend|Fresh"},
 	{pkg: "internal/rootfs", run: "Make|Upper|Next|Adopt|Etc|Kept|Full|ReadOnly|Filling"},
 	{pkg: "internal/delta", run: "Settling$|Origins|RunningProgram|Writers|Attributes|Troubles|Drop$|Tidy|View|Digest|Again"},
+	{pkg: "internal/aftercare", run: "Processes|Scan|AnotherRoot"},
 	{pkg: "internal/kmod"},
 	{pkg: "internal/device"},
 	{pkg: "internal/persist", run: "Mount|Grow|Nothing|NoDevice|ReadOnly|Unknown"},
