@@ -85,9 +85,16 @@ func (b *boot) bringUnits() {
 	}
 }
 
-// bringServices has the new root's systemd run what the modules' manifests say. A module whose services can't be made
-// is without them; the others and the node go on.
+// bringServices has the new root's systemd run what the modules' manifests say.
 func (b *boot) bringServices() {
+	if _, err := services.Place(filepath.Dir(RunDir), b.makeServices()); err != nil {
+		b.remark(err.Error(), "no module's services are started")
+	}
+}
+
+// makeServices makes the units of the proven modules. A module whose services can't be made is without them; the others
+// and the node go on.
+func (b *boot) makeServices() services.Set {
 	modules := make([]services.Module, len(b.proven))
 	for i, p := range b.proven {
 		modules[i] = services.Module{Name: p.Wanted.Name, Version: p.Wanted.Version, Manifest: p.Manifest}
@@ -96,9 +103,7 @@ func (b *boot) bringServices() {
 	for _, r := range set.Refused {
 		b.remark(r.Reason, r.Hint)
 	}
-	if _, err := services.Place(filepath.Dir(RunDir), set); err != nil {
-		b.remark(err.Error(), "no module's services are started")
-	}
+	return set
 }
 
 // startGuard has the machine restart unless somebody finds the generation good in time. One that is

@@ -151,6 +151,12 @@ func makeInit(made *Made, m Module, node Node) error {
 		return err
 	}
 	box.legacy = true
+	switch _, names, err := peers(m.Manifest.Security.EgressAllow); {
+	case err != nil:
+		return err
+	case len(names) > 0:
+		return refused("list addresses, or write services in place of init", "egress_allow names %s, and names are looked up for services only", names[0])
+	}
 	w := newWriter(m.Name)
 	w.in("Unit")
 	w.set("Description", "init of module "+m.Name)

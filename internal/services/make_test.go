@@ -226,6 +226,7 @@ func TestRefused(t *testing.T) {
 		{"AppArmor with a prefix", service + "security: {apparmor_profile: -x}\n", "not the name"},
 		{"seccomp file", service + "security: {seccomp_profile: /etc/x.json}\n", "isn't known"},
 		{"seccomp group", service + "security: {seccomp_profile: \"@everything\"}\n", "isn't known"},
+		{"names for an init", head + "init: {start: x}\nsecurity: {egress_allow: [example.org]}\n", "for services only"},
 		{"health elsewhere", service + "  health: {endpoint: \"http://169.254.169.254/x\"}\n", "stays on the machine"},
 		{"health without a port", service + "  health: {endpoint: /x}\n", "names no port"},
 	}
