@@ -97,7 +97,14 @@ func (c *Changer) Do(ctx context.Context, request Request) (*Result, error) {
 	if w.wanted, err = w.wish(ctx); err != nil {
 		return nil, err
 	}
-	all := w.wanted.names()
+	result, err := w.do(ctx)
+	w.keepLast(err)
+	return result, err
+}
+
+// do does what was found out to be asked for.
+func (w *work) do(ctx context.Context) (*Result, error) {
+	c, request, all := w.c, w.request, w.wanted.names()
 	if err := desired.Guard(w.from.Modules, all, w.request.RemoveMost || w.wanted.removeMost); err != nil {
 		return nil, err
 	}
