@@ -22,8 +22,7 @@ func mountedRoot(root string, st *store.Store, wanted fsverity.Digest) (mount.Mo
 	if err != nil {
 		return mount.MountedUnion{}, fsverity.Digest{}, err
 	}
-	facts, factsErr := boot.ReadFacts(root)
-	if len(state.Directories) == 0 && (factsErr != nil || facts.Base.IsZero()) {
+	if len(state.Directories) == 0 && !wentLive(root) {
 		return state.Base, state.Base.Digest, nil
 	}
 	digest, ok, err := live.Whole(state, root, wanted, func(d fsverity.Digest) (*tree.Node, error) { return change.ReadTree(st, d) })
@@ -31,4 +30,10 @@ func mountedRoot(root string, st *store.Store, wanted fsverity.Digest) (mount.Mo
 		err = errMixture
 	}
 	return state.Base, digest, err
+}
+
+// wentLive reports whether the root was changed since it was booted.
+func wentLive(root string) bool {
+	facts, err := boot.ReadFacts(root)
+	return err == nil && !facts.Base.IsZero()
 }

@@ -302,8 +302,13 @@ func (w *work) commit(s *Step) error {
 	if err == nil {
 		err = w.leave(s.To)
 	}
-	if err == nil {
-		err = c.Store.PutLive(store.Live{Generation: s.To.Number, From: s.From.Number, At: c.Now(), BootID: c.Running.BootID})
+	// One that was good before stays known as such, also where that is known by its having been current alone.
+	if err == nil && retain.HealthOf(retain.Input{Input: w.known}, s.To.Number).State != retain.Good {
+		// What became of it before counts no more: the next boot tries it anew.
+		err = c.Store.EndTrial(s.To.Number)
+		if err == nil {
+			err = c.Store.PutLive(store.Live{Generation: s.To.Number, From: s.From.Number, At: c.Now(), BootID: c.Running.BootID})
+		}
 	}
 	if err == nil && w.known.Staged != 0 && w.known.Staged != s.To.Number {
 		// What was staged before is of an older wish.

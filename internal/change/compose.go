@@ -165,6 +165,9 @@ func (w *work) obtainOne(ctx context.Context, p part) (*assemble.Proven, error) 
 		}
 		w.result.Pulled.Add(fetched.Pulled)
 	}
+	if w.c.Running.Generation != 0 && w.runs(p) {
+		return w.c.Reconciler.ProveRunning(ctx, p.want)
+	}
 	return w.c.Reconciler.ProveOne(ctx, p.want)
 }
 

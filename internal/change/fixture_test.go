@@ -26,7 +26,7 @@ import (
 
 // world is a platform with its registry, and one node's store.
 type world struct {
-	t        *testing.T
+	t        testing.TB
 	at       string // the registry, an OCI layout
 	layout   *ociimage.Layout
 	store    *store.Store
@@ -37,8 +37,9 @@ type world struct {
 	manifest string
 
 	// The platform's answer.
-	list nodeapi.ModuleList
-	down error
+	list  nodeapi.ModuleList
+	down  error
+	level mount.Level
 }
 
 // Modules implements Platform.
@@ -48,9 +49,9 @@ func (w *world) Modules(context.Context) (*nodeapi.ModuleList, error) {
 	return &list, w.down
 }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t testing.TB) *world {
 	t.Helper()
-	w := &world{t: t, at: filepath.Join(t.TempDir(), "layout")}
+	w := &world{t: t, level: mount.Checked, at: filepath.Join(t.TempDir(), "layout")}
 	var err error
 	if w.key, err = signing.GenerateKey(); err != nil {
 		t.Fatal(err)
@@ -129,7 +130,7 @@ func (w *world) assign(m nodeapi.Module) {
 // reconciler returns one on the world's store.
 func (w *world) reconciler(change ...func(*reconcile.Config)) *reconcile.Reconciler {
 	w.t.Helper()
-	c := reconcile.Config{Store: w.store, Verifier: w.verifier, Arch: "amd64", Level: mount.Checked, Platform: w, Source: w.layout}
+	c := reconcile.Config{Store: w.store, Verifier: w.verifier, Arch: "amd64", Level: w.level, Platform: w, Source: w.layout}
 	for _, f := range change {
 		f(&c)
 	}

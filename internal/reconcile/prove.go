@@ -35,6 +35,21 @@ func (r *Reconciler) ProveOne(ctx context.Context, w assemble.Wanted) (*assemble
 	return r.mend(ctx, damage)
 }
 
+// ProveRunning is ProveOne of a module of the root that runs: its objects, which were proven for that root and are read from it,
+// aren't looked at again, unless every byte is to be read.
+func (r *Reconciler) ProveRunning(ctx context.Context, w assemble.Wanted) (*assemble.Proven, error) {
+	if r.config.Deep {
+		return r.ProveOne(ctx, w)
+	}
+	prover := r.prover()
+	prover.Running = true
+	p, err := prover.Prove(ctx, w)
+	if damage, ok := errors.AsType[*assemble.DamageError](err); ok {
+		return r.mend(ctx, damage)
+	}
+	return p, err
+}
+
 // mend fetches a damaged module again and proves it, unless that was tried already.
 func (r *Reconciler) mend(ctx context.Context, damage *assemble.DamageError) (*assemble.Proven, error) {
 	w := damage.Wanted
