@@ -42,6 +42,8 @@ type statusDoc struct {
 	Modules []statusModule `json:"modules"`
 	// Local is what was attached and detached here, whatever the platform assigns.
 	Local *localDoc `json:"local,omitempty"`
+	// Drift is in what the modules differ from the platform's list at the last update of this boot.
+	Drift *driftDoc `json:"drift,omitempty"`
 	// Pending is what is yet to come of what was asked for.
 	Pending *pendingDoc `json:"pending,omitempty"`
 	// Services are those of the modules.
@@ -157,6 +159,9 @@ func readStatus(ctx context.Context, root, stateDir string, check bool) (statusD
 	should, err := st.Pointer(store.Current)
 	if doc.Trial != nil {
 		should, err = doc.Trial.Generation, nil
+	} else if f := doc.LastFailed; f != nil && f.Generation == should && facts.Generation != 0 {
+		// It went live and doesn't boot: what was booted before runs, and is current once the service has begun.
+		should = facts.Generation
 	}
 	if err == nil && should == 0 {
 		reason("there is no current generation")
@@ -176,6 +181,7 @@ func readStatus(ctx context.Context, root, stateDir string, check bool) (statusD
 		doc.Remarks = append(doc.Remarks, err.Error())
 	}
 	doc.pending(st, stateDir, filepath.Join(root, boot.RunDir), facts.Generation)
+	doc.drift(filepath.Join(root, boot.RunDir))
 	doc.services(ctx, filepath.Join(root, runRoot))
 	doc.delta(ctx, root, st, facts)
 	if err := doc.processes(ctx, root); err != nil {

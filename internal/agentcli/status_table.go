@@ -39,6 +39,7 @@ func (d statusDoc) table(w io.Writer) error {
 	pairs = append(pairs, d.deltaRows()...)
 	pairs = append(pairs, d.credentialRows()...)
 	pairs = append(pairs, d.pendingRows()...)
+	pairs = append(pairs, d.driftRows()...)
 	pairs = append(pairs, d.trialRows()...)
 	if c := d.Checked; c != nil && len(d.Damage) == 0 {
 		pairs = append(pairs, [2]string{"checked", fmt.Sprintf("%s whole in %s, nothing is damaged", cli.Count(c.Modules, "module"), time.Duration(c.Millis)*time.Millisecond)})

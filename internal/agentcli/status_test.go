@@ -8,7 +8,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/powernode/powernode-agent/internal/aftercare"
+	"github.com/powernode/powernode-agent/internal/change"
 	"github.com/powernode/powernode-agent/internal/change/desired"
 	"github.com/powernode/powernode-agent/internal/delta"
 	"github.com/powernode/powernode-agent/internal/fsverity"
@@ -145,6 +148,36 @@ func TestStatusOfWhatIsPending(t *testing.T) {
 	}
 	d = statusDoc{}
 	if d.pending(st, dir, run, 1); d.Pending == nil || d.Pending.Confirm == nil || d.Pending.Confirm.LeftSeconds != 0 || len(d.Reasons) != 1 {
+		t.Errorf("%+v", d)
+	}
+}
+
+func TestDrift(t *testing.T) {
+	last := change.Last{
+		Assigned: []change.LastModule{{Name: "a", Version: "1"}, {Name: "b", Version: "2"}, {Name: "c", Version: "1"}, {Name: "d", Version: "2"}, {Name: "e", Version: "3"}},
+		Failed:   []change.Failure{{Name: "b", Version: "2", Reason: "unsigned"}, {Name: "e", Version: "3", Reason: "was so"}},
+	}
+	running := statusModules([]store.GenerationModule{
+		{Name: "a", Version: "1", ID: "x"}, {Name: "b", Version: "1", ID: "x"}, {Name: "d", Version: "1", ID: "x"}, {Name: "e", Version: "3", ID: "x"}, {Name: "f", Version: "1", ID: "x"}, {Name: "g", Version: "1"},
+	})
+	want := []string{"b 2 is assigned, and 1 runs: unsigned", "c 1 is assigned, and doesn't run", "d 2 is assigned, and 1 runs", "f 1 runs, and isn't assigned"}
+	var got []string
+	for _, m := range driftOf(last, running) {
+		got = append(got, m.String())
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	run := t.TempDir()
+	if err := os.WriteFile(filepath.Join(run, change.LastName), []byte(`{"at":"2026-01-02T03:04:05Z","assigned":[{"name":"a","version":"2"}],"refused":"most would go"}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d := statusDoc{Modules: statusModules([]store.GenerationModule{{Name: "a", Version: "1", ID: "x"}})}
+	if d.drift(run); d.Drift == nil || len(d.Reasons) != 1 || len(d.driftRows()) != 1 {
+		t.Errorf("%+v", d)
+	}
+	d = statusDoc{}
+	if d.drift(t.TempDir()); d.Drift != nil || len(d.Reasons)+len(d.Remarks) != 0 {
 		t.Errorf("%+v", d)
 	}
 }
