@@ -86,13 +86,8 @@ type boot struct {
 
 // lockDisk keeps two boots from working on one disk at the same time. The lock ends with this
 // process, or when it becomes the new root's init.
-func (b *boot) lockDisk() error {
-	dir, err := durable.OpenDir(b.store.Path(), nil)
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	b.lock, err = dir.TryLock("boot.lock", durable.Exclusive)
+func (b *boot) lockDisk() (err error) {
+	b.lock, err = reconcile.Lock(b.store.Path())
 	return err
 }
 

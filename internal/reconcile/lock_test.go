@@ -1,6 +1,8 @@
 package reconcile
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -28,7 +30,7 @@ func TestLockSaysWhoHasIt(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Lock(dir); fault.KindOf(err) != fault.Retry || !strings.Contains(err.Error(), "only one change at a time") {
+	if _, err := Lock(dir); fault.KindOf(err) != fault.Retry || !strings.Contains(err.Error(), "only one change at a time") || !strings.Contains(err.Error(), "("+filepath.Base(os.Args[0])) {
 		t.Errorf("error %v", err)
 	}
 	lock.Unlock()
@@ -37,4 +39,22 @@ func TestLockSaysWhoHasIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	again.Unlock()
+}
+
+// TestLockTakesNobodyElsesWord: what an earlier holder wrote isn't said of this one.
+func TestLockTakesNobodyElsesWord(t *testing.T) {
+	dir := t.TempDir()
+	lock, err := Lock(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Unlock()
+	for _, text := range []string{"1 another", "", "rubbish", strings.Repeat("x", 10*signatureMax)} {
+		if err := os.WriteFile(filepath.Join(dir, LockName), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Lock(dir); err == nil || strings.Contains(err.Error(), "(") {
+			t.Errorf("%.20q: %v", text, err)
+		}
+	}
 }
