@@ -7,6 +7,7 @@ import (
 
 	"github.com/powernode/powernode-agent/internal/boot"
 	"github.com/powernode/powernode-agent/internal/health"
+	"github.com/powernode/powernode-agent/internal/retain"
 	"github.com/powernode/powernode-agent/internal/store"
 	"github.com/powernode/powernode-agent/internal/trial"
 )
@@ -30,9 +31,10 @@ type failedDoc struct {
 	At time.Time `json:"at,omitzero"`
 }
 
-// trialOf returns the trial that this boot is, or nil where the generation is known to be good.
-func trialOf(facts boot.Facts, current uint64, runDir string) *trialDoc {
-	if !facts.Health.Trial || facts.Generation == current {
+// trialOf returns the trial that this boot is, or nil where the generation is known to be good. One that is tried
+// because it went live is the current one before it is good.
+func trialOf(facts boot.Facts, in trial.Input, runDir string) *trialDoc {
+	if !facts.Health.Trial || facts.Generation == in.Current && healthState(in, facts.Generation) == retain.Good {
 		return nil
 	}
 	doc := &trialDoc{Generation: facts.Generation, Attempt: facts.Health.Attempt, Attempts: facts.Health.Attempts, Verdict: health.Wait}
@@ -51,11 +53,15 @@ func (t trialDoc) String() string {
 	return fmt.Sprintf("attempt %d of %d with generation %d", t.Attempt, t.Attempts, t.Generation)
 }
 
+func healthState(in trial.Input, n uint64) retain.State {
+	return retain.HealthOf(retain.Input{Input: in}, n).State
+}
+
 // lastFailed returns the newest generation that isn't tried any more, or nil where there is none.
 func lastFailed(in trial.Input) *failedDoc {
 	var doc *failedDoc
 	for _, t := range in.Trials {
-		if t.Exhausted() && t.Generation != in.Current && t.Generation != in.Previous {
+		if t.Exhausted() && healthState(in, t.Generation) != retain.Good {
 			doc = &failedDoc{Generation: t.Generation, Reason: trial.Reason(t), At: t.FailedAt}
 		}
 	}
@@ -70,7 +76,7 @@ func (d *statusDoc) trials(st *store.Store, facts boot.Facts, runDir string) {
 	if f := d.LastFailed; f != nil && f.Generation == in.Staged {
 		d.Reasons = append(d.Reasons, fmt.Sprintf("generation %d was staged, and isn't tried any more: %s", f.Generation, f.Reason))
 	}
-	if d.Trial = trialOf(facts, in.Current, runDir); d.Trial != nil {
+	if d.Trial = trialOf(facts, in, runDir); d.Trial != nil {
 		text := d.Trial.String() + " isn't found good yet"
 		if d.Trial.Verdict == health.Bad {
 			text = d.Trial.String() + " was found bad"

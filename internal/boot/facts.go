@@ -108,6 +108,8 @@ func WentLive(root string, generation uint64, digest fsverity.Digest) error {
 	}
 	f.Base = f.Booted()
 	f.Generation, f.RootDigest = generation, digest
+	// The trial that this boot was is over: whoever goes live isn't found good by it.
+	f.Health.Trial = false
 	// What the platform computed was of another list.
 	f.ExpectedRootDigest, f.Refused = fsverity.Digest{}, ""
 	return f.write(filepath.Join(root, RunDir))

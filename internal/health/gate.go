@@ -128,19 +128,33 @@ func (g *Gate) settled() {
 	}
 	current, damage := st.Pointer(store.Current)
 	t, trialErr := st.Trial(g.c.Generation)
+	l, liveErr := st.Live(g.c.Generation)
+	gone := current != g.c.Generation && g.c.Generation != 0 && givenUp(st, current)
 	st.Close()
-	if open := t.Attempts > 0 && t.Good.IsZero() && t.Failed == ""; trialErr == nil && damage == nil && current == g.c.Generation && open {
+	trialErr = errors.Join(trialErr, liveErr)
+	if open := t.Attempts > 0 && t.Good.IsZero() && t.Failed == "" && l.Generation == 0; trialErr == nil && damage == nil && current == g.c.Generation && open {
 		if err := g.record(func(st *store.Store) error { return st.Pass(t.Generation, g.c.Now(), t.FailedUnits) }); err != nil {
 			g.complain("that the trial is over can't be recorded", err)
 		}
 	}
-	if damage == nil || g.c.Generation == 0 {
+	if damage == nil && !gone || g.c.Generation == 0 {
 		return
 	}
-	g.c.Log.Warn("the current pointer is written anew", "generation", g.c.Generation, "reason", damage)
+	if gone {
+		g.c.Log.Warn("this generation is current again: what went live after it doesn't boot", "generation", g.c.Generation, "instead_of", current)
+	} else {
+		g.c.Log.Warn("the current pointer is written anew", "generation", g.c.Generation, "reason", damage)
+	}
 	if err := g.record(func(st *store.Store) error { return st.Promote(g.c.Generation) }); err != nil {
 		g.complain("the current pointer can't be written", err)
 	}
+}
+
+// givenUp reports whether a generation went live, and boots with it failed so that it isn't tried any more.
+func givenUp(st *store.Store, n uint64) bool {
+	l, liveErr := st.Live(n)
+	t, trialErr := st.Trial(n)
+	return liveErr == nil && trialErr == nil && l.Unproven(t) && t.Exhausted()
 }
 
 func (g *Gate) look(ctx context.Context, reached func() bool) Seen {
