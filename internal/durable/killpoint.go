@@ -8,19 +8,23 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 )
 
 // This file makes an agent for the tests of package test/vm, whose machine loses its power at a
 // labelled operation: the kernel parameter test.kill=PROCESS/LABEL@N names the Nth operation with that
-// label of the boot (PROCESS is "boot") or of one of the running system's commands ("service", "update");
-// test.kill=record has all of them said on the console. A product is built without it (internal/arch).
+// label of the boot (PROCESS is "boot") or of one of the running system's commands ("service", "update", "attach"…);
+// test.kill=record has all of them said on the console. A file /run/test.kill says the same of the commands that begin
+// while it is there; with "kill " before it, the process alone is ended then, as by kill -9. A product is built without it (internal/arch).
 
 // reached are the operations of this process so far.
 var reached struct {
 	mu   sync.Mutex
 	wish string
-	read bool
-	seen map[string]int
+	// alone says that the machine goes on.
+	alone bool
+	read  bool
+	seen  map[string]int
 }
 
 // Reach marks the place of a labelled operation.
@@ -29,13 +33,14 @@ func Reach(op string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !r.read {
-		r.read, r.wish, r.seen = true, killWish(), make(map[string]int)
+		r.read, r.seen = true, make(map[string]int)
+		r.wish, r.alone = killWish()
 	}
 	if r.wish == "" {
 		return
 	}
 	process := "boot"
-	for _, name := range []string{"service", "update"} {
+	for _, name := range []string{"service", "update", "attach", "detach", "rollback"} {
 		if slices.Contains(os.Args, name) {
 			process = name
 		}
@@ -47,6 +52,10 @@ func Reach(op string) {
 		sayKill("killpoint " + point)
 	case point:
 		sayKill("killed at " + point)
+		if r.alone {
+			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+			select {}
+		}
 		// The kernel restarts the machine at once: nothing that is in memory is written (emergency_restart
 		// in kernel/reboot.c). QEMU ends there.
 		_ = os.WriteFile("/proc/sysrq-trigger", []byte("b"), 0o200)
@@ -54,15 +63,18 @@ func Reach(op string) {
 	}
 }
 
-// killWish reads the kernel parameter.
-func killWish() string {
+// killWish reads the file, else the kernel parameter.
+func killWish() (wish string, alone bool) {
+	if text, err := os.ReadFile("/run/test.kill"); err == nil {
+		return strings.CutPrefix(strings.TrimSpace(string(text)), "kill ")
+	}
 	line, _ := os.ReadFile("/proc/cmdline") // nothing is labelled before there is a /proc
 	for word := range strings.FieldsSeq(string(line)) {
 		if wish, ok := strings.CutPrefix(word, "test.kill="); ok {
-			return wish
+			return wish, false
 		}
 	}
-	return ""
+	return "", false
 }
 
 // sayKill says something on the serial console, which waits until it is out.
