@@ -16,7 +16,13 @@ import (
 // newKeeper returns what mends the generation that runs.
 func newKeeper(stateDir string, facts boot.Facts, log *slog.Logger) *reconcile.Keeper {
 	return &reconcile.Keeper{
-		StateDir: stateDir, Generation: facts.Generation, Log: log,
+		StateDir: stateDir, Log: log,
+		Generation: func() uint64 {
+			if now, err := boot.ReadFacts("/"); err == nil {
+				return now.Generation
+			}
+			return facts.Generation
+		},
 		New: func(st *store.Store) (*reconcile.Reconciler, error) {
 			trust, err := boot.LoadTrust(boot.TrustPath)
 			if err != nil {

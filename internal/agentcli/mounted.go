@@ -2,6 +2,8 @@ package agentcli
 
 import (
 	"errors"
+	"fmt"
+	"sync"
 
 	"github.com/powernode/powernode-agent/internal/boot"
 	"github.com/powernode/powernode-agent/internal/change"
@@ -36,4 +38,39 @@ func mountedRoot(root string, st *store.Store, wanted fsverity.Digest) (mount.Mo
 func wentLive(root string) bool {
 	facts, err := boot.ReadFacts(root)
 	return err == nil && !facts.Base.IsZero()
+}
+
+// mountedMemo is a mountedRoot that reads images only when the mounts have changed: a heartbeat asks each time.
+type mountedMemo struct {
+	mu     sync.Mutex
+	key    string
+	digest fsverity.Digest
+	err    error
+}
+
+func (m *mountedMemo) root(root string, st *store.Store, wanted fsverity.Digest) (fsverity.Digest, error) {
+	state, err := live.Mounted(root)
+	if err != nil {
+		return fsverity.Digest{}, err
+	}
+	key := fmt.Sprintf("%v %v", state, wanted)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.key != key {
+		_, m.digest, m.err = mountedRoot(root, st, wanted)
+		m.key = key
+		if m.err != nil && !errors.Is(m.err, errMixture) {
+			m.key = "" // what couldn't be read may be the next time
+		}
+	}
+	return m.digest, m.err
+}
+
+// lastRemarks says what of the last update couldn't be done.
+func lastRemarks() []string {
+	last, ok, err := change.ReadLast(boot.RunDir)
+	if err != nil || !ok {
+		return nil
+	}
+	return last.Remarks()
 }

@@ -57,7 +57,7 @@ next boots, and it says when the writable layer of the root fills up.`,
 				return err
 			}
 			config := runtime.Config{
-				Platform: platform, State: nodeState{stateDir}, AgentVersion: version.Get().Version,
+				Platform: platform, State: &nodeState{stateDir, new(mountedMemo)}, AgentVersion: version.Get().Version,
 				Certificate: runtime.NewCertificate(credentials, log), Notifier: notifier, Watchdog: watchdog, Log: log,
 			}
 			if factsErr == nil {
@@ -66,11 +66,11 @@ next boots, and it says when the writable layer of the root fills up.`,
 				}
 				config.Beside = append(config.Beside, unfinished{stateDir, log}.loop())
 				loops, remarks := upkeep{stateDir: stateDir, facts: facts, log: log}.loops(cmd.Context())
-				config.Beside, config.Remarks = append(config.Beside, loops...), remarks
+				config.Beside, config.Remarks = append(config.Beside, loops...), remarksOf(remarks, lastRemarks)
 				if facts.Level == mount.Enforced {
 					// At other levels the kernel checks nothing, and so tells nothing.
 					keeper := newKeeper(stateDir, facts, log)
-					config.Beside, config.Remarks = append(config.Beside, keeper), remarksOf(keeper.Remarks, remarks)
+					config.Beside, config.Remarks = append(config.Beside, keeper), remarksOf(keeper.Remarks, remarks, lastRemarks)
 				}
 				config.Gate = health.New(health.Config{
 					Settings: facts.Health, Generation: facts.Generation, StateDir: stateDir, RunDir: boot.RunDir, Log: log,
@@ -155,10 +155,14 @@ func newLog(format string, out io.Writer) (*slog.Logger, error) {
 
 // nodeState tells the platform what really runs: the root is read from the kernel's tables, and
 // the modules are those of the generation whose root that is.
-type nodeState struct{ stateDir string }
+type nodeState struct {
+	stateDir string
+	// seen is what was found out of mounts that haven't changed since.
+	seen *mountedMemo
+}
 
 // State implements runtime.StateSource.
-func (n nodeState) State(context.Context) (runtime.State, error) {
+func (n *nodeState) State(context.Context) (runtime.State, error) {
 	union, err := mount.UnionAt("/")
 	if err != nil {
 		// A node that didn't boot a union says so, and the heartbeat goes out all the same.
@@ -176,7 +180,7 @@ func (n nodeState) State(context.Context) (runtime.State, error) {
 		return state, err
 	}
 	defer st.Close()
-	_, digest, err := mountedRoot("/", st, facts.RootDigest)
+	digest, err := n.seen.root("/", st, facts.RootDigest)
 	if err != nil {
 		return state, err
 	}

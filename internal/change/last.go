@@ -1,6 +1,7 @@
 package change
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/powernode/powernode-agent/internal/fault"
@@ -33,9 +34,25 @@ func ReadLast(runDir string) (last Last, ok bool, err error) {
 	return last, ok, err
 }
 
+// Remarks says of the modules that couldn't be used why that is, each in a sentence.
+func (l Last) Remarks() []string {
+	var remarks []string
+	for _, f := range l.Failed {
+		text := fmt.Sprintf("module %s %s can't be used: %s", f.Name, f.Version, f.Reason)
+		if f.Kept != "" {
+			text += "; version " + f.Kept + " stays"
+		}
+		remarks = append(remarks, text)
+	}
+	if l.Refused != "" {
+		remarks = append(remarks, "the last update was refused: "+l.Refused)
+	}
+	return remarks
+}
+
 // keepLast keeps what became of an update. That it can't be kept is a remark: nothing hangs on it.
 func (w *work) keepLast(err error) {
-	if w.request.Kind != Update || w.request.DryRun {
+	if w.request.Kind != Update || w.request.DryRun || w.c.RunDir == "" {
 		return
 	}
 	last := Last{At: w.c.Now().UTC(), Assigned: []LastModule{}, Failed: w.result.Failed}

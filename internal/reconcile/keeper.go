@@ -16,9 +16,9 @@ import (
 
 // Keeper mends what is damaged of the generation that runs, when the kernel's log tells of it.
 type Keeper struct {
-	// StateDir is the directory of record, Generation the one that runs.
+	// StateDir is the directory of record. Generation returns the one that runs, which may be another one later.
 	StateDir   string
-	Generation uint64
+	Generation func() uint64
 	// New returns a Reconciler for a store that is open for writing; it is closed after use.
 	New func(st *store.Store) (*Reconciler, error)
 	Log *slog.Logger
@@ -164,7 +164,7 @@ func (k *Keeper) heal(ctx context.Context, told map[Corruption]bool) ([]Damage, 
 		return nil, nil, err
 	}
 	defer st.Close()
-	g, err := st.Generation(k.Generation)
+	g, err := st.Generation(k.Generation())
 	if err != nil {
 		return nil, nil, err
 	}

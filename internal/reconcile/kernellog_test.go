@@ -157,7 +157,7 @@ func TestKeeper(t *testing.T) {
 	var down atomic.Bool
 	down.Store(true)
 	k := &Keeper{
-		StateDir: w.store.Path(), Generation: g.Number, KernelLog: path, Settle: time.Millisecond, Again: 20 * time.Millisecond, Log: slog.New(slog.DiscardHandler),
+		StateDir: w.store.Path(), Generation: func() uint64 { return g.Number }, KernelLog: path, Settle: time.Millisecond, Again: 20 * time.Millisecond, Log: slog.New(slog.DiscardHandler),
 		New: func(st *store.Store) (*Reconciler, error) {
 			c := Config{Store: st, Verifier: w.verifier, Arch: "amd64", Level: mount.Checked, Platform: w, Source: w.layout}
 			if down.Load() {
@@ -202,7 +202,7 @@ func TestKeeperIsPatient(t *testing.T) {
 	path, tell := kernelLogOf(t)
 	var attempts atomic.Int32
 	k := &Keeper{
-		StateDir: w.store.Path(), Generation: g.Number, KernelLog: path, Settle: time.Millisecond, Again: time.Hour, Log: slog.New(slog.DiscardHandler),
+		StateDir: w.store.Path(), Generation: func() uint64 { return g.Number }, KernelLog: path, Settle: time.Millisecond, Again: time.Hour, Log: slog.New(slog.DiscardHandler),
 		New: func(*store.Store) (*Reconciler, error) {
 			attempts.Add(1)
 			return nil, errors.New("no registry")
