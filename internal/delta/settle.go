@@ -52,6 +52,10 @@ type Plan struct {
 // from, the one that it was used over. drop, if not nil, reports whether the policy drops the local change at a path (see
 // Drop): nothing is copied for that. Settle is pure. Besides its steps, the act removes every mark of an origin (ForgetOrigins).
 func Settle(d *Delta, from, to *tree.Node, drop func(path string) bool) *Plan {
+	return settle(d, from, to, drop, (*place).newContent)
+}
+
+func settle(d *Delta, from, to *tree.Node, drop func(path string) bool, stale func(metacopy *place) bool) *Plan {
 	p := &Plan{Steps: []Step{}}
 	for _, t := range d.Skipped {
 		if drop == nil || !drop(t.Path) {
@@ -68,7 +72,7 @@ func Settle(d *Delta, from, to *tree.Node, drop func(path string) bool) *Plan {
 		case at.inWhole:
 		case at.merge:
 			p.add(Step{Do: Merge, Path: at.Path, place: at})
-		case at.Kind == Metacopy && at.newContent():
+		case at.Kind == Metacopy && stale(at):
 			s := Step{Do: CopyContent, Path: at.Path, Origin: at.origin, place: at}
 			s.addContent(at)
 			p.add(s)

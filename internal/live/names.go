@@ -11,11 +11,13 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/powernode/powernode-agent/internal/rootfs"
 )
 
 // mark is on what was put into the upper's root for a root image and by nobody: the root digest of
 // the union at "/" is its value.
-const mark = "trusted.powernode.live"
+const mark = rootfs.LiveMark
 
 // The overlay's xattrs of a directory (Documentation/filesystems/overlayfs.rst).
 const (
@@ -28,10 +30,11 @@ const (
 // gets the attributes of the new image's directory, unless somebody has given it others.
 func (w *work) directory(c Change) error {
 	info, err := lstat(w.root, c.Name)
+	fresh := errors.Is(err, unix.ENOENT)
 	switch {
-	case errors.Is(err, unix.ENOENT) && c.To.Kind == Absent:
+	case fresh && c.To.Kind == Absent:
 		return nil
-	case errors.Is(err, unix.ENOENT):
+	case fresh:
 		if err := w.makeDirectory(c); err != nil {
 			return err
 		}
@@ -49,7 +52,10 @@ func (w *work) directory(c Change) error {
 	} else if err != nil {
 		return err
 	}
-	return w.step(c.Name+":attributes", func() error { return w.attributes(c) })
+	if c.From.Kind == Absent && w.undoing && !fresh {
+		return nil // it was there before the change that is undone, and is as it was
+	}
+	return w.step(c.Name+":attributes", func() error { return w.attributes(c, fresh) })
 }
 
 // makeDirectory makes a directory in "/" that the union there has no image's for.
@@ -66,7 +72,10 @@ func (w *work) makeDirectory(c Change) error {
 	return nil
 }
 
-func (w *work) attributes(c Change) error {
+// attributes gives a directory of the upper those of the new image's, unless somebody has given it
+// others. One that the old image didn't have, and that was made here before, keeps its own, but doesn't
+// hide the image's.
+func (w *work) attributes(c Change, fresh bool) error {
 	path := w.inUpper(c.Name)
 	if c.From.Kind == Absent {
 		if err := unix.Lremovexattr(path, opaque); err != nil && !errors.Is(err, unix.ENODATA) {
@@ -80,7 +89,7 @@ func (w *work) attributes(c Change) error {
 	if err != nil {
 		return err
 	}
-	if c.From.Kind == Directory && !there.sameAttributes(c.From) {
+	if c.From.Kind == Directory && !there.sameAttributes(c.From) || c.From.Kind == Absent && !fresh && !w.made(c.Name) {
 		return nil
 	}
 	// What we made has the mode and the time of now. They go first: chown takes set-user-ID bits away.

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/powernode/powernode-agent/internal/rootfs"
 	"github.com/powernode/powernode-agent/internal/tree"
 )
 
@@ -108,7 +109,7 @@ func TestNames(t *testing.T) {
 	if w.upper.Name() != upper {
 		t.Errorf("the upper is at %s", w.upper.Name())
 	}
-	must(t, Forget(upper))
+	must(t, rootfs.ForgetNames(upper))
 	for name, want := range map[string]uint32{"lib": 0, "new": 0, "old": 0, "mine": unix.S_IFLNK, "away": unix.S_IFCHR, "data": unix.S_IFDIR, "usr": unix.S_IFDIR} {
 		var stat unix.Stat_t
 		err := unix.Lstat(filepath.Join(upper, name), &stat)

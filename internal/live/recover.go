@@ -61,7 +61,7 @@ func settle(ctx context.Context, place Place, r Recovered) error {
 	}
 	defer w.close()
 	if r.Forward {
-		_, err = w.swap(ctx)
+		_, err = w.forward(ctx)
 		w.tidy()
 	} else {
 		err = w.back(ctx)

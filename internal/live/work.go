@@ -200,7 +200,7 @@ func Swap(ctx context.Context, spec Spec) (Result, error) {
 	if err := w.dir.WriteJSON(JournalName, j, 0o600, "live-begin"); err != nil {
 		return Result{}, errors.Join(err, removeJournal(w.dir))
 	}
-	result, err := w.swap(ctx)
+	result, err := w.swapLayer(ctx)
 	if err == nil {
 		j.Phase = Swapped
 		err = w.dir.WriteJSON(JournalName, j, 0o600, "live-done")
@@ -232,5 +232,8 @@ func (w *work) back(ctx context.Context) error {
 	}
 	_, err := b.swap(ctx)
 	b.tidy()
+	if err == nil {
+		w.tookBack()
+	}
 	return err
 }

@@ -20,6 +20,8 @@ type Root struct {
 	id    mount.ID // of the union
 	// memory is the mount of the tmpfs that a writable layer in memory lies on; zero where none does.
 	memory mount.ID
+	// inherited says that the writable layer may know other root images.
+	inherited bool
 }
 
 // Make mounts the union of the root image, the objects and a writable layer at spec.At, checks
@@ -46,7 +48,7 @@ func (r *Root) ID() mount.ID { return r.id }
 func (r *Root) Facts() Facts { return r.facts }
 
 func (r *Root) make(ctx context.Context) error {
-	l, err := r.makeUpper()
+	l, err := r.makeUpper(ctx)
 	if err != nil {
 		return err
 	}
@@ -66,7 +68,7 @@ func (r *Root) mountUnion(l layer) error {
 	defer image.Close()
 	union, err := mount.Union(mount.UnionSpec{
 		Image: image, Digest: s.RootDigest, Objects: s.Store.ObjectsDir(),
-		Upper: l.upper, Work: l.work, Level: s.Level, Scratch: s.Scratch,
+		Upper: l.upper, Work: l.work, Inherited: r.inherited, Level: s.Level, Scratch: s.Scratch,
 	})
 	if err != nil {
 		return err

@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"syscall"
 
 	"github.com/powernode/powernode-agent/internal/durable"
@@ -75,28 +74,61 @@ func oldUppers(stateDir string, keep map[fsverity.Digest]struct{}, hook durable.
 	return dir, names, nil
 }
 
+// unneeded lists the layers that no root in keep uses. Those that are mounted aren't among them, nor those of which nobody
+// knows what they are for. One that was put aside, because another one took over its root, goes with its root.
 func unneeded(dir *durable.Dir, keep map[fsverity.Digest]struct{}) ([]string, error) {
-	table, err := mount.ReadTable()
+	mounted, err := mountedLayers()
 	if err != nil {
 		return nil, err
 	}
-	mounted := make(map[string]bool)
-	for _, u := range table.Unions() {
-		mounted[filepath.Base(filepath.Dir(u.Upper))] = true
-	}
-	names, err := dir.Names()
+	layers, err := readLayers(dir)
 	if err != nil {
 		return nil, err
 	}
-	return slices.DeleteFunc(names, func(name string) bool {
-		digest, err := fsverity.ParseDigest(strings.SplitN(name, ".", 2)[0])
-		_, wanted := keep[digest]
-		return err != nil || mounted[name] || wanted
-	}), nil
+	var names []string
+	for _, l := range layers {
+		if !mounted[l.name] && l.damaged == nil && !l.neededFor(keep) {
+			names = append(names, l.name)
+		}
+	}
+	return names, nil
 }
 
-// PruneUppers removes the writable layers on the disk that belong to roots which keep doesn't
-// hold: those that no generation has any more. One that is mounted stays. It returns how many went.
+func (l *keptLayer) neededFor(keep map[fsverity.Digest]struct{}) bool {
+	return slices.ContainsFunc(l.record.Roots, func(r layerRoot) bool {
+		_, kept := keep[r.RootDigest]
+		return kept
+	})
+}
+
+// BeneathUppers returns the roots whose images are needed to boot one of those in keep: their writable layer was used over them last,
+// and is settled by what they hold.
+func BeneathUppers(stateDir string, keep map[fsverity.Digest]struct{}) ([]fsverity.Digest, error) {
+	dir, err := durable.OpenDir(filepath.Join(stateDir, uppersName), nil)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look what writable layers lie over: %w", err)
+	}
+	defer dir.Close()
+	layers, err := readLayers(dir)
+	if err != nil {
+		return nil, fmt.Errorf("look what writable layers lie over: %w", err)
+	}
+	var beneath []fsverity.Digest
+	for root := range keep {
+		for _, level := range []mount.Level{mount.Enforced, mount.Checked} {
+			if l := layers.of(root, level); l != nil && l.record.Over != root {
+				beneath = append(beneath, l.record.Over)
+			}
+		}
+	}
+	return beneath, nil
+}
+
+// PruneUppers removes the writable layers on the disk that belong to no root in keep, but to such as
+// no generation has any more. One that is mounted stays. It returns how many went.
 func PruneUppers(stateDir string, keep map[fsverity.Digest]struct{}, hook durable.Hook) (int, error) {
 	dir, names, err := oldUppers(stateDir, keep, hook)
 	if dir == nil || err != nil {

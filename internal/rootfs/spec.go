@@ -20,7 +20,8 @@ const (
 // The layout below the directory of record, which only this package uses:
 //
 //	roots/var                       what /var holds
-//	upper/<root digest>.<level>/    a writable layer on the disk: upper, and a work directory for each boot
+//	upper/<root digest>.<level>/    a writable layer on the disk: upper, and a work directory for each boot;
+//	                                record.json from its first live change on
 //	etc/                            local changes to /etc: upper, work directories, record.json
 //	kept/                           the files that are put back at each boot
 const (
@@ -29,6 +30,8 @@ const (
 	keptName   = "kept"
 	upperName  = "upper"
 	workPrefix = "work-"
+	// asideName is where files of a layer are made before they get their place in it.
+	asideName = "aside"
 )
 
 // Spec says what root to make, and where.
@@ -73,11 +76,11 @@ type Upper struct {
 // UpperKind is where a writable layer lies.
 type UpperKind string
 
-// The kinds of writable layers. One in memory ends with the boot. One on persist belongs to one
-// root digest at one integrity level: another root begins with an empty one, and going back to an
-// earlier root finds that root's own again. What is in it points into the root image it was
-// written over (a file whose mode alone was changed has its content there), so no other image may
-// ever come to lie beneath.
+// The kinds of writable layers. One in memory ends with the boot. One on persist belongs to the root that it
+// began with, at one integrity level, and to those that came beneath it by live changes: another root begins with an
+// empty one, and going back to an earlier root finds that root's own again. What is in it points into the root
+// image it was written over (a file whose mode alone was changed has its content there), so before another one
+// boots over it, it is settled (package delta).
 const (
 	InMemory  UpperKind = "tmpfs"
 	OnPersist UpperKind = "persist"

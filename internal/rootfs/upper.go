@@ -1,6 +1,7 @@
 package rootfs
 
 import (
+	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -23,15 +24,19 @@ func (l layer) close() {
 }
 
 // makeUpper makes the writable layer by the spec. A disk that can't take one gives way to memory.
-func (r *Root) makeUpper() (layer, error) {
+func (r *Root) makeUpper(ctx context.Context) (layer, error) {
 	if r.spec.Upper.Kind == OnPersist && r.spec.PersistReadOnly {
 		r.spec.Remark("the writable layer is in memory: the disk can't be written, and what was changed there isn't seen", "")
 	} else if r.spec.Upper.Kind == OnPersist {
-		l, err := r.upperOnPersist()
+		l, err := r.upperOnPersist(ctx)
 		if err == nil {
 			r.facts.Upper, r.facts.UpperDir = OnPersist, l.upper.Name()
 			return l, nil
 		}
+		if ctx.Err() != nil || errors.Is(err, errLayerInUse) {
+			return layer{}, err
+		}
+		r.inherited = false
 		r.spec.Remark(fmt.Sprintf("the writable layer is in memory: %v", err), fault.HintOf(err))
 	}
 	if err := r.mountMemory(); err != nil {
@@ -39,11 +44,6 @@ func (r *Root) makeUpper() (layer, error) {
 	}
 	r.facts.Upper, r.facts.UpperDir, r.facts.UpperSize = InMemory, filepath.Join(r.spec.memoryDir(), upperName), r.spec.Upper.Size
 	return r.memoryLayer("")
-}
-
-func (r *Root) upperOnPersist() (layer, error) {
-	path := filepath.Join(r.spec.stateDir(), uppersName, r.spec.RootDigest.String()+"."+string(r.spec.Level))
-	return r.diskLayer(path, 0o755)
 }
 
 // diskLayer opens the upper directory in path on the disk, made with mode perm where it is
