@@ -4,9 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -17,10 +15,8 @@ import (
 	"github.com/powernode/powernode-agent/internal/compose"
 	"github.com/powernode/powernode-agent/internal/delta"
 	"github.com/powernode/powernode-agent/internal/fault"
-	"github.com/powernode/powernode-agent/internal/live"
 	"github.com/powernode/powernode-agent/internal/module"
 	"github.com/powernode/powernode-agent/internal/ociimage"
-	"github.com/powernode/powernode-agent/internal/rootfs"
 	"github.com/powernode/powernode-agent/internal/store"
 	"github.com/powernode/powernode-agent/internal/tree"
 )
@@ -187,34 +183,4 @@ func manifestOf(st *store.Store, digest string) (*module.Manifest, error) {
 		return nil, err
 	}
 	return module.ParseManifest([]byte(image.Labels[module.LabelManifest]))
-}
-
-// changedHere returns what the writable layers hold: the root's, and that of a persistent /etc.
-func changedHere(ctx context.Context, st *store.Store, root string, facts boot.Facts) (*delta.Delta, error) {
-	upper, err := live.OpenUpper(live.Place{Root: root, RunDir: boot.RunDir, Images: st, UpperDir: facts.Root.UpperDir})
-	if err != nil {
-		return nil, err
-	}
-	defer upper.Close()
-	found, err := delta.Scan(ctx, upper, delta.Limits{Entries: deltaMax})
-	if err != nil || facts.Root.Etc != rootfs.Persistent {
-		return found, err
-	}
-	etc, err := os.Open(rootfs.EtcUpper(st.Path()))
-	if err != nil {
-		return nil, err
-	}
-	defer etc.Close()
-	own, err := delta.Scan(ctx, etc, delta.Limits{Entries: deltaMax})
-	if err != nil {
-		return nil, err
-	}
-	// That layer lies over the root's /etc, whatever the root's own layer has there.
-	found.Entries = slices.DeleteFunc(found.Entries, func(e delta.Entry) bool { return strings.HasPrefix(e.Path, "/etc/") })
-	for _, e := range own.Entries {
-		e.Path = "/etc" + e.Path
-		found.Entries = append(found.Entries, e)
-	}
-	slices.SortFunc(found.Entries, func(a, b delta.Entry) int { return strings.Compare(a.Path, b.Path) })
-	return found, nil
 }

@@ -13,7 +13,6 @@ import (
 
 	"github.com/powernode/powernode-agent/internal/aftercare"
 	"github.com/powernode/powernode-agent/internal/compose"
-	"github.com/powernode/powernode-agent/internal/delta"
 	"github.com/powernode/powernode-agent/internal/store"
 	"github.com/powernode/powernode-agent/internal/tree"
 )
@@ -49,18 +48,6 @@ type otherOwner struct {
 // same is a Difference that isn't one: nobody sees which of the two it is.
 const same compose.Difference = "same"
 
-// localChange says what was done to a path on the node.
-type localChange string
-
-// The changes. "" is one that isn't known.
-const (
-	localNone       localChange = "unchanged"
-	localContent    localChange = "changed"
-	localAttributes localChange = "attributes" // mode, owner or xattrs alone
-	localAdded      localChange = "added"      // no module brings it
-	localRemoved    localChange = "removed"    // it, or a directory above it
-)
-
 // owned finds out about an absolute path.
 func (c *composition) owned(root, path string) ownedPath {
 	p := ownedPath{Path: path}
@@ -87,16 +74,6 @@ func (c *composition) owned(root, path string) ownedPath {
 		p.Remarks = append(p.Remarks, fmt.Sprintf("%s is the machine's own: what is there began as the module has it, and isn't compared", own))
 	}
 	return p
-}
-
-// ofTheMachine returns the directory in "/" that a path lies in, where that isn't the root image's.
-func ofTheMachine(path string) string {
-	for _, dir := range []string{"/var", "/run", "/tmp", "/dev", "/proc", "/sys", "/persist"} {
-		if strings.HasPrefix(path, dir+"/") {
-			return dir
-		}
-	}
-	return ""
 }
 
 func (c *composition) module(name string) store.GenerationModule {
@@ -173,40 +150,6 @@ func differenceOf(n, won *tree.Node) compose.Difference {
 		return compose.DifferentAttributes
 	}
 	return same
-}
-
-// local says what was done to a path here, by what the writable layer holds.
-func (c *composition) local(path string, n *tree.Node) localChange {
-	if c.changed == nil {
-		return ""
-	}
-	e, ok := c.changed.Entry(path)
-	switch {
-	case !ok && n != nil && c.changed.Changed(path):
-		// A directory above it hides what the image has.
-		return localRemoved
-	case !ok:
-		return noneIf(n != nil)
-	case e.Kind == delta.Whiteout:
-		return localRemoved
-	case n == nil:
-		return localAdded
-	case e.Kind == delta.Metacopy:
-		return localAttributes
-	case e.Kind == delta.Directory && n.Kind == tree.Directory:
-		if e.Mode == n.Mode && e.UID == n.UID && e.GID == n.GID {
-			return localNone // it is there because of what is in it
-		}
-		return localAttributes
-	}
-	return localContent
-}
-
-func noneIf(known bool) localChange {
-	if known {
-		return localNone
-	}
-	return ""
 }
 
 // lines are what the table says besides the owner.
