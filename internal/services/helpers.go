@@ -74,12 +74,13 @@ func agentCommand(node Node, prefix, what string, flags ...string) (string, erro
 	return prefix + arguments(append([]string{node.Agent, HelperCommand, what}, flags...)), nil
 }
 
-// agentSandbox is for the agent where it helps a unit: it speaks with systemd and, on the network, with whom the unit says.
+// agentSandbox is for the agent where it helps a unit: it speaks with systemd and, on the network, with whom the unit says. It
+// needs no /tmp of its own, which systemd would make and remove for each check: it can write to none.
 func agentSandbox(w *writer, directory string) {
 	w.set("RuntimeDirectory", directory)
 	w.set("RuntimeDirectoryPreserve", "yes")
 	w.set("CapabilityBoundingSet", "")
-	w.yes("NoNewPrivileges", "PrivateTmp", "PrivateDevices", "ProtectHome", "ProtectHostname", "ProtectControlGroups", "ProtectKernelTunables",
+	w.yes("NoNewPrivileges", "PrivateDevices", "ProtectHome", "ProtectHostname", "ProtectControlGroups", "ProtectKernelTunables",
 		"ProtectKernelModules", "ProtectKernelLogs", "RestrictNamespaces", "RestrictRealtime", "RestrictSUIDSGID", "LockPersonality", "MemoryDenyWriteExecute")
 	w.set("ProtectSystem", "strict")
 	w.set("RestrictAddressFamilies", "AF_UNIX AF_INET AF_INET6 AF_NETLINK")
