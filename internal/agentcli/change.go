@@ -19,6 +19,7 @@ import (
 	"github.com/powernode/powernode-agent/internal/mount"
 	"github.com/powernode/powernode-agent/internal/reconcile"
 	"github.com/powernode/powernode-agent/internal/retain"
+	"github.com/powernode/powernode-agent/internal/rootfs"
 	"github.com/powernode/powernode-agent/internal/store"
 )
 
@@ -202,10 +203,14 @@ func liveHere(st *store.Store, facts boot.Facts, trust boot.Trust, level mount.L
 		Live: func(g store.Generation) error { return boot.WentLive("/", g.Number, g.RootDigest) },
 	}
 	config.RunDir = boot.RunDir
-	config.System = &change.Machine{
+	machine := &change.Machine{
 		Place: live.Place{Root: "/", RunDir: boot.RunDir, Images: st, UpperDir: facts.Root.UpperDir},
 		Care:  &change.Care{Store: st, Root: "/", Run: filepath.Dir(boot.RunDir), Agent: boot.AgentPath, Privileged: trust.PrivilegedServices},
 	}
+	if facts.Root.Etc == rootfs.Persistent {
+		machine.EtcUpper = filepath.Join(st.Path(), "etc", "upper")
+	}
+	config.System = machine
 	in, _, err := retain.Read(st)
 	if err != nil {
 		return err

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/powernode/powernode-agent/internal/aftercare"
@@ -15,11 +16,14 @@ import (
 	"github.com/powernode/powernode-agent/internal/live"
 	"github.com/powernode/powernode-agent/internal/mount"
 	"github.com/powernode/powernode-agent/internal/store"
+	"github.com/powernode/powernode-agent/internal/tree"
 )
 
 // Machine is the system that runs at a place: the one that package boot made.
 type Machine struct {
 	Place live.Place
+	// EtcUpper is the directory of a persistent /etc, which is a layer of its own; "" where /etc is part of the union.
+	EtcUpper string
 	// Care is what the system needs beside its mounts; nil for one that needs nothing.
 	Care *Care
 }
@@ -57,6 +61,11 @@ func (m *Machine) Examine(ctx context.Context, s Step) (Findings, error) {
 		if local, err = f.delta(ctx, upper, s); err != nil {
 			return f, err
 		}
+		if m.EtcUpper != "" {
+			if local, err = f.deltaOfEtc(ctx, m.EtcUpper, s, local); err != nil {
+				return f, err
+			}
+		}
 	case len(f.Obstacles) == 0:
 		f.Obstacles = append(f.Obstacles, fault.OneLine(err.Error()))
 	}
@@ -86,13 +95,54 @@ func (f *Findings) delta(ctx context.Context, upper *os.File, s Step) (func(path
 	return func(path string) bool { return d.Changed(path) && !aftercare.Derived(path) }, nil
 }
 
+// deltaOfEtc is delta for a persistent /etc. Nothing in its layer refers to a root image, so that nothing is to be settled. What the
+// union's upper says of /etc isn't seen.
+func (f *Findings) deltaOfEtc(ctx context.Context, path string, s Step, elsewhere func(string) bool) (func(path string) bool, error) {
+	upper, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("look through the local changes to /etc: %w", err)
+	}
+	defer upper.Close()
+	d, err := delta.Scan(ctx, upper, delta.Limits{})
+	if err != nil {
+		return nil, err
+	}
+	f.Conflicts = slices.DeleteFunc(f.Conflicts, func(c delta.Conflict) bool { return strings.HasPrefix(c.Path, inEtc) })
+	for _, c := range delta.Conflicts(d, etcOf(s.FromTree), etcOf(s.ToTree)) {
+		c.Path = "/etc" + c.Path
+		if c.Origin != "" {
+			c.Origin = "/etc" + c.Origin
+		}
+		if !aftercare.Derived(c.Path) {
+			f.Conflicts = append(f.Conflicts, c)
+		}
+	}
+	return func(path string) bool {
+		rest, below := strings.CutPrefix(path, inEtc)
+		if !below {
+			return elsewhere(path)
+		}
+		return d.Changed("/"+rest) && !aftercare.Derived(path)
+	}, nil
+}
+
+const inEtc = "/etc/"
+
+// etcOf returns the /etc of a root; one that has none has an empty one.
+func etcOf(root *tree.Node) *tree.Node {
+	if etc := root.Child("etc"); etc != nil && etc.Kind == tree.Directory {
+		return etc
+	}
+	return tree.NewDir(0o755)
+}
+
 // heldBy returns the units that go on seeing the old root in mount namespaces of their own, and says which processes without a
 // unit do.
 func heldBy(namespaces []live.Namespace) (held []aftercare.Held, remarks []string) {
 	for _, n := range namespaces {
 		keeps := "/" + strings.Join(n.Keeps, ", /")
 		for _, unit := range n.Units {
-			held = append(held, aftercare.Held{Unit: unit, Why: "its mount namespace keeps the old " + keeps})
+			held = append(held, aftercare.Held{Unit: unit, Why: "its mount namespace keeps the old " + keeps, Keeps: n.Keeps})
 		}
 		if len(n.Units) == 0 && len(n.PIDs) > 0 {
 			remarks = append(remarks, fmt.Sprintf("process %d %s goes on with the old %s until it is restarted", n.PIDs[0], strings.Join(n.Commands, ", "), keeps))
