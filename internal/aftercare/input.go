@@ -41,6 +41,8 @@ type Held struct {
 	Unit string
 	// Why says what holds it there, for people: "ProtectSystem= has a mount of /usr of its own".
 	Why string
+	// Keeps are the names in "/" of which it sees the old tree; without any it sees the old one of all.
+	Keeps []string
 }
 
 // GeneratedUnit is a unit file outside of the root image, before and after the change. "" is no such file.

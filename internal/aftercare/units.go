@@ -7,6 +7,7 @@ import (
 
 	"github.com/powernode/powernode-agent/internal/difference"
 	"github.com/powernode/powernode-agent/internal/health/systemd"
+	"github.com/powernode/powernode-agent/internal/module"
 )
 
 // unitWork collects what is to be done with units.
@@ -129,8 +130,12 @@ func (w *unitWork) others() {
 		}
 	}
 	for _, held := range w.Held {
-		if held.Unit != "" && w.running[held.Unit].Type != "oneshot" {
+		switch {
+		case held.Unit == "" || w.running[held.Unit].Type == "oneshot":
+		case w.differs(held.Keeps):
 			w.restartIt(held.Unit, "%s", held.Why)
+		default:
+			w.later.add(held.Unit, "%s, in which manifests of modules differ and nothing else", held.Why)
 		}
 	}
 	for _, o := range oneshots {
@@ -152,6 +157,19 @@ func (w *unitWork) stopIt(unit, format string, args ...any) {
 		return
 	}
 	w.stop.add(unit, format, args...)
+}
+
+// differs reports whether anything changes below these names in "/", or below any, that a service may want to see. The
+// manifests of modules, of which each change of modules changes one, are the agent's.
+func (w *unitWork) differs(tops []string) bool {
+	return slices.ContainsFunc(w.entries, func(e difference.Entry) bool {
+		const manifests = "/" + module.ModulesDir + "/"
+		if strings.HasPrefix(e.Path, manifests) || strings.HasPrefix(manifests, e.Path+"/") {
+			return false
+		}
+		top, _, _ := strings.Cut(strings.TrimPrefix(e.Path, "/"), "/")
+		return len(tops) == 0 || slices.Contains(tops, top)
+	})
 }
 
 func (w *unitWork) restartIt(unit, format string, args ...any) {

@@ -7,6 +7,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/powernode/powernode-agent/internal/health/systemd"
+	"github.com/powernode/powernode-agent/internal/module"
 )
 
 const (
@@ -203,7 +204,7 @@ func TestOtherReasons(t *testing.T) {
 	p := plan(t, web, web.with(files{"/usr/lib/x/libx.so": "2"}), func(in *Input) {
 		in.Units = units
 		in.Processes = []Process{{PID: 7, Name: "web", Unit: "web.service", Uses: []Use{{"/usr/lib/x/libx.so", AsMapped}}}, {PID: 8, Name: "sh"}}
-		in.Held = []Held{{"web.service", "ProtectSystem= keeps the old /usr"}, {"gen.service", "ProtectSystem= keeps the old /usr"}}
+		in.Held = []Held{{"web.service", "ProtectSystem= keeps the old /usr", nil}, {"gen.service", "ProtectSystem= keeps the old /usr", []string{"usr"}}}
 		in.Generated = []GeneratedUnit{
 			{Name: "gone.service", From: "[Service]\nNice=1"},
 			{Name: "same.service", From: "[Service]\nNice=1", To: "[Unit]\nAfter=x\n[Service]\nNice=1"},
@@ -248,4 +249,21 @@ func FuzzParseUnit(f *testing.F) {
 	f.Add("[Service]\nExecStart=/bin/a \\\n b\n")
 	f.Add("\\\n[\n=\n")
 	f.Fuzz(func(_ *testing.T, text string) { weighty(parseUnit(text)) })
+}
+
+// TestHeldByNothing: a service that goes on with the old tree isn't restarted for what it never looks at.
+func TestHeldByNothing(t *testing.T) {
+	units := []systemd.LoadedUnit{runs("web.service", "/usr/sbin/web", nil)}
+	held := func(in *Input) {
+		in.Units, in.Held = units, []Held{{"web.service", "it keeps the old /usr", []string{"usr"}}}
+	}
+	manifest := "/" + module.ManifestPath("other")
+	p := plan(t, web, web.with(files{manifest: "1", "/srv/page": "2"}), held)
+	if diff := cmp.Diff([]string(nil), p.words()); diff != "" || len(p.Later) != 1 || p.Later[0].Unit != "web.service" {
+		t.Errorf("%s, later %v", diff, p.Later)
+	}
+	p = plan(t, web, web.with(files{manifest: "1", "/usr/share/other": "2"}), held)
+	if diff := cmp.Diff([]string{"restart web.service"}, p.words()); diff != "" {
+		t.Error(diff)
+	}
 }
