@@ -42,6 +42,10 @@ func Drop(ctx context.Context, upper, aside *durable.Dir, paths []string) error 
 	if err := notDropped(aside); err != nil {
 		return err
 	}
+	// What a kill left of a Discard is in nobody's list any more, and would come back as something else by the next one.
+	if err := Discard(aside); err != nil {
+		return err
+	}
 	list := dropped{Paths: slices.Clone(paths)}
 	slices.Sort(list.Paths)
 	list.Paths = slices.CompactFunc(list.Paths, func(a, b string) bool { return a == b || strings.HasPrefix(b, a+"/") })

@@ -1,10 +1,13 @@
 package delta
 
 import (
+	"errors"
 	"io"
 	"os"
 	"slices"
 	"testing"
+
+	"github.com/powernode/powernode-agent/internal/durable"
 )
 
 // TestDrop replaces local changes by the new image's files under running unions.
@@ -70,5 +73,45 @@ func TestDrop(t *testing.T) {
 		if err := Drop(t.Context(), upper, aside, []string{path}); err == nil {
 			t.Errorf("dropped %q", path)
 		}
+	}
+}
+
+// TestDropAfterADiscardThatWasCutOff: what a kill left aside is nobody's any more: it neither stands in the way of what is dropped
+// next, nor comes back in its place.
+func TestDropAfterADiscardThatWasCutOff(t *testing.T) {
+	dir := t.TempDir()
+	open := func(name string, hook durable.Hook) *durable.Dir {
+		t.Helper()
+		must(t, os.MkdirAll(dir+"/"+name, 0o700))
+		d, err := durable.OpenDir(dir+"/"+name, hook)
+		must(t, err)
+		t.Cleanup(func() { d.Close() })
+		return d
+	}
+	upper := open("upper", nil)
+	write := func(name, text string) { must(t, os.WriteFile(dir+"/upper/"+name, []byte(text), 0o600)) }
+	write("a", "a")
+	write("b", "b")
+	must(t, Drop(t.Context(), upper, open("aside", nil), []string{"/a", "/b"}))
+	killed := errors.New("killed")
+	err := Discard(open("aside", func(op string) error {
+		if op == "drop-discard:remove" {
+			return killed
+		}
+		return nil
+	}))
+	if !errors.Is(err, killed) {
+		t.Fatal(err)
+	}
+	write("c", "c")
+	aside := open("aside", nil)
+	must(t, Drop(t.Context(), upper, aside, []string{"/c", "/d"}))
+	must(t, Restore(upper, aside))
+	names, err := upper.Names()
+	if err != nil || len(names) != 1 || names[0] != "c" {
+		t.Errorf("%q, %v", names, err)
+	}
+	if names, err := aside.Names(); err != nil || len(names) != 0 {
+		t.Errorf("left aside: %q, %v", names, err)
 	}
 }
