@@ -59,9 +59,6 @@ needed. The service does the same by itself once a generation was found good.`,
 
 // gc collects, or says what it would.
 func gc(ctx context.Context, root, stateDir string, o retain.Options, dryRun bool) (*gcDoc, error) {
-	if err := whatRuns(root, stateDir, &o); err != nil {
-		return nil, err
-	}
 	o.Uppers = uppersOf(stateDir)
 	if dryRun {
 		st, err := openStore(stateDir)
@@ -69,6 +66,9 @@ func gc(ctx context.Context, root, stateDir string, o retain.Options, dryRun boo
 			return nil, err
 		}
 		defer st.Close()
+		if err := whatRuns(root, stateDir, &o); err != nil {
+			return nil, err
+		}
 		r, err := retain.Plan(ctx, st, o)
 		if err != nil {
 			return nil, err
@@ -85,6 +85,10 @@ func gc(ctx context.Context, root, stateDir string, o retain.Options, dryRun boo
 		return nil, err
 	}
 	defer unlock()
+	// Under the lock: until then a change may have put another root in the place of the one that was seen.
+	if err := whatRuns(root, stateDir, &o); err != nil {
+		return nil, err
+	}
 	r, err := retain.Collect(ctx, st, o)
 	return &gcDoc{*r}, err
 }
@@ -101,6 +105,9 @@ func whatRuns(root, stateDir string, o *retain.Options) error {
 	// Anything else at "/" is none of this store's.
 	if union, err := mount.UnionAt(root); err == nil {
 		o.Root = union.Digest
+	}
+	if o.Beneath, err = rootfs.BeneathUppers(stateDir); err != nil {
+		return err
 	}
 	o.Mounted, err = retain.MountedRoots(filepath.Join(root, "proc"))
 	return err

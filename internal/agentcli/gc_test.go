@@ -3,6 +3,7 @@ package agentcli
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -91,6 +92,28 @@ func TestGC(t *testing.T) {
 	text, err := runAgent(t, cli.Table, gcCommand, "--state", dir, "--keep", "1", "--dry-run")
 	if err != nil || !strings.Contains(text, "would be freed:") || !strings.Contains(text, "1 of 3") || !strings.Contains(text, "would be removed") || !strings.Contains(text, "current, the newest") {
 		t.Errorf("%v\n%s", err, text)
+	}
+}
+
+// TestGCBeneath keeps the image that a writable layer has to be settled by, and nothing for a layer that goes.
+func TestGCBeneath(t *testing.T) {
+	dir := pastOf(t, 7)
+	root := func(n int) string { return fsverity.SumBytes(bytes.Repeat(fmt.Append(nil, "root ", n-1), 1000)).String() }
+	for n, over := range map[int]int{7: 2, 1: 3} {
+		layer := filepath.Join(dir, "upper", root(n)+".checked")
+		record := fmt.Appendf(nil, `{"over": %q, "roots": [{"root_digest": %q, "turn": 1}]}`, root(over), root(n))
+		if err := errors.Join(os.MkdirAll(filepath.Join(layer, "upper"), 0o700), os.WriteFile(filepath.Join(layer, "record.json"), record, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 2 {
+		text, err := runAgent(t, cli.Table, gcCommand, "--state", dir)
+		if err != nil || !strings.Contains(text, "a writable layer was used over it") || !strings.Contains(text, "3 of 7") && !strings.Contains(text, "0 of 4") {
+			t.Errorf("%v\n%s", err, text)
+		}
+	}
+	if names, err := os.ReadDir(filepath.Join(dir, "upper")); err != nil || len(names) != 1 || !strings.HasPrefix(names[0].Name(), root(7)) {
+		t.Errorf("%v, %v", names, err)
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/fsverity"
 	"github.com/powernode/powernode-agent/internal/retain"
+	"github.com/powernode/powernode-agent/internal/rootfs"
 	"github.com/powernode/powernode-agent/internal/store"
 )
 
@@ -154,8 +155,9 @@ func readGenerations(root, stateDir string) (*generationsDoc, error) {
 	if facts, err := boot.ReadFacts(root); err == nil && filepath.Clean(facts.StateDir) == filepath.Clean(stateDir) {
 		in.Running = facts.Generation
 	}
-	// Without it the list is as good, but for which of them are mounted beside.
+	// Without these the list is as good, but for which of them are mounted beside, or were beneath a writable layer.
 	in.Mounted, _ = retain.MountedRoots(filepath.Join(root, "proc"))
+	in.Beneath, _ = rootfs.BeneathUppers(stateDir)
 	doc := &generationsDoc{
 		Current: in.Current, Previous: in.Previous, Staged: in.Staged, Running: in.Running, RollbackTo: retain.Back(in),
 		Generations: []generationDoc{}, Remarks: remarks,

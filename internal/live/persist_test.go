@@ -150,7 +150,7 @@ func TestKeptLayerGoesAlong(t *testing.T) {
 	}
 	n.shutDown()
 	keep := map[fsverity.Digest]struct{}{b.RootDigest: {}}
-	if got, err := rootfs.BeneathUppers(n.store.Path(), keep); err != nil || len(got) != 1 || got[0] != a.RootDigest {
+	if got, err := rootfs.BeneathUppers(n.store.Path()); err != nil || len(got) != 1 || len(got[b.RootDigest]) != 1 || got[b.RootDigest][0] != a.RootDigest {
 		t.Errorf("beneath b's layer are %v, %v", got, err)
 	}
 	// b's own layer, which was set aside, goes with it; c's is of no use any more.

@@ -2,6 +2,7 @@ package retain
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/powernode/powernode-agent/internal/fsverity"
 )
@@ -44,8 +45,8 @@ func (k Keep) numbers(kept bool) []uint64 {
 }
 
 // Decide says which generations stay: the current one, the one before it, what a rollback would go to, the staged,
-// those that run, that a person pinned or asked for, and the newest ones. The newest of all is
-// always among them, as its number is the last that was given out.
+// those that run, that a person pinned or asked for, the newest ones, and what a writable layer of any of these was
+// used over. The newest of all is always among them, as its number is the last that was given out.
 func Decide(in Input) Keep {
 	newest := in.Newest
 	if newest < 1 {
@@ -81,7 +82,25 @@ func Decide(in Input) Keep {
 		}
 		keep[i] = v
 	}
-	return keep
+	return keep.beneath(in)
+}
+
+// beneath keeps the generations whose images writable layers were used over that those which stay boot with.
+func (k Keep) beneath(in Input) Keep {
+	needed := make(map[fsverity.Digest]bool)
+	for _, n := range k.Kept() {
+		g, _ := in.generation(n)
+		for _, root := range in.Beneath[g.RootDigest] {
+			needed[root] = true
+		}
+	}
+	for n := range in.newestOf(func(root fsverity.Digest) bool { return needed[root] }) {
+		i := slices.IndexFunc(k, func(v Verdict) bool { return v.Generation == n })
+		if !k[i].Keep {
+			k[i] = Verdict{Generation: n, Keep: true, Reasons: []string{"a writable layer was used over it"}}
+		}
+	}
+	return k
 }
 
 func newestOf(newest int) string {
@@ -98,9 +117,17 @@ func mayGo(in Input, n uint64, newer int) string {
 
 // mounted returns the newest generation of each root that is mounted.
 func (in Input) mounted() map[uint64]bool {
+	return in.newestOf(func(root fsverity.Digest) bool {
+		_, ok := in.Mounted[root]
+		return ok
+	})
+}
+
+// newestOf returns the newest generation of each root that is wanted.
+func (in Input) newestOf(wanted func(root fsverity.Digest) bool) map[uint64]bool {
 	newest := make(map[fsverity.Digest]uint64)
 	for _, g := range in.Generations {
-		if _, ok := in.Mounted[g.RootDigest]; ok {
+		if wanted(g.RootDigest) {
 			newest[g.RootDigest] = max(newest[g.RootDigest], g.Number)
 		}
 	}

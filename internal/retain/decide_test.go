@@ -56,6 +56,9 @@ func TestDecide(t *testing.T) {
 		{"asked for", func(in *Input) { in.Trials = []store.Trial{{Generation: 5, Asked: true}} }, []uint64{5, 8, 9, 10}, nil},
 		{"running", func(in *Input) { in.Running = 3 }, []uint64{3, 8, 9, 10}, map[uint64]string{3: "runs"}},
 		{"mounted somewhere", func(in *Input) { in.Mounted = mountedRoots(2, 10, 99) }, []uint64{2, 8, 9, 10}, map[uint64]string{2: "mounted"}},
+		{"beneath a writable layer", func(in *Input) {
+			in.Beneath = map[fsverity.Digest][]fsverity.Digest{root(9): {root(4)}, root(10): {root(8), root(77)}, root(4): {root(3)}, root(1): {root(2)}}
+		}, []uint64{4, 8, 9, 10}, map[uint64]string{4: "a writable layer was used over it", 8: "one of the newest 3"}},
 		{"mounted, with the same root in two", func(in *Input) {
 			in.Generations[4].RootDigest = root(2)
 			in.Mounted = mountedRoots(2)

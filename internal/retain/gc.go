@@ -22,6 +22,8 @@ type Options struct {
 	Running uint64
 	Root    fsverity.Digest
 	Mounted map[fsverity.Digest]struct{}
+	// Beneath is that of an Input.
+	Beneath map[fsverity.Digest][]fsverity.Digest
 	// SpareModules keeps modules that came less long ago, also where no generation has them, as those of an update
 	// that an outage cut off; 0 keeps none.
 	SpareModules time.Duration

@@ -22,6 +22,9 @@ type Input struct {
 	// are mounted.
 	Running uint64
 	Mounted map[fsverity.Digest]struct{}
+	// Beneath says for roots that boot over a writable layer on the disk which other roots' images that was used over last: it
+	// is settled by what they hold.
+	Beneath map[fsverity.Digest][]fsverity.Digest
 	// Newest is how many of the newest are kept, whatever became of them; 0 is DefaultNewest.
 	Newest int
 }

@@ -36,7 +36,7 @@ func look(st *store.Store, o Options) (*plan, error) {
 	if err != nil {
 		return nil, fault.New(fault.KindOf(err), fault.AreaOf(err), fault.HintOf(err), "find out which generations are needed: %w", err)
 	}
-	in.Running, in.Mounted, in.Newest = o.Running, o.Mounted, o.Newest
+	in.Running, in.Mounted, in.Beneath, in.Newest = o.Running, o.Mounted, o.Beneath, o.Newest
 	p := &plan{
 		st: st, o: o, before: o.Now.Add(-o.PartialAge),
 		objects: make(map[fsverity.Digest]struct{}), roots: make(map[fsverity.Digest]struct{}),

@@ -148,7 +148,7 @@ func readLayer(dir *durable.Dir, name string) (keptLayer, error) {
 	case err == nil && l.record.Over.IsZero():
 		l.damaged = errors.New("its record names no root")
 	case err != nil:
-		l.damaged = err
+		l.record, l.damaged = layerRecord{}, err
 	}
 	return l, nil
 }

@@ -11,7 +11,6 @@ import (
 
 	"github.com/powernode/powernode-agent/internal/durable"
 	"github.com/powernode/powernode-agent/internal/fsverity"
-	"github.com/powernode/powernode-agent/internal/mount"
 )
 
 // OldUpper is a writable layer on the disk that no root needs any more.
@@ -101,12 +100,12 @@ func (l *keptLayer) neededFor(keep map[fsverity.Digest]struct{}) bool {
 	})
 }
 
-// BeneathUppers returns the roots whose images are needed to boot one of those in keep: their writable layer was used over them last,
-// and is settled by what they hold.
-func BeneathUppers(stateDir string, keep map[fsverity.Digest]struct{}) ([]fsverity.Digest, error) {
+// BeneathUppers says for roots that boot over a writable layer on the disk which other roots' images that was used over last: it is
+// settled by what they hold. One whose record is damaged isn't booted over.
+func BeneathUppers(stateDir string) (map[fsverity.Digest][]fsverity.Digest, error) {
 	dir, err := durable.OpenDir(filepath.Join(stateDir, uppersName), nil)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+		return nil, nil //nolint:nilnil // a node that keeps none
 	}
 	if err != nil {
 		return nil, fmt.Errorf("look what writable layers lie over: %w", err)
@@ -116,11 +115,11 @@ func BeneathUppers(stateDir string, keep map[fsverity.Digest]struct{}) ([]fsveri
 	if err != nil {
 		return nil, fmt.Errorf("look what writable layers lie over: %w", err)
 	}
-	var beneath []fsverity.Digest
-	for root := range keep {
-		for _, level := range []mount.Level{mount.Enforced, mount.Checked} {
-			if l := layers.of(root, level); l != nil && l.record.Over != root {
-				beneath = append(beneath, l.record.Over)
+	beneath := make(map[fsverity.Digest][]fsverity.Digest)
+	for _, l := range layers {
+		for _, r := range l.record.Roots {
+			if used := layers.of(r.RootDigest, l.level); r.RootDigest != l.record.Over && used != nil && used.name == l.name {
+				beneath[r.RootDigest] = append(beneath[r.RootDigest], l.record.Over)
 			}
 		}
 	}
