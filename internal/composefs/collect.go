@@ -56,7 +56,11 @@ func collect(root *tree.Node) (*collector, error) {
 	if root == nil || root.Kind != tree.Directory {
 		return nil, errors.New("the root must be a directory")
 	}
-	c := &collector{seen: make(map[*tree.Node]uint32)}
+	names, dirs := size(root, 0, 1)
+	names += len(stubNames) / 2
+	c := &collector{
+		seen: make(map[*tree.Node]uint32, names), entries: make([]entry, 0, names+2*dirs), runs: make([]run, 0, dirs), leaves: make([]leaf, 0, names-dirs),
+	}
 	if err := c.enter(root); err != nil {
 		return nil, c.where("", err)
 	}
@@ -77,6 +81,22 @@ func collect(root *tree.Node) (*collector, error) {
 		}
 	}
 	return c, nil
+}
+
+// counted bounds what size counts: a tree isn't checked yet, and a directory might be in itself.
+const counted = 1 << 20
+
+// size counts the names in a directory and below, and the directories among them, so that room can be made for them.
+func size(dir *tree.Node, names, dirs int) (int, int) {
+	for _, child := range dir.Unordered() {
+		if names++; names >= counted {
+			break
+		}
+		if child.Kind == tree.Directory {
+			names, dirs = size(child, names, dirs+1)
+		}
+	}
+	return names, dirs
 }
 
 // enter lists a directory's entries, which the walk then goes through.
@@ -115,15 +135,9 @@ func (c *collector) enter(dir *tree.Node) error {
 // stubs returns the whiteouts "00" to "ff" that composefs puts into an image's root, except where
 // the tree has the name. They hide an object store's directories where it is mounted beside the image.
 func stubs(root *tree.Node) []entry {
-	const digits = "0123456789abcdef"
-	list := make([]entry, 0, 256)
-	var names strings.Builder
-	for i := range 256 {
-		names.WriteByte(digits[i>>4])
-		names.WriteByte(digits[i&15])
-	}
-	for i := range 256 {
-		name := names.String()[2*i : 2*i+2]
+	list := make([]entry, 0, len(stubNames)/2)
+	for i := range len(stubNames) / 2 {
+		name := stubNames[2*i : 2*i+2]
 		if root.Child(name) != nil {
 			continue
 		}
@@ -135,6 +149,17 @@ func stubs(root *tree.Node) []entry {
 	}
 	return list
 }
+
+// stubNames are the stubs' names, one after the other.
+var stubNames = func() string {
+	const digits = "0123456789abcdef"
+	var names strings.Builder
+	for i := range 256 {
+		names.WriteByte(digits[i>>4])
+		names.WriteByte(digits[i&15])
+	}
+	return names.String()
+}()
 
 // stubRef marks a stub's entry until visit gives it a leaf.
 const stubRef = ^uint32(0)

@@ -162,11 +162,14 @@ func (p *plan) place(s *sharing) error {
 	p.inodesEnd = roundUp(pos, erofs.SlotSize)
 	p.sharedEnd = p.inodesEnd + s.size
 	p.dataStart = roundUp(p.sharedEnd, blockSize)
-	if blocks := p.dataStart/blockSize + p.dataBlocks; blocks > 1<<32-1 {
+	if blocks := p.size() / blockSize; blocks > 1<<32-1 {
 		return fmt.Errorf("an image of %d blocks: EROFS can't address more than 2^32", blocks)
 	}
 	return nil
 }
+
+// size returns the image's size in bytes.
+func (p *plan) size() uint64 { return p.dataStart + p.dataBlocks*blockSize }
 
 func (in *inode) headerSize() uint64 {
 	if in.flags&isCompact != 0 {

@@ -27,6 +27,14 @@ func Read(r io.ReaderAt, size int64) (*tree.Node, error) {
 	if _, err := io.ReadFull(io.NewSectionReader(r, 0, size), data); err != nil {
 		return nil, fmt.Errorf("read a composefs image: %w", err)
 	}
+	return Parse(data)
+}
+
+// Parse is Read of an image that is in memory. The tree shares nothing with data.
+func Parse(data []byte) (*tree.Node, error) {
+	if len(data) < blockSize || len(data) > ImageMax {
+		return nil, fault.New(fault.Refuse, fault.Verify, "", "read a composefs image: %d bytes: the size must be %d to %d", len(data), blockSize, ImageMax)
+	}
 	root, err := read(data)
 	if err != nil {
 		return nil, fault.New(fault.Refuse, fault.Verify, "", "read a composefs image: %w", err)
@@ -43,7 +51,12 @@ func read(data []byte) (*tree.Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	rd := reader{image: im, version: version, leaves: make(map[uint64]*readLeaf), dirNIDs: make(map[uint64]struct{}), intern: newInterner()}
+	// The superblock may say anything, but each inode takes some room.
+	inodes := int(min(im.Super().Inodes, uint64(len(data)/128)))
+	rd := reader{
+		image: im, version: version, intern: newInterner(),
+		byNID: make(map[uint64]int32, inodes), leaves: make([]readLeaf, 0, inodes), dirNIDs: make(map[uint64]struct{}, inodes/8),
+	}
 	return rd.run()
 }
 
@@ -65,10 +78,14 @@ type reader struct {
 	image   *erofs.Image
 	version uint32
 	queue   []readDir
-	// leaves and dirNIDs find inodes seen before.
-	leaves  map[uint64]*readLeaf
+	// byNID and dirNIDs find inodes seen before, the former in leaves.
+	leaves  []readLeaf
+	byNID   map[uint64]int32
 	dirNIDs map[uint64]struct{}
-	intern  interner
+	// nodes are to be handed out, xattrs is room for those of one inode.
+	nodes  []tree.Node
+	xattrs []erofs.Xattr
+	intern interner
 	// next is the number that the next inode has if the image is numbered as composefs does.
 	next uint32
 }
@@ -170,15 +187,16 @@ func (r *reader) readDir(index int) error {
 // for a stub.
 func (r *reader) entry(index int, e erofs.Dirent) (*tree.Node, error) {
 	name := readName{index, e.Name}
-	if l, again := r.leaves[e.NID]; again {
+	if at, again := r.byNID[e.NID]; again {
+		l := &r.leaves[at]
 		if l.stub || isWhiteout(l.node) {
 			return nil, errors.New("a whiteout can't have hard links")
 		}
 		if e.Type != l.fileType {
 			return nil, fmt.Errorf("entry of type %d for an inode of type %d", e.Type, l.fileType)
 		}
-		l.names = append(l.names, name)
-		r.number(l)
+		l.more = append(l.more, name)
+		r.number(l, name)
 		return l.node, nil
 	}
 	in, err := r.image.Inode(e.NID)
@@ -196,9 +214,10 @@ func (r *reader) entry(index int, e erofs.Dirent) (*tree.Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &readLeaf{node: n, ino: in.Ino, nlink: in.Nlink, fileType: e.Type, names: []readName{name}}
-	r.leaves[e.NID] = l
-	r.number(l)
+	r.byNID[e.NID] = int32(len(r.leaves))
+	r.leaves = append(r.leaves, readLeaf{node: n, ino: in.Ino, nlink: in.Nlink, fileType: e.Type, name: name})
+	l := &r.leaves[len(r.leaves)-1]
+	r.number(l, name)
 	if isWhiteout(n) {
 		if index != 0 || !isStubName(e.Name) {
 			return nil, errors.New("a whiteout that isn't escaped")

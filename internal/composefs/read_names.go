@@ -14,11 +14,26 @@ type readLeaf struct {
 	nlink uint32
 	// fileType is what its directory entries must say.
 	fileType uint8
-	names    []readName
-	// homes are the names in whose place the inode may lie, as its number shows: several only if
-	// no other inode was numbered between them.
+	// name is its first name, and more are the others.
+	name readName
+	more []readName
+	// home says that the inode may lie in the place of name, as its number shows, and homes are other names of which
+	// that is true: several only if no other inode was numbered between them.
+	home  bool
 	homes []readName
 	stub  bool
+}
+
+// names yields all names, in the order in which they were found.
+func (l *readLeaf) names(yield func(readName) bool) {
+	if yield(l.name) {
+		slices.Values(l.more)(yield)
+	}
+}
+
+// mayLie reports whether the inode may lie in the place of a name.
+func (l *readLeaf) mayLie(name readName) bool {
+	return l.home && name == l.name || slices.Contains(l.homes, name)
 }
 
 // readName is a name in a directory, given by its index in the queue.
@@ -27,31 +42,36 @@ type readName struct {
 	name string
 }
 
-// number finds out whether the inode may lie in the place of the leaf's latest name.
-func (r *reader) number(l *readLeaf) {
-	first := len(l.homes) == 0
+// number finds out whether the inode may lie in the place of its latest name.
+func (r *reader) number(l *readLeaf, name readName) {
+	first := !l.home && len(l.homes) == 0
 	if first && l.ino == r.next {
 		r.next++
 	} else if first || l.ino != r.next-1 {
 		return
 	}
-	l.homes = append(l.homes, l.names[len(l.names)-1])
+	if len(l.more) == 0 {
+		l.home = true
+	} else {
+		l.homes = append(l.homes, name)
+	}
 }
 
 // settle makes explicit, once all names are known, what differs from the usual: link counts, and
 // which of several names is the first.
 func (r *reader) settle() {
-	for _, l := range r.leaves {
+	for i := range r.leaves {
+		l := &r.leaves[i]
 		if l.stub {
 			continue
 		}
 		switch {
 		case l.nlink == 0:
 			l.node.Explicit |= tree.ExplicitNlink
-		case l.nlink != uint32(len(l.names)):
+		case l.nlink != uint32(1+len(l.more)):
 			l.node.Nlink = l.nlink
 		}
-		if len(l.names) > 1 {
+		if len(l.more) > 0 {
 			r.markNames(l)
 		}
 	}
@@ -59,17 +79,21 @@ func (r *reader) settle() {
 
 // markNames marks the names before the one in whose place the inode lies.
 func (r *reader) markNames(l *readLeaf) {
-	first := l.names[0]
-	for _, name := range l.names {
+	first := l.name
+	for name := range l.names {
 		if r.before(name, first) {
 			first = name
 		}
 	}
-	if len(l.homes) == 0 || slices.Contains(l.homes, first) {
+	if !l.home && len(l.homes) == 0 || l.mayLie(first) {
 		return
 	}
-	for _, name := range l.names {
-		if r.before(name, l.homes[0]) {
+	home := l.name
+	if !l.home {
+		home = l.homes[0]
+	}
+	for name := range l.names {
+		if r.before(name, home) {
 			r.queue[name.dir].node.SetLink(name.name, l.node)
 		}
 	}

@@ -18,12 +18,13 @@ func (r *reader) node(in *erofs.Inode, root bool) (*tree.Node, error) {
 	if !ok {
 		return nil, fmt.Errorf("mode %#o has no known file type", in.Mode)
 	}
-	n := &tree.Node{Kind: kind, Mode: in.Mode & 0o7777, UID: in.UID, GID: in.GID, Mtime: tree.Time{Sec: in.Sec, Nsec: in.Nsec}}
-	list, err := r.image.Xattrs(in)
-	if err != nil {
+	n := r.newNode()
+	n.Kind, n.Mode, n.UID, n.GID, n.Mtime = kind, in.Mode&0o7777, in.UID, in.GID, tree.Time{Sec: in.Sec, Nsec: in.Nsec}
+	var err error
+	if r.xattrs, err = r.image.AppendXattrs(r.xattrs[:0], in); err != nil {
 		return nil, err
 	}
-	object, err := r.takeXattrs(n, list, root)
+	object, err := r.takeXattrs(n, r.xattrs, root)
 	if err != nil {
 		return nil, err
 	}
@@ -31,6 +32,18 @@ func (r *reader) node(in *erofs.Inode, root bool) (*tree.Node, error) {
 		return nil, err
 	}
 	return n, checkNode(n)
+}
+
+// nodesAtOnce is how many nodes are allocated together: they are kept together, too.
+const nodesAtOnce = 64
+
+func (r *reader) newNode() *tree.Node {
+	if len(r.nodes) == 0 {
+		r.nodes = make([]tree.Node, nodesAtOnce)
+	}
+	n := &r.nodes[0]
+	r.nodes = r.nodes[1:]
+	return n
 }
 
 // object is what overlayfs's attributes say about a file's content.
@@ -42,9 +55,6 @@ type object struct {
 // the ones that composefs added.
 func (r *reader) takeXattrs(n *tree.Node, list []erofs.Xattr, root bool) (object, error) {
 	var o object
-	if len(list) > 0 {
-		n.Xattrs = make([]tree.Xattr, 0, len(list))
-	}
 	for _, x := range list {
 		name, own := unescapeName(x.Name)
 		switch {
@@ -62,9 +72,6 @@ func (r *reader) takeXattrs(n *tree.Node, list []erofs.Xattr, root bool) (object
 	byName := func(a, b tree.Xattr) int { return strings.Compare(a.Name, b.Name) }
 	if !slices.IsSortedFunc(n.Xattrs, byName) {
 		slices.SortFunc(n.Xattrs, byName)
-	}
-	if len(n.Xattrs) == 0 {
-		n.Xattrs = nil
 	}
 	return o, nil
 }

@@ -39,7 +39,7 @@ const refLimit = 128
 // share counts the uses of all attributes and lays out the shared area, in descending order of name,
 // length and value.
 func (p *plan) share() *sharing {
-	s := &sharing{ordinary: make(map[attrKey]uint32), objects: make(map[fsverity.Digest]uses)}
+	s := &sharing{ordinary: make(map[attrKey]uint32), objects: make(map[fsverity.Digest]uses, len(p.inodes))}
 	var buf attrs
 	total := 0
 	for i := range p.inodes {

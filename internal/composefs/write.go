@@ -17,10 +17,22 @@ import (
 //
 // It refuses a tree that the format can't hold, before it writes a byte.
 func Write(w io.Writer, root *tree.Node, opts Options) error {
+	p, err := layOut(root, opts)
+	if err != nil {
+		return err
+	}
+	return p.writeTo(w)
+}
+
+func layOut(root *tree.Node, opts Options) (*plan, error) {
 	p, err := newPlan(root, opts)
 	if err != nil {
-		return fault.New(fault.Refuse, fault.Input, "", "lay out a composefs image: %w", err)
+		return nil, fault.New(fault.Refuse, fault.Input, "", "lay out a composefs image: %w", err)
 	}
+	return p, nil
+}
+
+func (p *plan) writeTo(w io.Writer) error {
 	out := &output{w: w, buf: make([]byte, 0, outputSize)}
 	p.write(out)
 	if out.flush(); out.err != nil {
@@ -40,12 +52,15 @@ func Digest(root *tree.Node, opts Options) (fsverity.Digest, error) {
 
 // Build returns the image of the tree below root, and its fs-verity digest.
 func Build(root *tree.Node, opts Options) ([]byte, fsverity.Digest, error) {
-	var image bytes.Buffer
-	h := fsverity.NewHasher()
-	if err := Write(io.MultiWriter(&image, h), root, opts); err != nil {
+	p, err := layOut(root, opts)
+	if err != nil {
 		return nil, fsverity.Digest{}, err
 	}
-	return image.Bytes(), h.Sum(), nil
+	image := bytes.NewBuffer(make([]byte, 0, p.size()))
+	if err := p.writeTo(image); err != nil {
+		return nil, fsverity.Digest{}, err
+	}
+	return image.Bytes(), fsverity.SumBytes(image.Bytes()), nil
 }
 
 // outputSize is how many bytes are gathered for one write: whole blocks, for the hasher's sake.

@@ -65,6 +65,7 @@ func parseDirents(block []byte, prev string, yield func(Dirent) error) (string, 
 	if first < DirentSize || first%DirentSize != 0 || first > len(block) {
 		return "", fmt.Errorf("directory block whose names start at %d", first)
 	}
+	names := string(block[first:]) // one string for all: they are kept together, too
 	for at := 0; at < first; at += DirentSize {
 		start, end := int(le.Uint16(block[at+8:])), len(block)
 		last := at+DirentSize == first
@@ -74,7 +75,7 @@ func parseDirents(block []byte, prev string, yield func(Dirent) error) (string, 
 		if start < first || end > len(block) || start > end {
 			return "", fmt.Errorf("directory entry whose name is at %d to %d of %d bytes", start, end, len(block))
 		}
-		name := string(block[start:min(end, start+NameMax+1)])
+		name := names[start-first : min(end, start+NameMax+1)-first]
 		if last {
 			// Padding follows the last name of a whole block.
 			name, _, _ = strings.Cut(name, "\x00")
@@ -99,7 +100,7 @@ func checkName(name string) error {
 		return fmt.Errorf("directory entry without a name")
 	case len(name) > NameMax:
 		return fmt.Errorf("directory entry %.32q…: a name of more than %d bytes", name, NameMax)
-	case strings.ContainsAny(name, "/\x00"):
+	case strings.IndexByte(name, '/') >= 0 || strings.IndexByte(name, 0) >= 0:
 		return fmt.Errorf("directory entry %q: a name with a slash or a NUL", name)
 	}
 	return nil

@@ -61,13 +61,13 @@ func TestInodesComeBack(t *testing.T) {
 func TestXattrEntriesComeBack(t *testing.T) {
 	for _, name := range []string{"user.a", "user.", "trusted.overlay.opaque", "security.selinux", "system.posix_acl_access", "system.posix_acl_default", "system.posix_acl_accessX", "lustre.x", "odd"} {
 		b := AppendXattrEntry(nil, name, []byte("value"))
-		got, n, err := make(xattrNames).parse(append(b, "rest"...))
+		got, n, err := newXattrNames().parse(append(b, "rest"...))
 		if err != nil || got.Name != name || string(got.Value) != "value" || n != uint64(len(b)) || n != XattrEntryLen(name, 5) {
 			t.Errorf("%q: %+v, %d of %d bytes, %v", name, got, n, len(b), err)
 		}
 	}
 	for _, b := range []string{"", "\x01\x01\x00", "\x01\x07\x00\x00a", "\x05\x01\x00\x00a", "\x00\x00\x00\x00", "\x01\x01\x05\x00a\x00"} {
-		if x, _, err := make(xattrNames).parse([]byte(b)); err == nil {
+		if x, _, err := newXattrNames().parse([]byte(b)); err == nil {
 			t.Errorf("%q is taken for %+v", b, x)
 		}
 	}

@@ -16,7 +16,7 @@ type Image struct {
 	super  Superblock
 	left   uint64
 	shared map[uint32]Xattr
-	names  xattrNames
+	names  *xattrNames
 }
 
 // Open reads the superblock of an image. data must stay as it is while the Image is in use.
@@ -31,7 +31,7 @@ func Open(data []byte) (*Image, error) {
 	if uint64(super.Blocks)*BlockSize != uint64(len(data)) {
 		return nil, fmt.Errorf("EROFS image of %d bytes: its superblock says %d blocks", len(data), super.Blocks)
 	}
-	return &Image{data: data, super: super, left: uint64(len(data)), shared: make(map[uint32]Xattr), names: make(xattrNames)}, nil
+	return &Image{data: data, super: super, left: uint64(len(data)), shared: make(map[uint32]Xattr), names: newXattrNames()}, nil
 }
 
 // Super returns the superblock.
@@ -150,10 +150,10 @@ func (im *Image) Dirents(i *Inode, yield func(Dirent) error) error {
 	return nil
 }
 
-// Xattrs reads an inode's attributes, in the image's order: its own, then the shared ones.
-func (im *Image) Xattrs(i *Inode) ([]Xattr, error) {
+// AppendXattrs reads an inode's attributes, in the image's order: its own, then the shared ones. It adds them to list.
+func (im *Image) AppendXattrs(list []Xattr, i *Inode) ([]Xattr, error) {
 	if i.XattrCount == 0 {
-		return nil, nil
+		return list, nil
 	}
 	at, err := im.after(i, false)
 	if err != nil {
@@ -171,7 +171,6 @@ func (im *Image) Xattrs(i *Inode) ([]Xattr, error) {
 		return nil, fmt.Errorf("inode %d: %d shared attributes in %d bytes", i.NID, body[4], len(own))
 	}
 	shared, own := own[:refs], own[refs:]
-	var list []Xattr
 	for len(own) > 0 {
 		x, n, err := im.names.parse(own)
 		if err != nil {

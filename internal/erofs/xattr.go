@@ -73,7 +73,18 @@ func XattrFilterBit(name string) uint32 {
 }
 
 // xattrNames keeps the names that have been put together from prefix and rest: there are few.
-type xattrNames map[xattrNameKey]string
+type xattrNames struct {
+	known map[xattrNameKey]string
+	// latest are two of them: nearly every file has the same two.
+	latest [2]xattrName
+}
+
+func newXattrNames() *xattrNames { return &xattrNames{known: make(map[xattrNameKey]string)} }
+
+type xattrName struct {
+	xattrNameKey
+	name string
+}
 
 type xattrNameKey struct {
 	index uint8
@@ -83,19 +94,25 @@ type xattrNameKey struct {
 // xattrNamesLimit bounds how many are kept.
 const xattrNamesLimit = 1 << 12
 
-func (names xattrNames) name(index uint8, rest []byte) string {
-	if name, ok := names[xattrNameKey{index, string(rest)}]; ok {
-		return name
+func (names *xattrNames) name(index uint8, rest []byte) string {
+	for _, l := range names.latest {
+		if l.index == index && l.rest == string(rest) {
+			return l.name
+		}
 	}
-	name := xattrPrefixes[index] + string(rest)
-	if len(names) < xattrNamesLimit {
-		names[xattrNameKey{index, string(rest)}] = name
+	name, ok := names.known[xattrNameKey{index, string(rest)}]
+	if !ok {
+		name = xattrPrefixes[index] + string(rest)
+		if len(names.known) < xattrNamesLimit {
+			names.known[xattrNameKey{index, string(rest)}] = name
+		}
 	}
+	names.latest[1], names.latest[0] = names.latest[0], xattrName{xattrNameKey{index, name[len(xattrPrefixes[index]):]}, name}
 	return name
 }
 
 // parse reads the entry at the start of b and returns its size with the padding.
-func (names xattrNames) parse(b []byte) (Xattr, uint64, error) {
+func (names *xattrNames) parse(b []byte) (Xattr, uint64, error) {
 	if len(b) < XattrEntrySize {
 		return Xattr{}, 0, fmt.Errorf("attribute entry beyond its area")
 	}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -62,7 +63,7 @@ func checkSample(t *testing.T, l *Layer) {
 			{Name: "user.empty", Value: []byte{}},
 		},
 	}
-	if diff := cmp.Diff(want, tool, cmp.AllowUnexported(tree.Node{})); diff != "" {
+	if diff := cmp.Diff(want, tool, cmp.Exporter(func(t reflect.Type) bool { return t.PkgPath() == reflect.TypeFor[tree.Node]().PkgPath() })); diff != "" {
 		t.Errorf("usr/bin/tool (-want +got):\n%s", diff)
 	}
 	if root.Lookup("usr/bin/alias") != tool {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -39,7 +40,7 @@ func TestCanonical(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	unexported := cmp.AllowUnexported(tree.Node{})
+	unexported := cmp.Exporter(func(t reflect.Type) bool { return t.PkgPath() == reflect.TypeFor[tree.Node]().PkgPath() })
 	if diff := cmp.Diff(before, root, unexported); diff != "" {
 		t.Errorf("the tree itself was changed:\n%s", diff)
 	}

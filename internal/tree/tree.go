@@ -8,7 +8,6 @@ package tree
 
 import (
 	"iter"
-	"maps"
 	"slices"
 	"strings"
 
@@ -91,8 +90,7 @@ type Node struct {
 	// Target is where a Symlink points.
 	Target string
 
-	children map[string]*Node
-	links    map[string]struct{}
+	dir *directory // of one that has or had entries
 }
 
 // NewDir returns an empty directory with mode perm, owned by root, at the epoch.
@@ -110,73 +108,6 @@ func (n *Node) PayloadPath() string {
 		return n.Digest.ObjectPath()
 	}
 }
-
-// Child returns the directory's entry of that name, or nil.
-func (n *Node) Child(name string) *Node { return n.children[name] }
-
-// SetChild adds or replaces an entry. n must be a Directory.
-func (n *Node) SetChild(name string, child *Node) {
-	if n.children == nil {
-		n.children = make(map[string]*Node)
-	}
-	n.children[name] = child
-	delete(n.links, name)
-}
-
-// SetLink adds or replaces an entry as SetChild does, and marks it as one of the further names of
-// a file whose first name is elsewhere. Without marks the first name is the one that Walk yields
-// first; an image lays the file's inode down in the place of its first name, so that marks change
-// an image's bytes, though nothing that can be seen in the mounted tree. Only trees read from
-// foreign dumps and images need them.
-func (n *Node) SetLink(name string, child *Node) {
-	n.SetChild(name, child)
-	if n.links == nil {
-		n.links = make(map[string]struct{})
-	}
-	n.links[name] = struct{}{}
-}
-
-// IsLink reports whether SetLink put the entry there.
-func (n *Node) IsLink(name string) bool {
-	_, ok := n.links[name]
-	return ok
-}
-
-// RemoveChild removes an entry if it is there.
-func (n *Node) RemoveChild(name string) {
-	delete(n.children, name)
-	delete(n.links, name)
-}
-
-// Len returns the number of entries.
-func (n *Node) Len() int { return len(n.children) }
-
-// Names returns the names of the entries in byte order.
-func (n *Node) Names() []string {
-	names := make([]string, 0, len(n.children))
-	for name := range n.children {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	return names
-}
-
-// Entries yields the entries in byte order of their names. The directory may be changed
-// meanwhile; entries removed before their turn are passed over.
-func (n *Node) Entries() iter.Seq2[string, *Node] {
-	return func(yield func(string, *Node) bool) {
-		for _, name := range n.Names() {
-			child := n.children[name]
-			if child != nil && !yield(name, child) {
-				return
-			}
-		}
-	}
-}
-
-// Unordered yields the entries in no particular order, which takes no memory. The directory must not
-// be changed meanwhile.
-func (n *Node) Unordered() iter.Seq2[string, *Node] { return maps.All(n.children) }
 
 // Xattr returns the value of the attribute of that name.
 func (n *Node) Xattr(name string) ([]byte, bool) {
@@ -247,11 +178,9 @@ func clone(n *Node, seen map[*Node]*Node) *Node {
 	}
 	c := *n
 	c.Xattrs = slices.Clone(n.Xattrs)
-	c.children = maps.Clone(n.children)
-	c.links = maps.Clone(n.links)
 	seen[n] = &c
-	for name, child := range c.children {
-		c.children[name] = clone(child, seen)
+	if n.dir != nil {
+		c.dir = n.dir.clone(func(child *Node) *Node { return clone(child, seen) })
 	}
 	return &c
 }
