@@ -45,8 +45,9 @@ func (k Keep) numbers(kept bool) []uint64 {
 }
 
 // Decide says which generations stay: the current one, the one before it, what a rollback would go to, the staged,
-// those that run, that a person pinned or asked for, the newest ones, and what a writable layer of any of these was
-// used over. The newest of all is always among them, as its number is the last that was given out.
+// those that run, what ran before one that went live and wasn't booted since, those that a person pinned or asked for,
+// the newest ones, and what a writable layer of any of these was used over. The newest of all is always among them, as
+// its number is the last that was given out.
 func Decide(in Input) Keep {
 	newest := in.Newest
 	if newest < 1 {
@@ -68,6 +69,7 @@ func Decide(in Input) Keep {
 			{n == in.Staged, "staged"},
 			{n == in.Previous, "previous"},
 			{n == back && n != in.Previous, "last good"},
+			{in.ranBefore(n), "ran before what went live"},
 			{in.Pin(n).Generation == n, "pinned"},
 			{in.trial(n).Asked, "asked for on the kernel command line"},
 			{i >= len(numbers)-newest, newestOf(newest)},
@@ -113,6 +115,15 @@ func newestOf(newest int) string {
 func mayGo(in Input, n uint64, newer int) string {
 	h := HealthOf(in, n)
 	return fmt.Sprintf("%s, nothing names it, and %d are newer", h.State, newer)
+}
+
+// ranBefore reports whether a generation is what the current one, or the one that runs, took the place of live: a change that isn't
+// confirmed in time goes back to it, though no boot may have proved it and no pointer name it.
+func (in Input) ranBefore(n uint64) bool {
+	return slices.ContainsFunc([]uint64{in.Current, in.Running}, func(live uint64) bool {
+		l := in.Live(live)
+		return l.From == n && l.Unproven(in.trial(live))
+	})
 }
 
 // mounted returns the newest generation of each root that is mounted.

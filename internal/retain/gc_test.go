@@ -331,3 +331,54 @@ func TestCollectUppersFail(t *testing.T) {
 		t.Errorf("%+v, %v", r, err)
 	}
 }
+
+// TestKeepsWhatALiveChangeGoesBackTo: a change that waits to be confirmed is taken back to what ran before it, which no pointer
+// names where that went live, too, and which isn't among the newest where attempts between them failed.
+func TestKeepsWhatALiveChangeGoesBackTo(t *testing.T) {
+	dir := t.TempDir()
+	history(t, dir, 7)
+	st := openStore(t, dir, store.Options{})
+	goLive := func(n, from uint64) error {
+		return errors.Join(st.EndTrial(n), st.PutLive(store.Live{Generation: n, From: from, At: noon}))
+	}
+	err := errors.Join(goLive(3, 2), goLive(7, 3), st.SetPointer(store.Previous, 2))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Collect(t.Context(), st, Options{Now: today, Running: 7}); err != nil {
+		t.Fatal(err)
+	}
+	if got := numbersIn(t, st); !slices.Equal(got, []uint64{2, 3, 5, 6, 7}) {
+		t.Errorf("left: %v", got)
+	}
+	whole(t, st)
+}
+
+// TestCollectBesideADamagedRecordOfWhatIsMounted: a service goes on in a root whose generation can't be read any more.
+func TestCollectBesideADamagedRecordOfWhatIsMounted(t *testing.T) {
+	dir := t.TempDir()
+	history(t, dir, 6)
+	st := openStore(t, dir, store.Options{})
+	g, err := st.Generation(2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "generations", "2.json"), []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	mounted := map[fsverity.Digest]struct{}{g.RootDigest: {}}
+	before := listing(t, dir)
+	if r, err := Collect(t.Context(), st, Options{Now: today, Running: 6, Mounted: mounted}); fault.KindOf(err) != fault.Broken {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if after := listing(t, dir); len(after) != len(before) {
+		t.Errorf("%d of %d files are left", len(after), len(before))
+	}
+	// Where nothing is damaged, such a root is of another store.
+	if r, err := Collect(t.Context(), st, Options{Now: today, Running: 6}); err != nil || len(r.Generations) != 3 {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if _, err := Collect(t.Context(), st, Options{Now: today, Running: 6, Mounted: mounted}); err != nil {
+		t.Error(err)
+	}
+}

@@ -53,7 +53,7 @@ func look(st *store.Store, o Options) (*plan, error) {
 	return p, err
 }
 
-// checkRunning makes sure that what runs is among what is known.
+// checkRunning makes sure that what runs, in any mount namespace, is among what is known.
 func checkRunning(in Input, o Options) error {
 	has := func(d fsverity.Digest) bool {
 		return slices.ContainsFunc(in.Generations, func(g store.Generation) bool { return g.RootDigest == d })
@@ -61,6 +61,15 @@ func checkRunning(in Input, o Options) error {
 	if _, ok := in.generation(o.Running); o.Running != 0 && !ok || !o.Root.IsZero() && !has(o.Root) {
 		return fault.New(fault.Refuse, fault.Destructive, "name the directory of record of what runs with --state",
 			"no generation of this store is what runs (root %s): its files would go", o.Root)
+	}
+	if len(in.Damaged) == 0 {
+		return nil
+	}
+	// Another root that is mounted may be of a store beside this one, but also what a damaged record was of.
+	for d := range o.Mounted {
+		if !has(d) {
+			return damaged("root %s is mounted, and what it needs can't be told: the record of generation %d is damaged", d, in.Damaged[0])
+		}
 	}
 	return nil
 }
