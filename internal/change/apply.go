@@ -26,7 +26,7 @@ func (w *work) plan(ctx context.Context, c *composed) (*Step, error) {
 	s := &Step{From: w.from, FromTree: tree.NewDir(0o755), ToTree: c.result.Root, Modules: c.Modules}
 	if w.from.Number != 0 {
 		var err error
-		if s.FromTree, err = ReadTree(w.c.Store, w.from.RootDigest); err != nil {
+		if s.FromTree, err = w.fromTree(); err != nil {
 			return nil, fmt.Errorf("read the root image of generation %d: %w", w.from.Number, err)
 		}
 	}

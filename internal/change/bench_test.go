@@ -12,7 +12,7 @@ import (
 // BenchmarkLive attaches and detaches a module of 500 files on roots of so many names in so many modules, without the mounts: pure
 // bookkeeping. A plan is what --dry-run does.
 func BenchmarkLive(b *testing.B) {
-	for _, c := range []struct{ names, modules int }{{10_000, 5}, {60_000, 5}, {200_000, 5}, {60_000, 50}, {60_000, 400}} {
+	for _, c := range []struct{ names, modules int }{{10_000, 5}, {60_000, 5}, {200_000, 5}, {60_000, 50}} {
 		b.Run(fmt.Sprintf("%d names in %d modules", c.names, c.modules), func(b *testing.B) {
 			n := crowded(b, c.names, c.modules)
 			for _, r := range []Request{{Kind: Detach, Modules: []string{"extra"}, DryRun: true}, {Kind: Detach, Modules: []string{"extra"}}} {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/powernode/powernode-agent/internal/assemble"
@@ -15,6 +16,7 @@ import (
 	"github.com/powernode/powernode-agent/internal/reconcile"
 	"github.com/powernode/powernode-agent/internal/retain"
 	"github.com/powernode/powernode-agent/internal/store"
+	"github.com/powernode/powernode-agent/internal/tree"
 	"github.com/powernode/powernode-agent/internal/trial"
 )
 
@@ -81,6 +83,8 @@ type work struct {
 	parts   []part
 	floors  store.Floors
 	proven  []*assemble.Proven
+	// fromTree returns the tree of from, which is read beside the composition.
+	fromTree func() (*tree.Node, error)
 	// findings are those of the plan.
 	findings Findings
 	// nothingLeft says that what was wrong was left out, and nothing else is to be done.
@@ -230,6 +234,12 @@ func (w *work) say() error {
 
 // make makes the generation, in memory only for a dry run, plans what it does, and does it.
 func (w *work) make(ctx context.Context) error {
+	w.fromTree = sync.OnceValues(func() (*tree.Node, error) { return ReadTree(w.c.Store, w.from.RootDigest) })
+	if w.from.Number != 0 {
+		var reading sync.WaitGroup
+		reading.Go(func() { _, _ = w.fromTree() }) // who needs it gets the error
+		defer reading.Wait()
+	}
 	for {
 		composed, err := w.compose(ctx)
 		if err != nil || composed == nil {

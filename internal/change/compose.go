@@ -126,7 +126,7 @@ func (w *work) settled(before int) (bool, error) {
 // obtain proves the modules, those that aren't in the store once they were pulled.
 func (w *work) obtain(ctx context.Context) error {
 	have := make(map[string]*assemble.Proven)
-	for _, p := range w.proven {
+	for _, p := range append(w.proven, w.running(ctx)...) {
 		have[p.Wanted.ManifestDigest] = p
 	}
 	w.proven = nil
@@ -165,10 +165,21 @@ func (w *work) obtainOne(ctx context.Context, p part) (*assemble.Proven, error) 
 		}
 		w.result.Pulled.Add(fetched.Pulled)
 	}
-	if w.c.Running.Generation != 0 && w.runs(p) {
-		return w.c.Reconciler.ProveRunning(ctx, p.want)
-	}
 	return w.c.Reconciler.ProveOne(ctx, p.want)
+}
+
+// running proves the modules of the root that runs which stay as they are, once.
+func (w *work) running(ctx context.Context) []*assemble.Proven {
+	if w.c.Running.Generation == 0 || len(w.proven) > 0 {
+		return nil
+	}
+	var wanted []assemble.Wanted
+	for _, p := range w.parts {
+		if w.runs(p) && (p.offer == nil || p.offer.Here) {
+			wanted = append(wanted, p.want)
+		}
+	}
+	return w.c.Reconciler.ProveRunning(ctx, wanted)
 }
 
 // leaveOut leaves out one of two modules that disagree about a protected path: the intruder, unless that is what runs and the

@@ -112,7 +112,8 @@ func TestObstacles(t *testing.T) {
 func TestHeldBy(t *testing.T) {
 	held, remarks := heldBy([]live.Namespace{
 		{Units: []string{"a.service", "b.service"}, PIDs: []int{1}, Keeps: []string{"usr", "etc"}},
-		{PIDs: []int{7}, Commands: []string{"bwrap"}, Keeps: []string{"usr"}}, {},
+		{PIDs: []int{7}, Commands: []string{"bwrap"}, Keeps: []string{"usr"}},
+		{},
 	})
 	if len(held) != 2 || held[1].Unit != "b.service" || !strings.Contains(held[0].Why, "/usr, /etc") || len(remarks) != 1 || !strings.Contains(remarks[0], "process 7 bwrap") {
 		t.Errorf("%+v, %q", held, remarks)

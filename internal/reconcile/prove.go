@@ -4,6 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
+	"slices"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/powernode/powernode-agent/internal/assemble"
 	"github.com/powernode/powernode-agent/internal/mount"
@@ -35,19 +39,26 @@ func (r *Reconciler) ProveOne(ctx context.Context, w assemble.Wanted) (*assemble
 	return r.mend(ctx, damage)
 }
 
-// ProveRunning is ProveOne of a module of the root that runs: its objects, which were proven for that root and are read from it,
-// aren't looked at again, unless every byte is to be read.
-func (r *Reconciler) ProveRunning(ctx context.Context, w assemble.Wanted) (*assemble.Proven, error) {
+// ProveRunning proves modules of the root that runs, several at a time: their objects, which were proven for that root and are read
+// from it, aren't looked at again. It returns those that are good; what is wrong with another, ProveOne says, and mends. Where every
+// byte is to be read it returns none.
+func (r *Reconciler) ProveRunning(ctx context.Context, wanted []assemble.Wanted) []*assemble.Proven {
 	if r.config.Deep {
-		return r.ProveOne(ctx, w)
+		return nil
 	}
 	prover := r.prover()
 	prover.Running = true
-	p, err := prover.Prove(ctx, w)
-	if damage, ok := errors.AsType[*assemble.DamageError](err); ok {
-		return r.mend(ctx, damage)
+	proven := make([]*assemble.Proven, len(wanted))
+	var group errgroup.Group
+	group.SetLimit(runtime.GOMAXPROCS(0))
+	for i, w := range wanted {
+		group.Go(func() error {
+			proven[i], _ = prover.Prove(ctx, w)
+			return nil
+		})
 	}
-	return p, err
+	_ = group.Wait() // none returns an error
+	return slices.DeleteFunc(proven, func(p *assemble.Proven) bool { return p == nil })
 }
 
 // mend fetches a damaged module again and proves it, unless that was tried already.
