@@ -110,6 +110,8 @@ type composer struct {
 	// merged are the paths of the result's directories.
 	merged map[string]bool
 	owners map[*tree.Node]int32
+	// nodes are to be handed out.
+	nodes  []tree.Node
 	report Report
 	err    error
 }
@@ -118,7 +120,8 @@ func newComposer(inputs []Input) (*composer, error) {
 	if len(inputs) == 0 {
 		return nil, fault.New(fault.Refuse, fault.Input, "assign a module to the node", "compose: there are no modules")
 	}
-	c := &composer{owners: make(map[*tree.Node]int32), merged: make(map[string]bool)}
+	c := &composer{merged: make(map[string]bool)}
+	nodes := 0
 	for _, in := range inputs {
 		if in.Root == nil || in.Root.Kind != tree.Directory {
 			return nil, fault.New(fault.Refuse, fault.Input, "", "compose: the root of module %q is not a directory", in.Name)
@@ -126,12 +129,15 @@ func newComposer(inputs []Input) (*composer, error) {
 		if err := module.CheckName(in.Name); err != nil {
 			return nil, fmt.Errorf("compose: %w", err)
 		}
+		own := size(in.Root)
+		nodes += own
 		c.layers = append(c.layers, layer{
 			Input:  in,
 			rank:   module.Rank{EffectivePriority: in.EffectivePriority, Name: in.Name},
-			copies: make(map[*tree.Node]*tree.Node),
+			copies: make(map[*tree.Node]*tree.Node, own),
 		})
 	}
+	c.owners = make(map[*tree.Node]int32, nodes)
 	slices.SortFunc(c.layers, func(a, b layer) int { return a.rank.Compare(b.rank) })
 	seen := make(map[string]bool)
 	for i, l := range c.layers {
@@ -160,6 +166,15 @@ func newComposer(inputs []Input) (*composer, error) {
 		c.report.Modules = append(c.report.Modules, Ranked{l.Name, l.Version, l.EffectivePriority})
 	}
 	return c, nil
+}
+
+// size counts the names in a directory and below.
+func size(dir *tree.Node) int {
+	n := dir.Len()
+	for _, child := range dir.Unordered() {
+		n += size(child)
+	}
+	return n
 }
 
 func (c *composer) names() []string {

@@ -2,7 +2,10 @@ package compose
 
 import (
 	"bytes"
+	"cmp"
+	"iter"
 	"slices"
+	"strings"
 
 	"github.com/powernode/powernode-agent/internal/tree"
 )
@@ -32,21 +35,75 @@ func (c *composer) roots() []entry {
 func (c *composer) candidates(path, name string, dirs []entry, masked func(entry, claim)) []entry {
 	var found []entry
 	for _, d := range dirs {
-		child := d.node.Child(name)
-		if child == nil {
-			continue
-		}
-		e := entry{layer: d.layer, node: child}
-		if d.origin != "" {
-			e.origin = join(d.origin, name)
-		}
-		if m, hit := c.maskOf(path, e); !hit {
-			found = append(found, e)
-		} else if masked != nil {
-			masked(e, m)
+		if child := d.node.Child(name); child != nil {
+			found = append(found, d.below(name, child))
 		}
 	}
-	return found
+	return c.unmasked(path, found, masked)
+}
+
+// below is what a directory has under a name.
+func (d entry) below(name string, child *tree.Node) entry {
+	e := entry{layer: d.layer, node: child}
+	if d.origin != "" {
+		e.origin = join(d.origin, name)
+	}
+	return e
+}
+
+// unmasked drops what masks drop of the entries at a path, in place.
+func (c *composer) unmasked(path string, found []entry, masked func(entry, claim)) []entry {
+	if len(c.masks.all) == 0 {
+		return found
+	}
+	return slices.DeleteFunc(found, func(e entry) bool {
+		m, hit := c.maskOf(path, e)
+		if hit && masked != nil {
+			masked(e, m)
+		}
+		return hit
+	})
+}
+
+// named is an entry of one of several directories.
+type named struct {
+	name  string
+	at    int // the directory's index
+	child *tree.Node
+}
+
+// together yields each name in any of the directories, in byte order, with what they have under it in their order, before masks.
+// The slice is good until the next name.
+func together(dirs []entry) iter.Seq2[string, []entry] {
+	return func(yield func(string, []entry) bool) {
+		found := make([]entry, 0, len(dirs))
+		if len(dirs) == 1 {
+			for name, child := range dirs[0].node.Entries() {
+				if !yield(name, append(found, dirs[0].below(name, child))) {
+					return
+				}
+			}
+			return
+		}
+		var all []named
+		for i, d := range dirs {
+			for name, child := range d.node.Unordered() {
+				all = append(all, named{name, i, child})
+			}
+		}
+		slices.SortFunc(all, func(a, b named) int { return cmp.Or(strings.Compare(a.name, b.name), a.at-b.at) })
+		for len(all) > 0 {
+			name := all[0].name
+			found = found[:0]
+			for len(all) > 0 && all[0].name == name {
+				found = append(found, dirs[all[0].at].below(name, all[0].child))
+				all = all[1:]
+			}
+			if !yield(name, found) {
+				return
+			}
+		}
+	}
 }
 
 // maskOf returns the mask of the entry's own or a winning layer that matches it.
@@ -119,12 +176,12 @@ func (c *composer) merge(path string, dirs []entry, active []claim) *tree.Node {
 	if i := slices.IndexFunc(dirs, func(e entry) bool { return !e.moved }); i > 0 {
 		first = dirs[i]
 	}
-	out := attributes(first.node)
+	out := c.attributes(first.node)
 	c.owners[out] = int32(first.layer)
 	c.noteAttributes(path, first, dirs)
-	for _, name := range names(dirs) {
+	for name, found := range together(dirs) {
 		at := join(path, name)
-		found := c.candidates(at, name, dirs, func(e entry, m claim) { c.noteMasked(at, e, m) })
+		found = c.unmasked(at, found, func(e entry, m claim) { c.noteMasked(at, e, m) })
 		if len(found) == 0 {
 			continue
 		}
@@ -153,34 +210,34 @@ func (c *composer) copyLeaf(e entry) *tree.Node {
 	if n, ok := copies[e.node]; ok {
 		return n
 	}
-	n := *e.node
+	n := c.newNode()
+	*n = *e.node
 	// Some names of the file may have lost: links are counted anew.
 	n.Nlink = 0
 	n.Explicit &^= tree.ExplicitNlink
 	n.Xattrs = slices.Clone(n.Xattrs)
-	copies[e.node] = &n
-	c.owners[&n] = int32(e.layer)
-	return &n
+	copies[e.node] = n
+	c.owners[n] = int32(e.layer)
+	return n
+}
+
+// nodesAtOnce is how many nodes are allocated together: they are kept together, too.
+const nodesAtOnce = 64
+
+func (c *composer) newNode() *tree.Node {
+	if len(c.nodes) == 0 {
+		c.nodes = make([]tree.Node, nodesAtOnce)
+	}
+	n := &c.nodes[0]
+	c.nodes = c.nodes[1:]
+	return n
 }
 
 // attributes returns an empty directory with the attributes of n.
-func attributes(n *tree.Node) *tree.Node {
-	d := tree.NewDir(n.Mode)
-	d.UID, d.GID, d.Mtime, d.Xattrs = n.UID, n.GID, n.Mtime, slices.Clone(n.Xattrs)
+func (c *composer) attributes(n *tree.Node) *tree.Node {
+	d := c.newNode()
+	d.Kind, d.Mode, d.UID, d.GID, d.Mtime, d.Xattrs = tree.Directory, n.Mode, n.UID, n.GID, n.Mtime, slices.Clone(n.Xattrs)
 	return d
-}
-
-// names returns the names in any of the directories, sorted, each once.
-func names(dirs []entry) []string {
-	if len(dirs) == 1 {
-		return dirs[0].node.Names()
-	}
-	var all []string
-	for _, d := range dirs {
-		all = append(all, d.node.Names()...)
-	}
-	slices.Sort(all)
-	return slices.Compact(all)
 }
 
 // sameAttributes reports whether mode, owner and xattrs agree.

@@ -59,10 +59,12 @@ func (c *composer) scan(path string, dirs []entry, next map[string][]entry) {
 	if len(dirs) < 2 {
 		return
 	}
-	for _, name := range names(dirs) {
-		at := join(path, name)
-		found := c.candidates(at, name, dirs, nil)
+	for name, found := range together(dirs) {
 		if len(found) < 2 {
+			continue
+		}
+		at := join(path, name)
+		if found = c.unmasked(at, found, nil); len(found) < 2 {
 			continue
 		}
 		v := c.judge(at, found, newWay())

@@ -153,7 +153,7 @@ func paint(inputs []Input) *tree.Node {
 		if below == nil || below.Kind != tree.Directory || above.Kind != tree.Directory {
 			return above.Clone()
 		}
-		d := attributes(above)
+		d := (&composer{}).attributes(above)
 		for name, n := range below.Entries() {
 			d.SetChild(name, n)
 		}

@@ -166,17 +166,9 @@ func (c *composer) noteConflict(path string, winner entry, losers []entry, diffe
 // finish counts, looks for libraries and puts the lists in order.
 func (r *Report) finish(root *tree.Node, owners map[*tree.Node]int32) {
 	libraries := make(map[string][]Owned)
-	for path, n := range root.Walk() {
-		if path == "" {
-			continue
-		}
-		r.Entries++
-		if n.Kind == tree.Directory {
-			r.Directories++
-		} else if name := path[strings.LastIndexByte(path, '/')+1:]; isLibrary(path, name) {
-			libraries[name] = append(libraries[name], Owned{"/" + path, r.Modules[owners[n]].Name})
-		}
-	}
+	r.count("", root, func(path, name string, n *tree.Node) {
+		libraries[name] = append(libraries[name], Owned{"/" + path, r.Modules[owners[n]].Name})
+	})
 	for name, found := range libraries {
 		if slices.ContainsFunc(found, func(o Owned) bool { return o.Module != found[0].Module }) {
 			r.Libraries = append(r.Libraries, Library{name, found})
@@ -187,6 +179,21 @@ func (r *Report) finish(root *tree.Node, owners map[*tree.Node]int32) {
 	slices.SortStableFunc(r.Masked, func(a, b Masked) int { return strings.Compare(a.Path, b.Path) })
 	slices.SortStableFunc(r.Moves, func(a, b Move) int { return strings.Compare(a.From, b.From) })
 	slices.SortStableFunc(r.Dropped, func(a, b Owned) int { return strings.Compare(a.Path, b.Path) })
+}
+
+// count counts the names below a directory, and calls library for what may be a shared library.
+func (r *Report) count(path string, dir *tree.Node, library func(path, name string, n *tree.Node)) {
+	for name, n := range dir.Entries() {
+		r.Entries++
+		if n.Kind == tree.Directory {
+			r.Directories++
+			r.count(join(path, name), n, library)
+		} else if strings.Contains(name, ".so.") {
+			if at := join(path, name); isLibrary(at, name) {
+				library(at, name, n)
+			}
+		}
+	}
 }
 
 // isLibrary reports whether a path is where the dynamic linker may look for a library with a
