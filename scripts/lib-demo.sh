@@ -65,6 +65,83 @@ rules:
       - file: keys/release.pub
 END
 }
+# poll_begin FILE...: fetches the page all the time in the background. Each answer has to be one of these files.
+poller=
+poll_begin() {
+  rm -f "$work"/poll.*
+  (
+    n=0 bad=0
+    until [ -e "$work/poll.stop" ]; do
+      n=$((n + 1)) same=
+      if curl -fsS -m 20 -o "$work/poll.page" "http://127.0.0.1:$port/" 2>>"$work/poll.wrong"; then
+        for file; do if cmp -s "$work/poll.page" "$file"; then same=1; fi; done
+        [ -n "$same" ] || head -c 500 "$work/poll.page" >>"$work/poll.wrong"
+      fi
+      [ -n "$same" ] || bad=$((bad + 1))
+      sleep 0.02
+    done
+    echo "$n $bad" >"$work/poll.result"
+  ) &
+  poller=$!
+}
+# poll_end: no answer failed meanwhile, nor was anything else.
+poll_end() {
+  local n bad
+  touch "$work/poll.stop"
+  wait "$poller" || die 'the polling ended early'
+  poller=
+  read -r n bad <"$work/poll.result"
+  say "the page was fetched $n times meanwhile; $bad failures"
+  [ "$bad" = 0 ] || { cat "$work/poll.wrong" >&2; die 'the page was not there all the time'; }
+  [ "$n" -ge 10 ] || die 'that is too few to tell'
+}
+stop_poll() { [ -n "$poller" ] && kill "$poller" 2>/dev/null && wait "$poller" 2>/dev/null || true; poller=; }
+# live NAME COMMAND...: runs a changing command of the agent, which has to go live, and remembers how long it took.
+live() {
+  local name=$1 from
+  from=$(now)
+  shift
+  agent "$@"
+  timings+=("live: $name, with the start of the command|$(($(now) - from))")
+}
+# hello: a module with one more page, which nobody has asked for yet.
+hello() {
+  mkdir -p "$work/hello/srv/www"
+  echo '<h1>Hello, attached a moment ago</h1>' >"$work/hello/srv/www/hello.html"
+  printf 'schema_version: 1\nname: hello\n' >"$work/hello.yaml"
+  powernode -q module build --manifest "$work/hello.yaml" --version 1.0.0 --from-dir "$work/hello" --layout "$work/modules/hello" >/dev/null
+  run powernode -q module publish "$work/modules/hello" --key "$work/release.key" --priority 20 >/dev/null
+  run powernode assign demo hello
+}
+# hello_page CODE: the answer to a request for it.
+hello_page() {
+  local code
+  shown curl "http://127.0.0.1:$port/hello.html"
+  code=$(curl -sS -m 20 -o "$work/hello.got" -w '%{http_code}' "http://127.0.0.1:$port/hello.html")
+  sed -n '/<h1>/p' "$work/hello.got"
+  [ "$code" = "$1" ] || die "the answer is $code, not $1"
+}
+# live_changes OLD NEW: attach, detach, update to the page NEW, rollback to OLD, and update again, while the page is polled.
+# new_version publishes the version of the site with the page NEW; served waits for a page.
+live_changes() {
+  hello
+  poll_begin "$1" "$2"
+  agent attach hello --dry-run
+  live attach attach hello
+  hello_page 200
+  live detach detach hello
+  hello_page 404
+  run powernode unassign demo hello
+  new_version
+  live update update
+  served "$2"
+  live rollback rollback
+  served "$1"
+  live 'update again' update --retry
+  served "$2"
+  poll_end
+  agent generations
+}
 # in_step FILTER: waits until what the platform says of its first node passes a jq filter.
 in_step() {
   for _ in $(seq 1 "${2:-50}"); do
