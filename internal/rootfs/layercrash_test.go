@@ -1,0 +1,156 @@
+package rootfs
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/powernode/powernode-agent/internal/durable/durabletest"
+	"github.com/powernode/powernode-agent/internal/fsverity"
+	"github.com/powernode/powernode-agent/internal/mount/mounttest"
+)
+
+func settledFiles(version string) map[string]string {
+	return map[string]string{
+		"usr/mode": big + version, "usr/two": big + version, "usr/w": version, "opt/dir/f": big + version, "opt/dir/sub/g": version, "opt/dir/gone": version,
+		"srv/" + version: version, "etc/": "",
+	}
+}
+
+// settledWant is what a person made over version 2.
+func settledWant() map[string]string {
+	return map[string]string{
+		"usr/mode": big + "2", "usr/two": big + "2", "usr/three": big + "2", "usr/w": "mine", "usr/mine": "mine",
+		"opt/renamed/f": big + "2", "opt/renamed/sub/g": "2",
+	}
+}
+
+func onDisk(s *Spec) { s.Upper.Kind = OnPersist }
+
+// crashAtSettling boots an older root again after a live change to another one: the layer is settled for it.
+func crashAtSettling() durabletest.Scenario {
+	return durabletest.Scenario{
+		Setup: func(t testing.TB, dir string) {
+			n := nodeIn(t, dir)
+			one, two := n.image(settledFiles("1")), n.image(settledFiles("2"))
+			n.goneLive(one, two)
+			r := n.boot(two, onDisk)
+			must(t, errors.Join(os.Chmod(r.in("usr/mode"), 0o600), os.Link(r.in("usr/two"), r.in("usr/three"))))
+			must(t, errors.Join(os.Rename(r.in("opt/dir"), r.in("opt/renamed")), os.Remove(r.in("opt/renamed/gone"))))
+			r.write("usr/w", "mine")
+			r.write("usr/mine", "mine")
+			r.shutDown()
+			must(t, n.store.Close())
+			must(t, errors.Join(os.WriteFile(filepath.Join(dir, "root"), []byte(one.String()), 0o644), os.WriteFile(filepath.Join(dir, "other"), []byte(two.String()), 0o644)))
+			unix.Sync()
+		},
+		Run: crashBoot,
+		Check: func(t testing.TB, dir, op string, err error) {
+			n := nodeIn(t, dir)
+			defer n.store.Close()
+			for _, name := range []string{"root", "root", "other", "root"} {
+				data, err := os.ReadFile(filepath.Join(dir, name))
+				must(t, err)
+				root, err := fsverity.ParseDigest(string(data))
+				must(t, err)
+				r := n.boot(root, onDisk)
+				n.wantRemarks()
+				for path, want := range settledWant() {
+					if got := r.read(path); got != want {
+						t.Errorf("stopped at %q, in the %s: %s reads %.40q, want %.40q", op, name, path, got, want)
+					}
+				}
+				if got := r.read("opt/renamed/gone"); !strings.HasPrefix(got, "error") {
+					t.Errorf("what was removed is back: %q", got)
+				}
+				r.shutDown()
+			}
+		},
+	}
+}
+
+// goneLive has the layer of a root be what a live change made it, without anything in it.
+func (n *node) goneLive(from, to fsverity.Digest) {
+	n.Helper()
+	r := n.boot(from, onDisk)
+	upper, err := os.Open(r.Facts().UpperDir)
+	must(n, err)
+	defer upper.Close()
+	l, err := LiveLayerOf(n.store.Path(), upper, nil)
+	must(n, err)
+	must(n, errors.Join(l.Begin(from, to), l.Done(to)))
+	r.shutDown()
+}
+
+func TestSettlingSurvives(t *testing.T) {
+	mounttest.NeedMounts(t)
+	s := crashAtSettling()
+	t.Run("fail", func(t *testing.T) { s.FailEach(t, unix.ENOSPC) })
+	t.Run("power", func(t *testing.T) { s.PowerCutEach(t) })
+}
+
+func TestSettlingSurvivesKills(t *testing.T) {
+	mounttest.NeedMounts(t)
+	afterKill(crashAtSettling()).KillEach(t)
+}
+
+// TestSettlingDamaged: content that is to be copied can't be had. What was changed stays aside, whole.
+func TestSettlingDamaged(t *testing.T) {
+	n := newNode(t)
+	one, two := n.image(settledFiles("1")), n.image(settledFiles("2"))
+	n.goneLive(one, two)
+	r := n.boot(two, onDisk)
+	must(t, os.Chmod(r.in("usr/mode"), 0o600))
+	r.write("usr/mine", "mine")
+	r.shutDown()
+	tree, err := readTree(n.store, two)
+	must(t, err)
+	object := filepath.Join(n.store.ObjectsPath(), tree.Lookup("usr/mode").Digest.ObjectPath())
+	must(t, os.Rename(object, object+".away"))
+	for i := range 2 {
+		r = n.boot(one, onDisk)
+		if i == 0 {
+			n.wantRemarks("stays aside in " + filepath.Join(n.store.Path(), uppersName, one.String()) + "." + string(n.level) + ": /usr/mode can't be taken along")
+		} else {
+			n.wantRemarks()
+		}
+		if got := r.read("usr/mode"); got != big+"1" || !strings.HasPrefix(r.read("usr/mine"), "error") {
+			t.Errorf("usr/mode reads %.40q", got)
+		}
+		r.shutDown()
+	}
+	must(t, os.Rename(object+".away", object))
+	r = n.boot(two, onDisk)
+	n.wantRemarks()
+	if r.read("usr/mine") != "mine" || r.read("usr/mode") != big+"2" {
+		t.Error("the root that it was used over lost it")
+	}
+	r.shutDown()
+}
+
+// TestFullDiskAtSettling leaves the layer as it is, and the boot with one in memory.
+func TestFullDiskAtSettling(t *testing.T) {
+	n := newNode(t)
+	one, two := n.image(settledFiles("1")), n.image(settledFiles("2"))
+	n.goneLive(one, two)
+	r := n.boot(two, onDisk)
+	must(t, os.Chmod(r.in("usr/mode"), 0o600))
+	r.write("usr/mine", "mine")
+	r.shutDown()
+	r = n.boot(one, func(s *Spec) { onDisk(s); s.Hook = failing("settle-file:", unix.ENOSPC) })
+	n.wantRemarks("the writable layer is in memory")
+	if got := r.read("usr/mine"); !strings.HasPrefix(got, "error") || r.Facts().Upper != InMemory {
+		t.Errorf("usr/mine reads %q", got)
+	}
+	r.shutDown()
+	r = n.boot(one, onDisk)
+	n.wantRemarks()
+	if r.read("usr/mine") != "mine" || r.read("usr/mode") != big+"2" {
+		t.Error("the next boot doesn't have the changes")
+	}
+	r.shutDown()
+}
