@@ -3,15 +3,21 @@ package agentcli
 import (
 	"context"
 	"log/slog"
+	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/powernode/powernode-agent/internal/boot"
 	"github.com/powernode/powernode-agent/internal/change"
 	"github.com/powernode/powernode-agent/internal/cli"
+	"github.com/powernode/powernode-agent/internal/enroll"
 	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/nodeapi"
+	"github.com/powernode/powernode-agent/internal/nodeclient"
 	"github.com/powernode/powernode-agent/internal/nodeconfig/apply"
+	"github.com/powernode/powernode-agent/internal/nodehttp"
 	"github.com/powernode/powernode-agent/internal/reconcile"
+	"github.com/powernode/powernode-agent/internal/signedtime"
 )
 
 func syncCommand(app *cli.App) *cobra.Command {
@@ -54,12 +60,12 @@ func (f *changeFlags) syncer(app *cli.App) syncer {
 			return doc, doc.part(), nil
 		},
 		config: func(ctx context.Context) (*nodeapi.NodeConfig, error) {
-			platform := nodePlatform{keeper: newCertificateKeeper(f.stateDir, slog.New(slog.DiscardHandler))}
-			defer platform.close()
-			if err := platform.load(); err != nil {
+			client, err := configClient(f.stateDir, f.request.DryRun)
+			if err != nil {
 				return nil, err
 			}
-			return platform.client.Config(ctx)
+			defer client.Close()
+			return client.Config(ctx)
 		},
 		machine: func() (configured, func(), error) {
 			options := apply.Options{DryRun: f.request.DryRun, Kernel: apply.Kernel{}}
@@ -74,6 +80,21 @@ func (f *changeFlags) syncer(app *cli.App) syncer {
 			return openMachine(app.Machine, options, func() { _ = lock.Unlock() })
 		},
 	}
+}
+
+// configClient returns what asks the platform. In a dry run nothing is kept of what it says: the time, and what it makes of the
+// node's certificate.
+func configClient(stateDir string, dryRun bool) (*nodeclient.Client, error) {
+	keeper := newCertificateKeeper(stateDir, slog.New(slog.DiscardHandler))
+	if dryRun {
+		clock := signedtime.Open("", signedtime.Options{Floor: []time.Time{openClock(stateDir).Floor()}})
+		keeper = enroll.NewKeeper(enroll.Options{Dir: boot.PKIDir(stateDir), Clock: clock})
+	}
+	c := nodeclient.Config{Credentials: keeper, HTTP: nodehttp.Options{Now: keeper.Now}, Prepare: keeper.Prepare}
+	if !dryRun {
+		c.Heard = keeper.Heard
+	}
+	return nodeclient.New(c)
 }
 
 // openMachine opens the machine whose root directory root is; unlock is called at its end.

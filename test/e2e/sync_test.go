@@ -1,10 +1,13 @@
 package e2e
 
 import (
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/powernode/powernode-agent/internal/cli"
 )
@@ -74,11 +77,19 @@ func TestSync(t *testing.T) {
 	checkShape(t, "node-config", set("--hostname", "web-1.example.org", "--hosts", file("hosts", "10.0.0.5 db.internal db\n"), "--keys", "root="+keys, "--keys", "deploy="+keys))
 
 	before := s.read("/etc/hosts")
+	// What the platform says the time is would be written down by anything that isn't a dry run.
+	if err := os.Remove(filepath.Join(n.state(), "clock.json")); err != nil {
+		t.Fatal(err)
+	}
+	all := s.everything()
 	if r := s.agent("sync", "--dry-run"); r.Code != cli.ExitOK || !strings.Contains(r.Stdout, "+ "+aliceKey) || !strings.Contains(r.Stdout, "would change") {
 		t.Errorf("dry run: %d\n%s%s", r.Code, r.Stdout, r.Stderr)
 	}
 	if s.has("/root/.ssh/authorized_keys") || s.has("/etc/hostname") || s.read("/etc/hosts") != before {
 		t.Error("a dry run changed something")
+	}
+	if now := s.everything(); now != all {
+		t.Errorf("a dry run changed something: %s", cmp.Diff(strings.Split(all, "\n"), strings.Split(now, "\n")))
 	}
 
 	// deploy's home is root's: there the agent may do what deploy may, which is nothing.
