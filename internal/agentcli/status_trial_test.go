@@ -80,6 +80,34 @@ func TestStatusOfTrials(t *testing.T) {
 	if err := st.Pass(4, at, nil); err != nil {
 		t.Fatal(err)
 	}
+	// It went live as 5 before it was booted: current, and on trial all the same, and then given up.
+	at5, err := st.PutGeneration(store.Generation{RootDigest: fsverity.SumBytes(image)}, bytes.NewReader(image))
+	if err != nil {
+		t.Fatal(err)
+	}
+	attempt := store.Trial{Generation: at5, Attempts: 1, Limit: 2}
+	for _, err := range []error{st.PutLive(store.Live{Generation: at5, From: 4, At: at}), st.Promote(at5), st.PutTrial(attempt)} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	facts.Generation = at5
+	var live statusDoc
+	if live.trials(st, facts, runDir); live.Trial == nil || live.LastFailed != nil && live.LastFailed.Generation == at5 {
+		t.Errorf("it went live: %+v, %+v", live.Trial, live.LastFailed)
+	}
+	attempt.Attempts = 2
+	if err := st.PutTrial(attempt); err != nil {
+		t.Fatal(err)
+	}
+	facts.Generation = 4
+	var gaveUp statusDoc
+	if gaveUp.trials(st, facts, runDir); gaveUp.LastFailed == nil || gaveUp.LastFailed.Generation != at5 {
+		t.Errorf("it doesn't boot: %+v", gaveUp.LastFailed)
+	}
+	if err := st.Pass(4, at, nil); err != nil {
+		t.Fatal(err)
+	}
 	var good statusDoc
 	if good.trials(st, facts, runDir); good.Trial != nil || len(good.Reasons) != 0 {
 		t.Errorf("it is good: %+v, %q", good.Trial, good.Reasons)

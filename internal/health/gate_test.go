@@ -392,6 +392,36 @@ func TestTheEndOfATrialIsMadeUpFor(t *testing.T) {
 	})
 }
 
+// TestWentLive: what went live isn't found good without a boot of its own, and is current no more once it is given up.
+func TestWentLive(t *testing.T) {
+	n := newNode(t, 2, 1)
+	n.config.Settings = Settings{}
+	live := func(s *store.Store) error {
+		return errors.Join(s.PutLive(store.Live{Generation: 2, From: 1, At: time.Now()}), s.Promote(2))
+	}
+	n.store(live)
+	n.run(time.Second)
+	n.want(2, guard.Good, 0)
+	if got := n.trial(); !got.Good.IsZero() {
+		t.Errorf("it is good without a boot: %+v", got)
+	}
+	// The next boots with it fail, and this one is of what ran before.
+	n.store(func(s *store.Store) error {
+		got, err := s.Trial(2)
+		got.Attempts = got.Limit
+		return errors.Join(err, s.PutTrial(got))
+	})
+	n.config.Generation = 1
+	n.run(time.Second)
+	n.want(1, guard.Good, 0)
+	n.store(func(s *store.Store) error {
+		if got, err := s.Pointer(store.Previous); got == 2 || err != nil {
+			t.Errorf("the way back is %d, %v", got, err)
+		}
+		return nil
+	})
+}
+
 // TestFallbackIsThere: a generation whose modules are gone is nothing to go back to.
 func TestFallbackIsThere(t *testing.T) {
 	n := newNode(t, 3, 2)
