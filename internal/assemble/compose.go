@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"slices"
 	"time"
 
@@ -20,6 +21,8 @@ type Composition struct {
 	Report     compose.Report
 
 	image []byte
+	// stored says that the image lies in the store.
+	stored bool
 }
 
 // Compose composes proven modules, in any order, into a root image.
@@ -53,6 +56,7 @@ func ComposeTree(modules []*Proven) (*Composition, *compose.Result, error) {
 // it is as it should be nothing is written, so that a full disk boots; else these bytes take its place,
 // which replaced tells.
 func (c *Composition) Store(ctx context.Context, st *store.Store, enforce bool) (replaced bool, err error) {
+	defer func() { c.stored = err == nil }()
 	if st.HasObject(c.RootDigest) {
 		// The kernel finds a bad block only when it is read, and below "/" that is too late.
 		bad, err := st.Damaged(ctx, []fsverity.Digest{c.RootDigest}, true)
@@ -102,8 +106,12 @@ func (c *Composition) Keep(st *store.Store, cause, level string, now time.Time) 
 		}
 	}
 	g := store.Generation{Created: now.UTC(), Modules: modules, RootDigest: c.RootDigest, Cause: cause, Level: level}
+	var image io.Reader
+	if !c.stored {
+		image = bytes.NewReader(c.image)
+	}
 	var err error
-	if g.Number, err = st.PutGeneration(g, bytes.NewReader(c.image)); err != nil {
+	if g.Number, err = st.PutGeneration(g, image); err != nil {
 		return store.Generation{}, err
 	}
 	return g, nil

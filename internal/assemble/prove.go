@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"os"
 	"slices"
 	"syscall"
 
@@ -46,7 +47,7 @@ type Proven struct {
 	Signed   *signature.Verified
 	// Root is the module's canonical tree, read from the image that the seal names.
 	Root *tree.Node
-	// Objects is how many objects the tree refers to.
+	// Objects is how many objects the tree refers to; 0 where they weren't looked at (Prover.Running).
 	Objects int
 }
 
@@ -79,7 +80,11 @@ type Prover struct {
 // it with its tree. A verdict is a fault in area Verify that names the module and, for an object,
 // the file. What another copy of the same bytes would mend has a *DamageError in the chain.
 func (p *Prover) Prove(ctx context.Context, want Wanted) (*Proven, error) {
-	m, err := p.Store.GetModule(want.ManifestDigest)
+	get := p.Store.GetModule
+	if p.Running {
+		get = p.Store.SignedModule
+	}
+	m, err := get(want.ManifestDigest)
 	if err != nil {
 		return nil, &DamageError{Wanted: want, Record: true, Err: fmt.Errorf("module %s: %w", want, err)}
 	}
@@ -122,7 +127,7 @@ func (p *Prover) Prove(ctx context.Context, want Wanted) (*Proven, error) {
 		if err := checkContents(want, root); err != nil {
 			return nil, err
 		}
-		return &Proven{Wanted: want, Module: m, Manifest: sealed.Manifest, Signed: signed, Root: root, Objects: len(m.Objects)}, nil
+		return &Proven{Wanted: want, Module: m, Manifest: sealed.Manifest, Signed: signed, Root: root}, nil
 	}
 	bare, err := p.proveObjects(ctx, want, root)
 	if err != nil {
@@ -149,7 +154,7 @@ func (p *Prover) openSealed(want Wanted, seal fsverity.Digest) (*tree.Node, erro
 	if err != nil {
 		return nil, err
 	}
-	root, err := composefs.Read(bytes.NewReader(image), int64(len(image)))
+	root, err := composefs.Parse(image)
 	if err != nil {
 		return nil, fmt.Errorf("module %s: %w", want, err)
 	}
@@ -165,7 +170,7 @@ func (p *Prover) readSealed(want Wanted, seal fsverity.Digest) ([]byte, error) {
 		return nil, damaged(fmt.Errorf("module %s: %w", want, err))
 	}
 	defer f.Close()
-	image, err := io.ReadAll(io.LimitReader(f, imageMax+1))
+	image, err := readAll(f)
 	switch {
 	case errors.Is(err, syscall.EIO):
 		return nil, damaged(fault.New(fault.Broken, fault.Verify, hintMend, "module %s: its image is damaged: the kernel refuses to read it: %w", want, err))
@@ -205,16 +210,50 @@ func (p *Prover) proveObjects(ctx context.Context, want Wanted, root *tree.Node)
 	return nil, fault.New(fault.Broken, fault.General, "report this defect", "module %s: objects that no file has", want)
 }
 
+// readAll reads an image, of which it takes one byte more than imageMax at the most.
+func readAll(f *os.File) ([]byte, error) {
+	size := int64(0)
+	if info, err := f.Stat(); err == nil {
+		size = info.Size()
+	}
+	var image bytes.Buffer
+	image.Grow(int(min(size, imageMax)) + bytes.MinRead) // with room to find the end
+	_, err := image.ReadFrom(io.LimitReader(f, imageMax+1))
+	return image.Bytes(), err
+}
+
 // checkContents refuses a tree with a file whose content lies anywhere but in the object of its
 // own digest: nobody could say what bytes it has.
 func checkContents(want Wanted, root *tree.Node) error {
+	if !strays(root) {
+		return nil
+	}
 	for path, n := range root.Walk() {
-		if n.Kind == tree.Regular && n.Size > uint64(len(n.Inline)) && (n.Digest.IsZero() || n.PayloadPath() != n.Digest.ObjectPath()) {
+		if stray(n) {
 			return fault.New(fault.Refuse, fault.Verify, "build the module again with powernode module build",
 				"module %s: /%s: its content isn't named by a digest", want, path)
 		}
 	}
 	return nil
+}
+
+// strays reports whether there are such files in a directory and below. Putting paths together would take most of the time.
+func strays(dir *tree.Node) bool {
+	for _, n := range dir.Unordered() {
+		if n.Kind == tree.Directory && strays(n) || stray(n) {
+			return true
+		}
+	}
+	return false
+}
+
+func stray(n *tree.Node) bool {
+	if n.Kind != tree.Regular || n.Size <= uint64(len(n.Inline)) {
+		return false
+	}
+	// The path isn't put together where it is the usual one.
+	usual := n.Payload == "" && n.Explicit&tree.ExplicitPayload == 0
+	return n.Digest.IsZero() || !usual && n.PayloadPath() != n.Digest.ObjectPath()
 }
 
 // objects returns the digests of the tree's objects, sorted, each once, without those in except.

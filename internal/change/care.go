@@ -125,7 +125,7 @@ func (c *Care) Place(g store.Generation) error {
 
 // manifestOf reads a module's manifest from its record, whose bytes are those that its digest names.
 func manifestOf(st *store.Store, digest string) (*module.Manifest, error) {
-	rec, err := st.GetModule(digest)
+	rec, err := st.SignedModule(digest)
 	if err != nil {
 		return nil, err
 	}

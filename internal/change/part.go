@@ -44,7 +44,7 @@ func originOf(m store.GenerationModule) reconcile.Origin {
 
 // keptPart returns a module as a generation has it.
 func keptPart(st *store.Store, m store.GenerationModule) (part, error) {
-	rec, err := st.GetModule(m.ManifestDigest)
+	rec, err := st.ModuleRecord(m.ManifestDigest)
 	if err != nil {
 		return part{}, fmt.Errorf("module %s %s: %w", m.Name, m.Version, err)
 	}

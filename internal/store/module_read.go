@@ -15,6 +15,15 @@ import (
 // GetModule returns the module with that OCI manifest digest, with everything that was put. A
 // module that isn't here gives an error that wraps fs.ErrNotExist.
 func (s *Store) GetModule(manifestDigest string) (Module, error) {
+	return s.getModule(manifestDigest, true)
+}
+
+// SignedModule is GetModule without the list of objects, which is by far the most of it.
+func (s *Store) SignedModule(manifestDigest string) (Module, error) {
+	return s.getModule(manifestDigest, false)
+}
+
+func (s *Store) getModule(manifestDigest string, withObjects bool) (Module, error) {
 	digits, err := parseSHA256(manifestDigest)
 	if err != nil {
 		return Module{}, err
@@ -38,8 +47,10 @@ func (s *Store) GetModule(manifestDigest string) (Module, error) {
 		}
 		m.Bundles = append(m.Bundles, b)
 	}
-	if m.Objects, err = record.objects(dir); err != nil {
-		return Module{}, err
+	if withObjects {
+		if m.Objects, err = record.objects(dir); err != nil {
+			return Module{}, err
+		}
 	}
 	if _, err := checkModule(m); err != nil {
 		return Module{}, damaged(dir.Path(), err)
