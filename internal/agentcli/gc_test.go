@@ -98,7 +98,9 @@ func TestGC(t *testing.T) {
 // TestGCBeneath keeps the image that a writable layer has to be settled by, and nothing for a layer that goes.
 func TestGCBeneath(t *testing.T) {
 	dir := pastOf(t, 7)
-	root := func(n int) string { return fsverity.SumBytes(bytes.Repeat(fmt.Append(nil, "root ", n-1), 1000)).String() }
+	root := func(n int) string {
+		return fsverity.SumBytes(bytes.Repeat(fmt.Append(nil, "root ", n-1), 1000)).String()
+	}
 	for n, over := range map[int]int{7: 2, 1: 3} {
 		layer := filepath.Join(dir, "upper", root(n)+".checked")
 		record := fmt.Appendf(nil, `{"over": %q, "roots": [{"root_digest": %q, "turn": 1}]}`, root(over), root(n))
