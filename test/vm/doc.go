@@ -48,6 +48,14 @@
 // memory too. POWERNODE_VM_KILLS is how many cuts there are, POWERNODE_VM_SEED, which is printed, which ones;
 // POWERNODE_VM_KILLS=writes is one at each labelled write, for as long as go test's -timeout allows.
 //
+// A command of the running system can be ended alone, too, as by kill -9: by "kill LABEL" in /run/test.kill, which a test writes
+// and removes while the machine runs. Without "kill " that is a power cut.
+//
+// # Use while something changes
+//
+// The tests' init is also a program that uses files in tight loops, readers and writers, and in the end tells of every
+// failure: s.load and s.unload. POWERNODE_VM_CYCLES is how often TestLiveCycles attaches and detaches a module meanwhile.
+//
 // # What the machines can reach
 //
 // The test process runs in a mount and a network namespace of its own. The guests' user-mode network

@@ -181,6 +181,7 @@ func (s *system) starts(versions ...string) {
 // detach, update and rollback, while it is used; what was changed locally stays; and it restarts into what went live.
 func TestLiveChange(t *testing.T) {
 	whole(t)
+	t.Parallel()
 	p := newPlatform(t)
 	debianModule(t, p)
 	p.Publish(liveApp("1"))
