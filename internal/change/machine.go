@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -14,7 +13,6 @@ import (
 	"github.com/powernode/powernode-agent/internal/durable"
 	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/live"
-	"github.com/powernode/powernode-agent/internal/mount"
 	"github.com/powernode/powernode-agent/internal/store"
 	"github.com/powernode/powernode-agent/internal/tree"
 )
@@ -58,7 +56,7 @@ func (m *Machine) Examine(ctx context.Context, s Step) (Findings, error) {
 	switch {
 	case err == nil:
 		defer upper.Close()
-		if local, err = f.delta(ctx, upper, s); err != nil {
+		if local, err = f.delta(ctx, upper, s, m.covered()); err != nil {
 			return f, err
 		}
 		if m.EtcUpper != "" {
@@ -77,8 +75,16 @@ func (m *Machine) Examine(ctx context.Context, s Step) (Findings, error) {
 	return f, err
 }
 
+// covered are the top-level directories in which nobody sees what the union's upper holds.
+func (m *Machine) covered() []string {
+	if m.EtcUpper == "" {
+		return nil
+	}
+	return []string{"etc"}
+}
+
 // delta looks at what was changed locally, and returns what tells whether a path was.
-func (f *Findings) delta(ctx context.Context, upper *os.File, s Step) (func(path string) bool, error) {
+func (f *Findings) delta(ctx context.Context, upper *os.File, s Step, covered []string) (func(path string) bool, error) {
 	d, err := delta.Scan(ctx, upper, delta.Limits{})
 	if err != nil {
 		return nil, err
@@ -88,7 +94,7 @@ func (f *Findings) delta(ctx context.Context, upper *os.File, s Step) (func(path
 			f.Conflicts = append(f.Conflicts, c)
 		}
 	}
-	f.Settle = delta.Settle(d, s.FromTree, s.ToTree, nil)
+	f.Settle = delta.Settle(d.Without(covered...), s.FromTree, s.ToTree, nil)
 	for _, t := range f.Settle.Unsettled {
 		f.Obstacles = append(f.Obstacles, fmt.Sprintf("the local change of %s can't be taken along: %s", t.Path, t.Why))
 	}
@@ -151,9 +157,10 @@ func heldBy(namespaces []live.Namespace) (held []aftercare.Held, remarks []strin
 	return held, remarks
 }
 
-// Swap implements System. What was settled needn't be undone: the upper means the same over the old root.
+// Swap implements System. What was settled needn't be undone: the upper means the same over the old root. It is settled once more
+// after units were stopped, and what they changed at their end.
 func (m *Machine) Swap(ctx context.Context, s Step, f Findings) ([]string, error) {
-	if err := m.settle(ctx, f.Settle); err != nil {
+	if err := m.settle(ctx, s.FromTree, s.ToTree); err != nil {
 		return nil, err
 	}
 	var remarks []string
@@ -164,12 +171,16 @@ func (m *Machine) Swap(ctx context.Context, s Step, f Findings) ([]string, error
 		}
 		remarks = append(remarks, text)
 	}
+	var err error
 	if m.Care != nil && f.Aftercare != nil {
 		remarks = m.Care.before(ctx, f.Aftercare)
+		err = m.settle(ctx, s.FromTree, s.ToTree)
 	}
-	spec := m.spec(s)
-	spec.Place = place
-	_, err := live.Swap(ctx, spec)
+	if err == nil {
+		spec := m.spec(s)
+		spec.Place = place
+		_, err = live.Swap(ctx, spec)
+	}
 	if err != nil {
 		// Units that were stopped for it are wanted again.
 		remarks = append(remarks, m.Resume(context.WithoutCancel(ctx), s.From, back(f.Aftercare))...)
@@ -184,11 +195,8 @@ func back(p *aftercare.Plan) *aftercare.Plan {
 	return p.Back()
 }
 
-// settle makes what the upper holds mean the same over the new root.
-func (m *Machine) settle(ctx context.Context, p *delta.Plan) error {
-	if p == nil {
-		return nil
-	}
+// settle makes what the upper holds mean the same over the root that is to come.
+func (m *Machine) settle(ctx context.Context, from, to *tree.Node) error {
 	found, err := live.OpenUpper(m.Place)
 	if err != nil {
 		return err
@@ -199,7 +207,7 @@ func (m *Machine) settle(ctx context.Context, p *delta.Plan) error {
 		return err
 	}
 	defer upper.Close()
-	troubles, err := p.ActLive(ctx, delta.Live{Upper: upper, View: m.view})
+	troubles, err := delta.Live{Upper: upper, View: delta.Running(m.Place.Root)}.Settle(ctx, from, to, m.covered(), nil)
 	if err != nil {
 		return err
 	}
@@ -211,21 +219,6 @@ func (m *Machine) settle(ctx context.Context, p *delta.Plan) error {
 		return nil
 	}
 	return fault.New(fault.Refuse, fault.Mount, "let the change be made at the next boot: --stage", "local changes can't be taken along: %w", errors.Join(errs...))
-}
-
-// view opens a top-level directory of the running root without what is mounted in it.
-func (m *Machine) view(top string) (*os.File, error) {
-	dir, err := os.Open(filepath.Join(m.Place.Root, top))
-	if err != nil {
-		return nil, err
-	}
-	defer dir.Close()
-	c, err := mount.Clone(dir, false)
-	if err != nil {
-		return nil, err
-	}
-	defer c.Close()
-	return c.OpenDir()
 }
 
 // After implements System.
@@ -242,6 +235,10 @@ func (m *Machine) Undo(ctx context.Context, s Step, f Findings) ([]string, error
 	if m.Care != nil && f.Aftercare != nil {
 		// What was started with the new files ends while they are there.
 		remarks = m.Care.before(ctx, back(f.Aftercare))
+	}
+	// What was changed since refers to the root that goes. The way back doesn't depend on it.
+	if err := m.settle(ctx, s.ToTree, s.FromTree); err != nil {
+		remarks = append(remarks, "not all that was changed since the change is taken back with its meaning: "+fault.OneLine(err.Error()))
 	}
 	if err := live.Undo(ctx, m.Place); err != nil {
 		return remarks, err
