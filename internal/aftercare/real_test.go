@@ -20,6 +20,8 @@ import (
 type real struct {
 	t    *testing.T
 	have files
+	// settle is how long a unit that was started is given to end.
+	settle time.Duration
 }
 
 // become changes the machine's files to those of another tree, with what that calls for, and returns that.
@@ -32,7 +34,7 @@ func (r *real) become(to files) (*Plan, Report) {
 	must(t, err)
 	in.Units, in.Processes = o.Units, o.Processes
 	p := Decide(in)
-	runner := &Runner{UnitTime: time.Minute}
+	runner := &Runner{UnitTime: time.Minute, SettleTime: r.settle}
 	if report := runner.Before(t.Context(), p); report.Err() != nil {
 		t.Error(report.Err())
 	}
@@ -145,6 +147,8 @@ func TestRealSystemd(t *testing.T) {
 	if p, report := r.become(files{}); report.Err() != nil || len(p.Stop) != 1 || r.unit().Active != "inactive" {
 		t.Errorf("%q, %v, %+v", p.words(), report.Err(), r.unit())
 	}
+	// Under emulation it takes its time until somebody sees that.
+	r.settle = 10 * time.Second
 	_, report = r.become(module.with(files{dir + name: "[Service]\nExecStart=/bin/false\n"}))
 	if diff := cmp.Diff([]string{name}, report.NotStarted()); diff != "" {
 		t.Errorf("%s\n%v", diff, report.Err())
