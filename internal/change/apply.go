@@ -312,7 +312,9 @@ func (w *work) commit(s *Step) error {
 	}
 	if err == nil && w.known.Staged != 0 && w.known.Staged != s.To.Number {
 		// What was staged before is of an older wish.
-		err = c.Store.SetPointer(store.Staged, 0)
+		if err = c.Store.SetPointer(store.Staged, 0); err == nil {
+			w.remark(fmt.Sprintf("generation %d was staged, and isn't any more; powernode-agent update brings what the platform assigns", w.known.Staged))
+		}
 	}
 	if err == nil {
 		err = c.Store.Promote(s.To.Number)

@@ -197,7 +197,7 @@ func (w *work) asItIs() (bool, error) {
 	wanted, r := records(w.parts), w.result
 	if w.from.Number != 0 && assemble.Same(w.from.Modules, wanted) && w.request.Kind != Rollback {
 		r.Outcome, r.Generation, r.RootDigest = InStep, w.from.Number, w.from.RootDigest
-		pending := w.known.Staged != 0 && w.known.Staged != w.from.Number
+		pending := w.request.Kind == Update && w.known.Staged != 0 && w.known.Staged != w.from.Number
 		switch {
 		case pending && w.request.DryRun:
 			r.Outcome = WouldWithdraw
@@ -211,7 +211,7 @@ func (w *work) asItIs() (bool, error) {
 	}
 	if n, reason := trial.Refused(w.known, wanted); n != 0 && !w.request.Retry && w.request.Kind == Update {
 		return true, fault.New(fault.Refuse, fault.Policy, "assign another version, or try once more with --retry",
-			"generation %d holds exactly these modules and failed its trial: %s", n, reason)
+			"generation %d holds exactly these modules, and isn't tried again: %s", n, reason)
 	}
 	staged := w.generation(w.known.Staged)
 	if staged.Number != 0 && assemble.Same(staged.Modules, wanted) && !w.request.Retry && w.stages() {

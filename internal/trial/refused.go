@@ -16,7 +16,7 @@ func Refused(in Input, modules []store.GenerationModule) (generation uint64, rea
 	r := rank(in)
 	for _, l := range in.Lefts {
 		for _, g := range in.Generations {
-			if g.Number == l.Generation && g.Number != in.Current && sameModules(g.Modules, modules) {
+			if g.Number == l.Generation && sameModules(g.Modules, modules) {
 				return g.Number, "somebody went back from it, " + l.At.Format(time.RFC3339)
 			}
 		}

@@ -150,7 +150,7 @@ func TestRefused(t *testing.T) {
 		{"failed, and current", Input{Current: 2, Generations: gs[:2], Trials: []store.Trial{failed}}, 1, 0},
 		{"the same may be tried again", Input{Generations: gs, Trials: []store.Trial{failed}}, 1, 0},
 		{"left", Input{Current: 1, Previous: 2, Generations: gs[:2], Lefts: []store.Left{{Generation: 2, At: once}}}, 1, 2},
-		{"left, and current again", Input{Current: 2, Generations: gs[:2], Lefts: []store.Left{{Generation: 2, At: once}}}, 1, 0},
+		{"left, and still current", Input{Current: 2, Staged: 1, Generations: gs[:2], Lefts: []store.Left{{Generation: 2, At: once}}}, 1, 2},
 		{"left, and composed again", Input{Current: 1, Generations: gs, Lefts: []store.Left{{Generation: 2, At: once}}}, 2, 2},
 		{"exhausted", Input{Generations: gs[:2], Trials: []store.Trial{{Generation: 2, Attempts: 3, Limit: 3}}}, 1, 2},
 	} {

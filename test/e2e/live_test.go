@@ -21,6 +21,7 @@ import (
 
 	"github.com/powernode/powernode-agent/internal/boot"
 	"github.com/powernode/powernode-agent/internal/change"
+	"github.com/powernode/powernode-agent/internal/reconcile"
 	"github.com/powernode/powernode-agent/test/lab"
 )
 
@@ -172,7 +173,7 @@ func TestGuards(t *testing.T) {
 	p.Operator("unassign", "web", "app", "site").OK(t)
 	s.agent("update").Refused(t, 6, "2 of 3 modules", "--remove-most")
 	s.agent("detach", "app", "site").Refused(t, 6, "2 of 3 modules", "--remove-most")
-	if now := s.status(); now.Generation != 1 || !now.InStep {
+	if now := s.status(); now.Generation != 1 || now.InStep || len(now.Reasons) != 1 || !strings.Contains(now.Reasons[0], "2 of 3 modules") {
 		t.Errorf("%+v", now)
 	}
 	if u, code := s.change("update", "--remove-most"); code != 0 || u.Outcome != change.WentLive || len(u.Changes) != 2 {
@@ -313,6 +314,61 @@ func TestKilledChanges(t *testing.T) {
 		if !now.InStep || now.RootDigest != with && now.RootDigest != without || (now.RootDigest == with) != s.has("/usr/share/x") {
 			t.Fatalf("after a kill: %+v", now)
 		}
+	}
+	s.exit()
+}
+
+// TestWordsOutlastABoot: what was attached, detached and rolled back stays so when the node boots, with the platform in reach.
+func TestWordsOutlastABoot(t *testing.T) {
+	t.Parallel()
+	p := newPlatform(t)
+	for _, m := range []mod{base("1"), app("1"), site("1")} {
+		p.Publish(m)
+	}
+	n := p.node("web", "base", "app", "site")
+	s := n.boot()
+	if u, code := s.change("detach", "site"); code != 0 || u.Outcome != change.WentLive {
+		t.Fatalf("exit code %d, %+v", code, u)
+	}
+	// A version of one's own choice.
+	u, code := s.change("attach", p.Listen+"/modules/app:1")
+	if code != 0 || u.Outcome != change.WentLive || len(u.Changes) != 1 || u.Changes[0].Origin != reconcile.Here {
+		t.Fatalf("exit code %d, %+v", code, u)
+	}
+	p.Publish(app("2"))
+	s.exit()
+
+	s = n.boot()
+	if now := s.status(); now.RootDigest != u.RootDigest.String() || !now.InStep || len(now.Modules) != 2 || s.has("/usr/share/x") {
+		t.Errorf("after a boot: %+v", now)
+	}
+	if u, code := s.change("update"); code != 0 || u.Outcome != change.InStep || len(u.Detached) != 1 || len(u.Remarks) != 1 {
+		t.Errorf("exit code %d, %+v", code, u)
+	}
+	if seen := s.report(); seen.Report.RootDigest != u.RootDigest.String() {
+		t.Errorf("the operator sees %+v", seen)
+	}
+	if u, code := s.change("attach", "app"); code != 0 || u.Outcome != change.WentLive || len(u.Changes) != 1 || u.Changes[0].To != "2" {
+		t.Fatalf("exit code %d, %+v", code, u)
+	}
+	second := s.status()
+	p.Publish(app("3"))
+	if u, code := s.change("update"); code != 0 || u.Outcome != change.WentLive || len(u.Changes) != 1 {
+		t.Fatalf("exit code %d, %+v", code, u)
+	}
+	back, code := s.change("rollback", fmt.Sprint(second.Generation), "--stage")
+	if code != 0 || back.Outcome != change.Staged || len(back.Changes) != 1 || back.Changes[0].To != "2" || back.RootDigest.String() != second.RootDigest {
+		t.Fatalf("exit code %d, %+v", code, back)
+	}
+	s.exit()
+
+	s = n.boot()
+	if now := s.status(); now.RootDigest != second.RootDigest {
+		t.Errorf("after a staged rollback and a boot: %+v, want root %s\n%s", now, second.RootDigest, s.console())
+	}
+	s.agent("update").Refused(t, 6, "somebody went back from it", "--retry")
+	if u, code := s.change("update", "--retry"); code != 0 || u.Outcome != change.WentLive || len(u.Changes) != 1 {
+		t.Errorf("exit code %d, %+v", code, u)
 	}
 	s.exit()
 }
