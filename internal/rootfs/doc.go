@@ -9,8 +9,9 @@
 //   - an error leaves nothing mounted;
 //   - a disk that is full, read-only or damaged costs what would have been kept there, with a
 //     remark, and not the boot;
-//   - what is kept on the disk never points into a root image that another one may take the place
-//     of: a writable layer belongs to one root, and local changes to /etc are whole files.
+//   - what is kept on the disk never points into a root image that another one has taken the place
+//     of: a writable layer belongs to one root and to those that came beneath it live, is settled for
+//     the one that boots, and stays aside where it can't be; local changes to /etc are whole files.
 //
 // A running system uses it too: to make the root that systemd goes on in after a soft reboot, to
 // keep the files that a node is recognised by, and to see how full the writable layer is.

@@ -33,14 +33,16 @@ func (r *Root) upperOnPersist(ctx context.Context) (layer, error) {
 	}
 	for _, l := range all {
 		if l.damaged != nil {
-			r.spec.Remark(fmt.Sprintf("the writable layer %s stays aside: what it lay over isn't known: %v", filepath.Join(dir.Path(), l.name), l.damaged), "")
+			r.spec.Remark(fmt.Sprintf("the writable layer %s stays aside: what it lay over isn't known: %v", filepath.Join(dir.Path(), l.name), l.damaged),
+				"copy what is needed from there, and remove it")
 		}
 	}
 	used := all.of(r.spec.RootDigest, r.spec.Level)
 	if used != nil {
 		err := r.inherit(ctx, dir, used)
 		if aside, ok := errors.AsType[*asideError](err); ok {
-			r.spec.Remark(fmt.Sprintf("the writable layer begins empty, and what was changed stays aside in %s: %v", filepath.Join(dir.Path(), used.name), aside), "copy what is needed from there")
+			r.spec.Remark(fmt.Sprintf("the writable layer begins empty, and what was changed stays aside in %s: %v", filepath.Join(dir.Path(), used.name), aside),
+				"copy what is needed from there")
 			used, r.inherited = nil, false
 		} else if err != nil {
 			return layer{}, err
@@ -144,7 +146,11 @@ func (r *Root) planSettling(ctx context.Context, upper *durable.Dir, over fsveri
 	from := to
 	if over != r.spec.RootDigest {
 		if from, err = readTree(r.spec.Store, over); err != nil {
-			return nil, &asideError{fmt.Errorf("it was used over root %s, which isn't here any more: %w", over, err)}
+			why := "can't be read"
+			if errors.Is(err, fs.ErrNotExist) {
+				why = "isn't here any more"
+			}
+			return nil, &asideError{fmt.Errorf("it was used over root %s, which %s: %w", over, why, err)}
 		}
 	}
 	d, err := delta.Scan(ctx, upper.File(), delta.Limits{})

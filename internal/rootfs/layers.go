@@ -3,7 +3,6 @@ package rootfs
 import (
 	"cmp"
 	"errors"
-	"fmt"
 	"io/fs"
 	"slices"
 	"strconv"
@@ -109,33 +108,26 @@ func readLayers(dir *durable.Dir) (keptLayers, error) {
 	}
 	var layers keptLayers
 	for _, name := range names {
-		l, err := readLayer(dir, name)
-		if errors.Is(err, errNoLayer) {
-			continue
+		if l, ok := readLayer(dir, name); ok {
+			layers = append(layers, l)
 		}
-		if err != nil {
-			return nil, fmt.Errorf("look at the writable layer %s: %w", name, err)
-		}
-		layers = append(layers, l)
 	}
 	return layers, nil
 }
 
-// errNoLayer says that a name isn't one of a writable layer.
-var errNoLayer = errors.New("not a writable layer")
-
-// readLayer reads the record of a layer. Its name is the digest of the root that it began with, the integrity level, and a
-// number where that name was taken.
-func readLayer(dir *durable.Dir, name string) (keptLayer, error) {
+// readLayer reads the record of a layer; ok is false where the name isn't one's. That is the digest of the root that the layer
+// began with, the integrity level, and a number where that name was taken.
+func readLayer(dir *durable.Dir, name string) (l keptLayer, ok bool) {
 	parts := strings.SplitN(name, ".", 3)
 	root, err := fsverity.ParseDigest(parts[0])
 	if err != nil || len(parts) < 2 {
-		return keptLayer{}, errNoLayer
+		return keptLayer{}, false
 	}
-	l := keptLayer{name: name, level: mount.Level(parts[1])}
+	l = keptLayer{name: name, level: mount.Level(parts[1])}
 	sub, err := dir.Sub(name)
 	if err != nil {
-		return keptLayer{}, err
+		l.damaged = err
+		return l, !errors.Is(err, fs.ErrNotExist) // it may go meanwhile
 	}
 	defer sub.Close()
 	err = sub.ReadJSON(layerRecordName, layerRecordMax, &l.record)
@@ -150,7 +142,7 @@ func readLayer(dir *durable.Dir, name string) (keptLayer, error) {
 	case err != nil:
 		l.record, l.damaged = layerRecord{}, err
 	}
-	return l, nil
+	return l, true
 }
 
 // of returns the layer that a boot of a root uses; nil where it has none yet.
