@@ -54,8 +54,7 @@ func read(data []byte) (*tree.Node, error) {
 	// The superblock may say anything, but each inode takes some room.
 	inodes := int(min(im.Super().Inodes, uint64(len(data)/128)))
 	rd := reader{
-		image: im, version: version, intern: newInterner(),
-		byNID: make(map[uint64]int32, inodes), leaves: make([]readLeaf, 0, inodes), dirNIDs: make(map[uint64]struct{}, inodes/8),
+		image: im, version: version, intern: newInterner(), byNID: make([]int32, len(data)/erofs.SlotSize+1), leaves: make([]readLeaf, 0, inodes),
 	}
 	return rd.run()
 }
@@ -78,16 +77,27 @@ type reader struct {
 	image   *erofs.Image
 	version uint32
 	queue   []readDir
-	// byNID and dirNIDs find inodes seen before, the former in leaves.
 	leaves  []readLeaf
-	byNID   map[uint64]int32
-	dirNIDs map[uint64]struct{}
+	// byNID finds inodes seen before, by the slots of the image: 0 is none, seenDir a directory, else one more than
+	// the place in leaves. It is faster than a map, and no larger.
+	byNID []int32
 	// nodes are to be handed out, xattrs is room for those of one inode.
 	nodes  []tree.Node
 	xattrs []erofs.Xattr
 	intern interner
 	// next is the number that the next inode has if the image is numbered as composefs does.
 	next uint32
+}
+
+// seenDir stands for a directory in byNID.
+const seenDir = -1
+
+// seen returns what byNID has of an inode; of one that lies beyond the image, which can't be read either, that is nothing.
+func (r *reader) seen(nid uint64) int32 {
+	if nid >= uint64(len(r.byNID)) {
+		return 0
+	}
+	return r.byNID[nid]
 }
 
 // readDir is a directory of the image.
@@ -117,8 +127,8 @@ func (r *reader) run() (*tree.Node, error) {
 			return nil, fmt.Errorf("%.200q: %w", "/"+r.path(i), err)
 		}
 	}
-	if r.image.Super().Inodes != uint64(len(r.dirNIDs)+len(r.leaves)) {
-		return nil, fmt.Errorf("the superblock says %d inodes, there are %d", super.Inodes, len(r.dirNIDs)+len(r.leaves))
+	if found := len(r.queue) + len(r.leaves); super.Inodes != uint64(found) {
+		return nil, fmt.Errorf("the superblock says %d inodes, there are %d", super.Inodes, found)
 	}
 	r.settle()
 	return root, nil
@@ -126,10 +136,10 @@ func (r *reader) run() (*tree.Node, error) {
 
 // addDir puts a directory into the queue.
 func (r *reader) addDir(in erofs.Inode, parent int, name string) (*tree.Node, error) {
-	if _, again := r.dirNIDs[in.NID]; again {
+	if r.seen(in.NID) != 0 {
 		return nil, errors.New("a directory with two names")
 	}
-	r.dirNIDs[in.NID] = struct{}{}
+	r.byNID[in.NID] = seenDir
 	d := readDir{inode: in, parent: parent, name: name}
 	if len(r.queue) > 0 {
 		if d.depth = r.queue[parent].depth + 1; d.depth >= depthLimit {
@@ -187,8 +197,8 @@ func (r *reader) readDir(index int) error {
 // for a stub.
 func (r *reader) entry(index int, e erofs.Dirent) (*tree.Node, error) {
 	name := readName{index, e.Name}
-	if at, again := r.byNID[e.NID]; again {
-		l := &r.leaves[at]
+	if at := r.seen(e.NID); at > 0 {
+		l := &r.leaves[at-1]
 		if l.stub || isWhiteout(l.node) {
 			return nil, errors.New("a whiteout can't have hard links")
 		}
@@ -214,8 +224,8 @@ func (r *reader) entry(index int, e erofs.Dirent) (*tree.Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.byNID[e.NID] = int32(len(r.leaves))
 	r.leaves = append(r.leaves, readLeaf{node: n, ino: in.Ino, nlink: in.Nlink, fileType: e.Type, name: name})
+	r.byNID[e.NID] = int32(len(r.leaves))
 	l := &r.leaves[len(r.leaves)-1]
 	r.number(l, name)
 	if isWhiteout(n) {

@@ -18,8 +18,8 @@ import (
 // so that 0 is "not shared".
 type sharing struct {
 	ordinary map[attrKey]uint32
-	// objects holds the uses of a digest in a metacopy and of its path in a redirect. Most digests
-	// have one of each, and so need no attribute to be kept for counting.
+	// objects holds the uses of a digest in a metacopy and of its path in a redirect: of those that are used more than
+	// once, and some others.
 	objects map[fsverity.Digest]uses
 
 	list []attr
@@ -39,14 +39,28 @@ const refLimit = 128
 // share counts the uses of all attributes and lays out the shared area, in descending order of name,
 // length and value.
 func (p *plan) share() *sharing {
-	s := &sharing{ordinary: make(map[attrKey]uint32), objects: make(map[fsverity.Digest]uses, len(p.inodes))}
+	s := &sharing{ordinary: make(map[attrKey]uint32), objects: make(map[fsverity.Digest]uses)}
 	var buf attrs
 	total := 0
+	again := newFilter(len(p.inodes))
 	for i := range p.inodes {
 		list := buf.of(p, i)
 		total += len(list)
 		for _, a := range list {
-			s.count(a)
+			if a.object == nil {
+				s.count(a)
+			} else {
+				again.add(a)
+			}
+		}
+	}
+	for i := range p.inodes {
+		if n := p.inodes[i].node; again.some && external(n) {
+			for _, a := range buf.of(p, i) {
+				if a.object != nil && again.has(a) {
+					s.count(a)
+				}
+			}
 		}
 	}
 	p.refs = make([]uint32, 0, total)
