@@ -15,6 +15,7 @@ import (
 	"github.com/powernode/powernode-agent/internal/cli"
 	"github.com/powernode/powernode-agent/internal/durable"
 	"github.com/powernode/powernode-agent/internal/fault"
+	"github.com/powernode/powernode-agent/internal/health/restart"
 	"github.com/powernode/powernode-agent/internal/live"
 	"github.com/powernode/powernode-agent/internal/mount"
 	"github.com/powernode/powernode-agent/internal/reconcile"
@@ -200,6 +201,13 @@ func liveHere(st *store.Store, facts boot.Facts, trust boot.Trust, level mount.L
 	}
 	config.Running = change.Running{
 		Generation: facts.Generation, BootID: facts.Journal.BootID,
+		NotSoft: func(ctx context.Context) string {
+			kind, why := restart.Machine{}.Kind(ctx)
+			if kind != restart.Soft && why == "" {
+				why = "the whole machine restarts"
+			}
+			return why
+		},
 		Live: func(g store.Generation) error { return boot.WentLive("/", g.Number, g.RootDigest) },
 	}
 	config.RunDir = boot.RunDir

@@ -55,6 +55,9 @@ func (w *work) plan(ctx context.Context, c *composed) (*Step, error) {
 		w.remark(text)
 	}
 	w.findings = in.findings
+	if len(in.reasons)+len(in.findings.Obstacles) > 0 {
+		in.notSoft = w.notSoft(ctx, s)
+	}
 	w.result.Plan = plan(in)
 	if w.request.DryRun {
 		w.result.Outcome = WouldStage
@@ -63,6 +66,18 @@ func (w *work) plan(ctx context.Context, c *composed) (*Step, error) {
 		}
 	}
 	return s, nil
+}
+
+// notSoft returns why a soft-reboot isn't enough for a change that can't go live.
+func (w *work) notSoft(ctx context.Context, s *Step) string {
+	switch soft := w.c.Running.NotSoft; {
+	case aboutKernel(s.Difference, kernelRelease()):
+		return "the kernel, or its modules, change"
+	case soft == nil:
+		return "nothing runs here"
+	default:
+		return soft(ctx)
+	}
 }
 
 // notLive returns why the change can't go live, but for what the system itself says.

@@ -46,6 +46,8 @@ type Running struct {
 	BootID string
 	// NotLive is why nothing can go live here: "" where it may.
 	NotLive string
+	// NotSoft says why the system can't be soft-rebooted: "" where it can. nil is one that can't.
+	NotSoft func(ctx context.Context) string
 	// Live makes a generation the one that runs in whatever the boot has written down; nil where nothing is.
 	Live func(g store.Generation) error
 }

@@ -95,6 +95,9 @@ func TestObstacles(t *testing.T) {
 			to[path] = text
 		}
 		d := difference.Compare(rootOf(base), rootOf(to))
+		if kernel := aboutKernel(d, "6.12"); kernel != (name == "a file in /boot" || name == "a kernel module" || name == "a file for a folder") {
+			t.Errorf("%s: about the kernel: %t", name, kernel)
+		}
 		got := strings.Join(obstacles(d, "6.12"), "; ")
 		if c.want == "" && got != "" || !strings.Contains(got, c.want) {
 			t.Errorf("%s: %q, want %q", name, got, c.want)
@@ -106,6 +109,21 @@ func TestObstacles(t *testing.T) {
 	without := difference.Compare(rootOf(base), rootOf(map[string]string{"usr/a": "1"}))
 	if got := obstacles(without, "6.12"); len(got) == 0 {
 		t.Error("the running kernel's modules go")
+	}
+}
+
+// TestWay: what speaks against a live change, and against a soft-reboot, makes the way.
+func TestWay(t *testing.T) {
+	d := difference.Compare(rootOf(nil), rootOf(map[string]string{"usr/a": "1", "usr/b": "1"}))
+	for want, in := range map[Way]planInput{
+		Live:       {notSoft: "it doesn't count"},
+		SoftReboot: {findings: Findings{Obstacles: []string{"x"}}},
+		Boot:       {reasons: []string{"x"}, notSoft: "the kernel"},
+	} {
+		in.difference = d
+		if p := plan(in); p.Way != want || (want == Live) != (len(p.Reasons) == 0) || len(p.Files.List) != 3 || p.Files.More != 0 || p.Contested == nil || p.Conflicts == nil {
+			t.Errorf("%+v", p)
+		}
 	}
 }
 

@@ -18,14 +18,16 @@ type Way string
 // The ways.
 const (
 	Live Way = "live"
-	// Boot is the next boot, or a soft-reboot into the staged generation, which is what update --reboot is for.
-	Boot Way = "boot"
+	// SoftReboot is enough: user space ends and goes on in the new root, which update --reboot does. The next boot does it, too.
+	SoftReboot Way = "soft-reboot"
+	// Boot is the next boot of the machine.
+	Boot Way = "reboot"
 )
 
 // Plan is what a change means for the node. Its JSON is documented in docs/operations.md. Lists are never null.
 type Plan struct {
 	Way Way `json:"way"`
-	// Reasons are why the way isn't live; none where it is.
+	// Reasons are why the way isn't live, nor a soft-reboot where the kernel has to go, too; none where it is live.
 	Reasons []string `json:"reasons"`
 	// PullBytes is what the layers of modules that aren't in the store have, compressed.
 	PullBytes int64 `json:"pull_bytes"`
@@ -88,11 +90,13 @@ type planInput struct {
 	difference *difference.Difference
 	contested  []compose.Conflict
 	// changed are the names of the modules that the change adds, changes or removes.
-	changed  []string
-	owner    func(path string) string
-	pull     int64
-	all      bool
-	reasons  []string
+	changed []string
+	owner   func(path string) string
+	pull    int64
+	all     bool
+	reasons []string
+	// notSoft is why a soft-reboot isn't enough; "" where it is.
+	notSoft  string
 	findings Findings
 }
 
@@ -104,7 +108,11 @@ func plan(in planInput) *Plan {
 		Settle: in.findings.Settle, Aftercare: in.findings.Aftercare,
 	}
 	p.Reasons = append(p.Reasons, in.findings.Obstacles...)
-	if len(p.Reasons) > 0 {
+	switch {
+	case len(p.Reasons) == 0:
+	case in.notSoft == "":
+		p.Way = SoftReboot
+	default:
 		p.Way = Boot
 	}
 	for _, c := range in.findings.Conflicts {
@@ -177,6 +185,19 @@ func obstacles(d *difference.Difference, kernel string) []string {
 // isPlaceable reports whether a name in the root directory can come and go live: a directory or a link, or none.
 func isPlaceable(n *tree.Node) bool {
 	return n == nil || n.Kind == tree.Directory || n.Kind == tree.Symlink
+}
+
+// aboutKernel reports whether a difference is of what only a boot of the machine takes up: the kernel and its modules.
+func aboutKernel(d *difference.Difference, kernel string) bool {
+	if _, ok := d.Entry("/boot"); ok || len(d.Below("/boot")) > 0 {
+		return true
+	}
+	for _, dir := range []string{"/usr/lib/modules/", "/lib/modules/"} {
+		if kernel != "" && (removedModules(d.Below(dir+kernel)) > 0 || slices.ContainsFunc(d.Entries, func(e difference.Entry) bool { return e.Path == dir+kernel && e.Kind == difference.Removed })) {
+			return true
+		}
+	}
+	return false
 }
 
 // removedModules counts the kernel modules that a running kernel could miss.
