@@ -95,8 +95,9 @@ func Compose(inputs []Input) (Result, error) {
 type layer struct {
 	Input
 	rank module.Rank
-	// copies maps nodes of the input to those of the result, so that hard links stay linked.
+	// copies maps nodes of the input to those of the result, so that hard links stay linked: those that links names.
 	copies map[*tree.Node]*tree.Node
+	links  *tree.Links
 }
 
 // composer holds one composition's working state.
@@ -129,12 +130,13 @@ func newComposer(inputs []Input) (*composer, error) {
 		if err := module.CheckName(in.Name); err != nil {
 			return nil, fmt.Errorf("compose: %w", err)
 		}
-		own := size(in.Root)
-		nodes += own
+		links := tree.FindLinks(in.Root)
+		nodes += links.Names
 		c.layers = append(c.layers, layer{
 			Input:  in,
 			rank:   module.Rank{EffectivePriority: in.EffectivePriority, Name: in.Name},
-			copies: make(map[*tree.Node]*tree.Node, own),
+			links:  links,
+			copies: make(map[*tree.Node]*tree.Node),
 		})
 	}
 	c.owners = make(map[*tree.Node]int32, nodes)
@@ -166,15 +168,6 @@ func newComposer(inputs []Input) (*composer, error) {
 		c.report.Modules = append(c.report.Modules, Ranked{l.Name, l.Version, l.EffectivePriority})
 	}
 	return c, nil
-}
-
-// size counts the names in a directory and below.
-func size(dir *tree.Node) int {
-	n := dir.Len()
-	for _, child := range dir.Unordered() {
-		n += size(child)
-	}
-	return n
 }
 
 func (c *composer) names() []string {

@@ -206,8 +206,9 @@ func (c *composer) merge(path string, dirs []entry, active []claim) *tree.Node {
 
 // copyLeaf returns the result's copy of a node, one for all names of a file.
 func (c *composer) copyLeaf(e entry) *tree.Node {
-	copies := c.layers[e.layer].copies
-	if n, ok := copies[e.node]; ok {
+	l := &c.layers[e.layer]
+	several := l.links.Several(e.node)
+	if n, ok := l.copies[e.node]; several && ok {
 		return n
 	}
 	n := c.newNode()
@@ -216,7 +217,9 @@ func (c *composer) copyLeaf(e entry) *tree.Node {
 	n.Nlink = 0
 	n.Explicit &^= tree.ExplicitNlink
 	n.Xattrs = slices.Clone(n.Xattrs)
-	copies[e.node] = n
+	if several {
+		l.copies[e.node] = n
+	}
 	c.owners[n] = int32(e.layer)
 	return n
 }

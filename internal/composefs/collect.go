@@ -38,8 +38,10 @@ type collector struct {
 	entries []entry
 	runs    []run
 	leaves  []leaf
-	// seen finds the leaf of a node that has a further name, and directories that have one.
+	// seen finds the leaf of a node that has a further name, which only those have that links names, and directories that
+	// have one.
 	seen      map[*tree.Node]uint32
+	links     *tree.Links
 	whiteouts bool
 	stack     []frame
 }
@@ -56,10 +58,11 @@ func collect(root *tree.Node) (*collector, error) {
 	if root == nil || root.Kind != tree.Directory {
 		return nil, errors.New("the root must be a directory")
 	}
-	names, dirs := size(root, 0, 1)
-	names += len(stubNames) / 2
+	links := tree.FindLinks(root)
+	names, dirs := links.Names+len(stubNames)/2, links.Directories
 	c := &collector{
-		seen: make(map[*tree.Node]uint32, names), entries: make([]entry, 0, names+2*dirs), runs: make([]run, 0, dirs), leaves: make([]leaf, 0, names-dirs),
+		links: links, seen: make(map[*tree.Node]uint32, dirs),
+		entries: make([]entry, 0, names+2*dirs), runs: make([]run, 0, dirs), leaves: make([]leaf, 0, max(0, names-dirs)),
 	}
 	if err := c.enter(root); err != nil {
 		return nil, c.where("", err)
@@ -81,22 +84,6 @@ func collect(root *tree.Node) (*collector, error) {
 		}
 	}
 	return c, nil
-}
-
-// counted bounds what size counts: a tree isn't checked yet, and a directory might be in itself.
-const counted = 1 << 20
-
-// size counts the names in a directory and below, and the directories among them, so that room can be made for them.
-func size(dir *tree.Node, names, dirs int) (int, int) {
-	for _, child := range dir.Unordered() {
-		if names++; names >= counted {
-			break
-		}
-		if child.Kind == tree.Directory {
-			names, dirs = size(child, names, dirs+1)
-		}
-	}
-	return names, dirs
 }
 
 // enter lists a directory's entries, which the walk then goes through.
@@ -172,7 +159,8 @@ func (c *collector) visit(dir *tree.Node, e *entry, index uint32) error {
 		return c.enter(n)
 	}
 	marked := dir.IsLink(e.name)
-	if at, again := c.seen[n]; again {
+	several := c.links.Several(n)
+	if at, again := c.seen[n]; several && again {
 		l := &c.leaves[at]
 		l.names++
 		if isWhiteout(n) {
@@ -189,8 +177,9 @@ func (c *collector) visit(dir *tree.Node, e *entry, index uint32) error {
 		return err
 	}
 	c.whiteouts = c.whiteouts || isWhiteout(n) && !stub
-	e.ref = uint32(len(c.leaves))
-	c.seen[n] = e.ref
+	if e.ref = uint32(len(c.leaves)); several {
+		c.seen[n] = e.ref
+	}
 	c.leaves = append(c.leaves, leaf{home: index, names: 1, marked: marked, stub: stub})
 	return nil
 }

@@ -144,6 +144,45 @@ func TestChangesUnderAnIteration(t *testing.T) {
 	}
 }
 
+// TestLinksFindAll: no file with several names is missed, few others are taken for such, and a tree that is none comes to an end.
+func TestLinksFindAll(t *testing.T) {
+	root, file := NewDir(0o755), func() *Node { return &Node{Kind: Regular} }
+	var single, several []*Node
+	for i := range 100 {
+		dir := NewDir(0o755)
+		root.SetChild(fmt.Sprint(i), dir)
+		for k := range 100 {
+			n := file()
+			dir.SetChild(fmt.Sprint(k), n)
+			if k%10 != 0 {
+				single = append(single, n)
+				continue
+			}
+			several = append(several, n)
+			root.SetChild(fmt.Sprintf("link-%d-%d", i, k), n)
+		}
+	}
+	l := FindLinks(root)
+	if l.Names != 100+100*100+1000 || l.Directories != 101 {
+		t.Errorf("%d names, %d directories", l.Names, l.Directories)
+	}
+	if i := slices.IndexFunc(several, func(n *Node) bool { return !l.Several(n) }); i >= 0 {
+		t.Errorf("the %d. file with several names isn't found", i)
+	}
+	wrong := 0
+	for _, n := range single {
+		if l.Several(n) {
+			wrong++
+		}
+	}
+	if wrong > len(single)/5 {
+		t.Errorf("%d of %d are taken for files with several names", wrong, len(single))
+	}
+	root.SetChild("itself", root)
+	root.SetChild("and again", root)
+	FindLinks(root)
+}
+
 // BenchmarkDirectories fills a directory in order, backwards and at random, and reads it.
 func BenchmarkDirectories(b *testing.B) {
 	names := make([]string, 100_000)
