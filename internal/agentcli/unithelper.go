@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/signal"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -111,7 +112,9 @@ func waitHelper() *cobra.Command {
 			err := f.checker().Wait(cmd.Context(), 250*time.Millisecond)
 			if cmd.Context().Err() != nil {
 				// To end by the signal is what systemd takes for stopped: not failed, and not done either.
-				return errors.Join(err, unix.Kill(os.Getpid(), unix.SIGTERM))
+				signal.Reset(unix.SIGTERM)
+				err = errors.Join(err, unix.Kill(os.Getpid(), unix.SIGTERM))
+				time.Sleep(time.Second) // it comes at once
 			}
 			return err
 		},

@@ -11,7 +11,7 @@ import (
 
 // directives are all that a unit of ours may hold.
 var directives = map[string][]string{
-	"Unit":  strings.Fields("Description Requires Wants After Before BindsTo PartOf"),
+	"Unit":  strings.Fields("Description CollectMode Requires Wants After Before BindsTo PartOf"),
 	"Timer": strings.Fields("OnActiveSec OnUnitInactiveSec AccuracySec"),
 	"Service": strings.Fields(`Type User WorkingDirectory Environment ExecStart ExecStop ExecReload ExecStopPost Restart RestartSec RemainAfterExit
 		TimeoutStartSec TimeoutStopSec RuntimeDirectory RuntimeDirectoryPreserve IPAddressDeny IPAddressAllow SystemCallFilter SystemCallErrorNumber

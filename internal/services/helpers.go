@@ -49,8 +49,7 @@ type helper struct {
 
 func newHelper(m Module, s module.Service, kind Kind, description string) helper {
 	h := helper{newWriter(m.Name), Unit{Name: unitName(m.Name, s.Name, kind), Module: m.Name, Service: s.Name, Kind: kind}}
-	h.in("Unit")
-	h.set("Description", description+" of "+s.Name+" of module "+m.Name)
+	h.writer.unit(description + " of " + s.Name + " of module " + m.Name)
 	return h
 }
 
@@ -159,8 +158,7 @@ func makeInit(made *Made, m Module, node Node) error {
 		return refused("list addresses, or write services in place of init", "egress_allow names %s, and names are looked up for services only", names[0])
 	}
 	w := newWriter(m.Name)
-	w.in("Unit")
-	w.set("Description", "init of module "+m.Name)
+	w.unit("init of module " + m.Name)
 	w.set("After", "network.target")
 	w.in("Service")
 	w.set("Type", "oneshot")

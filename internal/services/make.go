@@ -158,8 +158,7 @@ func makeService(made *Made, m Module, s module.Service, node Node) error {
 		}
 	}
 	w := newWriter(m.Name)
-	w.in("Unit")
-	w.set("Description", s.Name+" of module "+m.Name)
+	w.unit(s.Name + " of module " + m.Name)
 	w.list("Requires", relations.requires)
 	w.list("Wants", relations.wants)
 	w.list("After", append(relations.after, "network.target"))

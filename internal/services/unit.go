@@ -66,6 +66,14 @@ func newWriter(module string) *writer {
 // in begins a section.
 func (w *writer) in(section string) { fmt.Fprintf(&w.b, "\n[%s]\n", section) }
 
+// unit begins a unit. One that failed is forgotten once nothing speaks of it any more: the check of a service that was
+// stopped, or a unit that is gone. Until then it is seen where failed units are.
+func (w *writer) unit(description string) {
+	w.in("Unit")
+	w.set("Description", description)
+	w.set("CollectMode", "inactive-or-failed")
+}
+
 // set writes a directive. The value has been escaped as the directive asks; what would end its line or join it with the
 // next is refused all the same.
 func (w *writer) set(key, value string) {

@@ -61,11 +61,17 @@ func TestJobsOfRealSystemd(t *testing.T) {
 	if got := results(systemd.Start, time.Second, "forever.service"); got["forever.service"] != systemd.JobUnfinished {
 		t.Errorf("what never ends: %v", got)
 	}
-	if got := results(systemd.Stop, time.Minute, "good.service", "forever.service"); got["good.service"] != "done" || got["forever.service"] != "done" {
+	if got := results(systemd.Stop, time.Minute, "good.service", "forever.service", "needs.service"); got["good.service"] != "done" || got["forever.service"] != "done" {
 		t.Errorf("stop: %v", got)
 	}
 	gone, err := m.Units(t.Context(), []string{"good.service", "bad.service", "none.service"})
-	if err != nil || gone[0].Active != "inactive" || gone[1].Result != "exit-code" || gone[2].Load != "not-found" {
+	if err != nil || gone[0].Active != "inactive" || gone[1].Active != "failed" || gone[1].Result != "exit-code" || gone[2].Load != "not-found" {
 		t.Errorf("%+v, %v", gone, err)
+	}
+	if got := results(systemd.Stop, time.Minute, "bad.service"); got["bad.service"] != "done" {
+		t.Errorf("stop: %v", got)
+	}
+	if bad, err := m.Unit(t.Context(), "bad.service"); err != nil || bad.Active != "inactive" {
+		t.Errorf("what was stopped counts as failed: %+v, %v", bad, err)
 	}
 }

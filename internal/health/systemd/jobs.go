@@ -54,7 +54,7 @@ func (o Outcome) Done() bool { return o.Result == JobDone }
 
 // Jobs has systemd do the same with several units, and waits for all of them, at most the time given. The jobs are queued in
 // the order given, and systemd carries them out in the order that the units ask for; a unit that fails keeps no other back but those that
-// need it. There is an outcome for each unit, in the same order. The error is that systemd can't be asked at all, or that ctx ended.
+// need it. What was stopped doesn't count as failed any more, however it ended. There is an outcome for each unit, in the same order. The error is that systemd can't be asked at all, or that ctx ended.
 func (m Manager) Jobs(ctx context.Context, verb Verb, units []string, within time.Duration) ([]Outcome, error) {
 	outcomes := make([]Outcome, len(units))
 	err := m.connected(ctx, within, func(ctx context.Context, conn *dbus.Conn) error {
@@ -80,12 +80,26 @@ func (m Manager) Jobs(ctx context.Context, verb Verb, units []string, within tim
 			}
 		}
 		await(ctx, signals, queued, outcomes)
+		if verb == Stop {
+			forget(ctx, manager, outcomes)
+		}
 		return nil
 	})
 	if err == nil {
 		err = context.Cause(ctx)
 	}
 	return outcomes, err
+}
+
+// forget has systemd forget that units failed that were stopped: a program that ends by a signal in its own way, and a unit whose
+// file is about to go, would count as failed for good.
+func forget(ctx context.Context, manager dbus.BusObject, outcomes []Outcome) {
+	for _, o := range outcomes {
+		if o.Done() {
+			// One that systemd has forgotten already is an error, and as it should be.
+			_ = manager.CallWithContext(ctx, managerIface+".ResetFailedUnit", 0, o.Unit).Err
+		}
+	}
 }
 
 // await reads the ends of jobs until all have one. A job that another one replaced ends as "canceled", and

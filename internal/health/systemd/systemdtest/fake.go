@@ -193,6 +193,7 @@ func (f *Fake) reply(m *dbus.Message) (*dbus.Message, bool) {
 		r.Body = []any{f.units()}
 	case member == "ListUnits":
 		r.Body = []any{f.loaded()}
+	case member == "ResetFailedUnit":
 	case strings.HasSuffix(member, "Unit") && member != "LoadUnit" && f.Refuse == "":
 		if member == "StartUnit" {
 			f.started = append(f.started, m.Body[0].(string)+" "+m.Body[1].(string))

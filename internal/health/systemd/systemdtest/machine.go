@@ -41,7 +41,7 @@ func Inside(t *testing.T, prepare func() map[string]string) bool {
 			m.bring(t, here, there)
 		}
 	}
-	out, err := m.command(t.Context(), "env", insideEnv+"=1", "HOME=/root", "/run/test", "-test.v", "-test.timeout=5m", "-test.run=^"+regexp.QuoteMeta(t.Name())+"$").CombinedOutput()
+	out, err := m.command(t.Context(), "env", insideEnv+"=1", "HOME=/root", "/run/test", "-test.v", "-test.timeout=9m", "-test.run=^"+regexp.QuoteMeta(t.Name())+"$").CombinedOutput()
 	t.Logf("inside:\n%s", out)
 	if err != nil || !bytes.Contains(out, []byte("--- PASS: "+t.Name())) {
 		t.Fatalf("inside it fails: %v", err)
