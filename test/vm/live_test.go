@@ -53,7 +53,7 @@ func site(version string) lab.Module {
 func private() lab.Module {
 	const units = "usr/lib/systemd/system/"
 	return lab.Module{Name: "private", Version: "1", Files: map[string]string{
-		units + "private.service":                          "[Unit]\nDescription=Sees its own /tmp\n[Service]\nExecStart=/bin/sleep infinity\nPrivateTmp=yes\n",
+		units + "private.service":                         "[Unit]\nDescription=Sees its own /tmp\n[Service]\nExecStart=/bin/sleep infinity\nPrivateTmp=yes\n",
 		units + "multi-user.target.wants/private.service": "-> ../private.service",
 	}}
 }
