@@ -33,6 +33,16 @@ func Compose(modules []*Proven) (*Composition, error) {
 
 // ComposeTree is Compose for who needs the composed tree, too, and what comes from which module.
 func ComposeTree(modules []*Proven) (*Composition, *compose.Result, error) {
+	result, err := Merge(modules)
+	if err != nil {
+		return nil, nil, err
+	}
+	c, err := Build(modules, result)
+	return c, result, err
+}
+
+// Merge composes proven modules, in any order, into a tree.
+func Merge(modules []*Proven) (*compose.Result, error) {
 	inputs := make([]compose.Input, len(modules))
 	for i, m := range modules {
 		inputs[i] = compose.Input{
@@ -41,14 +51,16 @@ func ComposeTree(modules []*Proven) (*Composition, *compose.Result, error) {
 		}
 	}
 	result, err := compose.Compose(inputs)
+	return &result, err
+}
+
+// Build makes the root image of the tree that modules were merged into. It only reads the tree.
+func Build(modules []*Proven, merged *compose.Result) (*Composition, error) {
+	image, digest, err := composefs.Build(merged.Root, composefs.V1)
 	if err != nil {
-		return nil, nil, err
+		return nil, fmt.Errorf("write the root image: %w", err)
 	}
-	image, digest, err := composefs.Build(result.Root, composefs.V1)
-	if err != nil {
-		return nil, nil, fmt.Errorf("write the root image: %w", err)
-	}
-	return &Composition{Modules: modules, RootDigest: digest, Report: result.Report, image: image}, &result, nil
+	return &Composition{Modules: modules, RootDigest: digest, Report: merged.Report, image: image}, nil
 }
 
 // Store puts the root image into the store, where it can be mounted from, with fs-verity if

@@ -1,13 +1,13 @@
 package change
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"slices"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -23,18 +23,21 @@ import (
 
 // plan finds out what the change means, and puts it into the result.
 func (w *work) plan(ctx context.Context, c *composed) (*Step, error) {
-	s := &Step{From: w.from, FromTree: tree.NewDir(0o755), ToTree: c.result.Root, Modules: c.Modules}
+	var building sync.WaitGroup
+	building.Go(func() { _, _ = c.image() }) // who needs it gets the error
+	defer building.Wait()
+	s := &Step{From: w.from, FromTree: tree.NewDir(0o755), ToTree: c.result.Root, Modules: c.modules}
 	if w.from.Number != 0 {
 		var err error
 		if s.FromTree, err = w.fromTree(); err != nil {
 			return nil, fmt.Errorf("read the root image of generation %d: %w", w.from.Number, err)
 		}
 	}
-	s.To = store.Generation{Modules: records(w.parts), RootDigest: c.RootDigest}
+	s.To = store.Generation{Modules: records(w.parts)}
 	s.Difference = difference.Compare(s.FromTree, s.ToTree)
 	s.Owner = w.owners(c)
 	in := planInput{
-		difference: s.Difference, contested: c.Report.Conflicts, owner: s.Owner, all: w.request.AllFiles, reasons: w.notLive(s),
+		difference: s.Difference, contested: c.result.Report.Conflicts, owner: s.Owner, all: w.request.AllFiles, reasons: w.notLive(s),
 	}
 	for _, ch := range w.result.Changes {
 		in.changed = append(in.changed, ch.Name)
@@ -58,6 +61,12 @@ func (w *work) plan(ctx context.Context, c *composed) (*Step, error) {
 	if len(in.reasons)+len(in.findings.Obstacles) > 0 {
 		in.notSoft = w.notSoft(ctx, s)
 	}
+	image, err := c.image()
+	if err != nil {
+		return nil, err
+	}
+	s.To.RootDigest = image.RootDigest
+	w.expect(image.RootDigest)
 	w.result.Plan = plan(in)
 	if w.request.DryRun {
 		w.result.Outcome = WouldStage
@@ -158,23 +167,33 @@ func ReadTree(st *store.Store, digest fsverity.Digest) (*tree.Node, error) {
 		return nil, err
 	}
 	defer f.Close()
-	image, err := io.ReadAll(io.LimitReader(f, imageMax+1))
+	info, err := f.Stat()
 	if err != nil {
 		return nil, err
 	}
-	if len(image) > imageMax || fsverity.SumBytes(image) != digest {
+	// One byte more shows whether it grows.
+	image := make([]byte, min(info.Size(), imageMax)+1)
+	n, err := io.ReadFull(f, image)
+	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	if n > imageMax || fsverity.SumBytes(image[:n]) != digest {
 		return nil, fault.New(fault.Broken, fault.Verify, "powernode-agent status --check tells what is damaged", "the image %s is damaged", digest)
 	}
-	return composefs.Read(bytes.NewReader(image), int64(len(image)))
+	return composefs.Parse(image[:n])
 }
 
 // apply makes the generation and has it run, or staged. It returns true where a module was left out since and the whole has
 // to be made anew.
 func (w *work) apply(ctx context.Context, c *composed, s *Step) (again bool, err error) {
-	if err := w.c.Reconciler.Put(ctx, c.Composition); err != nil {
+	made, err := c.image()
+	if err == nil {
+		err = w.c.Reconciler.Put(ctx, made)
+	}
+	if err != nil {
 		return false, err
 	}
-	if s.To, err = w.keep(ctx, c); err != nil {
+	if s.To, err = w.keep(ctx, made); err != nil {
 		return false, err
 	}
 	w.result.Generation, w.result.RootDigest = s.To.Number, s.To.RootDigest
@@ -185,7 +204,7 @@ func (w *work) apply(ctx context.Context, c *composed, s *Step) (again bool, err
 }
 
 // keep makes the generation's record. A rollback has a generation of its own, though its modules are an old one's.
-func (w *work) keep(ctx context.Context, c *composed) (store.Generation, error) {
+func (w *work) keep(ctx context.Context, c *assemble.Composition) (store.Generation, error) {
 	if w.request.Kind == Rollback {
 		old := w.generation(w.request.Generation)
 		switch {
@@ -197,7 +216,7 @@ func (w *work) keep(ctx context.Context, c *composed) (store.Generation, error) 
 			return retain.Renew(ctx, w.c.Store, old.Number, w.c.Now())
 		}
 	}
-	return w.c.Reconciler.Keep(c.Composition, w.request.cause())
+	return w.c.Reconciler.Keep(c, w.request.cause())
 }
 
 // stage has the next boot try a generation.

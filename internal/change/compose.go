@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 
 	"github.com/powernode/powernode-agent/internal/assemble"
 	"github.com/powernode/powernode-agent/internal/compose"
@@ -72,10 +73,12 @@ func (w *work) instead(p part, reason error) {
 	w.result.Failed = append(w.result.Failed, f)
 }
 
-// composed is a root that was composed.
+// composed is a root that was composed. Its image is made meanwhile.
 type composed struct {
-	*assemble.Composition
-	result *compose.Result
+	modules []*assemble.Proven
+	result  *compose.Result
+	// image waits for the image.
+	image func() (*assemble.Composition, error)
 }
 
 // compose has every module proven and composes them, leaving out what can't be used. It returns nil where nothing is left to
@@ -94,7 +97,7 @@ func (w *work) compose(ctx context.Context) (*composed, error) {
 		if done, err := w.settled(before); done || err != nil {
 			return nil, err
 		}
-		c, result, err := assemble.ComposeTree(w.proven)
+		result, err := assemble.Merge(w.proven)
 		if trespass, ok := errors.AsType[*compose.ProtectedError](err); ok {
 			if !w.single() && w.leaveOut(trespass, err) {
 				if done, err := w.settled(before); done || err != nil {
@@ -106,8 +109,9 @@ func (w *work) compose(ctx context.Context) (*composed, error) {
 		if err != nil {
 			return nil, err
 		}
-		w.expect(c.RootDigest)
-		return &composed{c, result}, nil
+		c := &composed{modules: w.proven, result: result}
+		c.image = sync.OnceValues(func() (*assemble.Composition, error) { return assemble.Build(c.modules, c.result) })
+		return c, nil
 	}
 }
 

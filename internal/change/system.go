@@ -13,7 +13,7 @@ import (
 
 // Step is a change from one generation to another.
 type Step struct {
-	// From runs, To shall; in a plan the latter's Number may be 0.
+	// From runs, To shall; while a plan is made the latter has no Number and no RootDigest yet.
 	From, To store.Generation
 	// FromTree and ToTree are their composed trees, and Difference what turns one into the other.
 	FromTree, ToTree *tree.Node
