@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -14,6 +15,41 @@ import (
 
 	"github.com/powernode/powernode-agent/internal/durable"
 )
+
+// TestSweepFiles looks at so many names, and leaves directories.
+func TestSweepFiles(t *testing.T) {
+	path := t.TempDir()
+	d, err := durable.OpenDir(path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	if err := os.MkdirAll(filepath.Join(path, ".durable-dir", "x"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(path, "other"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	left := func() int {
+		t.Helper()
+		names, err := d.Names()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(names)
+	}
+	for i := range 100 {
+		if err := os.Symlink("nowhere", filepath.Join(path, ".durable-"+strconv.Itoa(i))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := d.SweepFiles(10); err != nil || left() < 92 {
+		t.Errorf("%d are left of 102, %v", left(), err)
+	}
+	if err := d.SweepFiles(1000); err != nil || left() != 2 {
+		t.Errorf("%d are left, %v", left(), err)
+	}
+}
 
 func TestWriteFileModeAndContent(t *testing.T) {
 	old := unix.Umask(0o077)

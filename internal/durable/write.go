@@ -203,3 +203,27 @@ func (d *Dir) Sweep() error {
 	}
 	return nil
 }
+
+// SweepFiles is Sweep for a directory that somebody else may fill with anything: it looks at the first most names only,
+// and removes no directories, whose depth and size would be that one's to say.
+func (d *Dir) SweepFiles(most int) error {
+	f, err := d.root.Open(".")
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	names, err := f.Readdirnames(most)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return d.pathError("read", ".", err)
+	}
+	for _, name := range names {
+		if !strings.HasPrefix(name, tempPrefix) {
+			continue
+		}
+		err := unix.Unlinkat(d.fd(), name, 0)
+		if err != nil && !errors.Is(err, unix.EISDIR) && !errors.Is(err, unix.ENOENT) {
+			return d.pathError("remove", name, err)
+		}
+	}
+	return nil
+}

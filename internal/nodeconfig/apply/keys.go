@@ -174,7 +174,7 @@ func (w *keyWriter) merge(dir *durable.Dir, file content, lines []string) error 
 		w.remark("%s was root's", w.change.Path)
 	}
 	if !w.machine.options.DryRun {
-		if err := sweep(dir); err != nil {
+		if err := dir.SweepFiles(maxSwept); err != nil {
 			return err
 		}
 		if err := dir.WriteFile(keysName, merged.Data, perm, keysName); err != nil {
@@ -185,22 +185,9 @@ func (w *keyWriter) merge(dir *durable.Dir, file content, lines []string) error 
 	return nil
 }
 
-// maxSwept is how many names a directory may have for temporary files to be looked for among them.
+// maxSwept is how many names of a directory, which its user may have filled with anything, are looked at for temporary files
+// that a kill left.
 const maxSwept = 4096
-
-// sweep removes what a kill left in a directory that its user may have filled with anything.
-func sweep(dir *durable.Dir) error {
-	f, err := dir.Root().Open(".")
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	if names, err := f.Readdirnames(maxSwept); err != nil || len(names) == maxSwept {
-		// An empty directory gives an error, too. One that can't be read has its own in the next step.
-		return nil //nolint:nilerr // nothing depends on it
-	}
-	return dir.Sweep()
-}
 
 // own refuses what belongs to a third user.
 func (w *keyWriter) own(stat unix.Stat_t, where string) error {

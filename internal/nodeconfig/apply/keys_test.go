@@ -95,6 +95,25 @@ func TestUnsafePermissionsAreMendedAndSaid(t *testing.T) {
 }
 
 // TestHostileHomes: each of these is refused, and changes nothing anywhere.
+// TestSweepIsBounded: what a user put into .ssh under the names of temporary files costs a change no time.
+func TestSweepIsBounded(t *testing.T) {
+	b := newBox(t, t.TempDir())
+	b.mkdir("home/web/.ssh", 0o700)
+	b.mkdir("home/web/.ssh/.durable-deep/a/b/c", 0o700)
+	b.write("home/web/.ssh/.durable-left", "half a file", 0o600)
+	b.own("home/web/.ssh", "home/web/.ssh/.durable-left")
+	change, err := b.open(Options{}).Keys(user(t, "web", "alice"))
+	if err != nil || !change.Changed {
+		t.Fatalf("%+v, %v", change, err)
+	}
+	if _, err := os.Stat(b.path("home/web/.ssh/.durable-left")); !os.IsNotExist(err) {
+		t.Errorf("what a kill left: %v", err)
+	}
+	if _, err := os.Stat(b.path("home/web/.ssh/.durable-deep/a/b/c")); err != nil {
+		t.Errorf("a directory of the user's: %v", err)
+	}
+}
+
 func TestHostileHomes(t *testing.T) {
 	for _, c := range []struct {
 		name  string
