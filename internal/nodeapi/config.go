@@ -53,4 +53,7 @@ type AuthorizedKeys struct {
 	AuthorizedKeys string `json:"authorized_keys"`
 	KeysCount      int    `json:"keys_count"`
 	TargetUser     string `json:"target_user"`
+	// Config says that this platform has GET config, so that a node to which that failed asks again, and doesn't take this
+	// for all that there is. The existing platform doesn't send it.
+	Config bool `json:"config,omitempty"`
 }

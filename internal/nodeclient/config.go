@@ -14,7 +14,7 @@ import (
 )
 
 // Config returns what the platform tells of the node beside its modules. Of a platform that has only the
-// call for authorized keys it is these, without a digest. What is in it is for package nodeconfig to judge.
+// call for authorized keys it is these, without a digest; one that has both and fails at this one gives that failure. What is in it is for package nodeconfig to judge.
 func (c *Client) Config(ctx context.Context) (*nodeapi.NodeConfig, error) {
 	const doing = "read the node's configuration"
 	var raw json.RawMessage
@@ -42,10 +42,16 @@ func (c *Client) Config(ctx context.Context) (*nodeapi.NodeConfig, error) {
 		missing = fault.New(fault.Broken, fault.Platform, hintPlatform, "%s: the answer holds no digest", doing)
 	}
 	keys, err := c.authorizedKeys(ctx)
-	if err != nil {
+	switch {
+	case nodehttp.StatusOf(err) == http.StatusNotFound:
+		return nil, missing
+	case err != nil:
+		return nil, err // not what the platform lacks, but what happens to it now
+	case keys.config:
+		// It has the call, and failed at it this time: what there is isn't only these keys.
 		return nil, missing
 	}
-	return &nodeapi.NodeConfig{Users: []nodeapi.UserKeys{*keys}}, nil
+	return &nodeapi.NodeConfig{Users: []nodeapi.UserKeys{keys.UserKeys}}, nil
 }
 
 // decodeConfig reads the answer to GET config. Another platform's has no digest.
@@ -79,19 +85,25 @@ func decodeConfig(raw []byte) (config *nodeapi.NodeConfig, ours bool, err error)
 	return &shape.NodeConfig, true, nil
 }
 
+// oneUsersKeys is the answer to the call for authorized keys; config says that the platform has the other call.
+type oneUsersKeys struct {
+	nodeapi.UserKeys
+	config bool
+}
+
 // authorizedKeys returns the keys of the one user whom that call is about.
-func (c *Client) authorizedKeys(ctx context.Context) (*nodeapi.UserKeys, error) {
+func (c *Client) authorizedKeys(ctx context.Context) (oneUsersKeys, error) {
 	const doing = "read the node's authorized keys"
 	var answer nodeapi.AuthorizedKeys
 	if err := c.read(ctx, nodehttp.Call{Doing: doing, Path: nodeapi.PathAuthorizedKeys, Into: &answer}); err != nil {
-		return nil, err
+		return oneUsersKeys{}, err
 	}
-	u := &nodeapi.UserKeys{Name: answer.TargetUser}
+	u := oneUsersKeys{UserKeys: nodeapi.UserKeys{Name: answer.TargetUser}, config: answer.Config}
 	for line := range strings.Lines(answer.AuthorizedKeys) {
 		u.AuthorizedKeys = append(u.AuthorizedKeys, strings.TrimRight(line, "\r\n"))
 	}
 	if len(u.AuthorizedKeys) != answer.KeysCount {
-		return nil, fault.New(fault.Broken, fault.Platform, hintPlatform, "%s: the answer says %d keys and holds %d", doing, answer.KeysCount, len(u.AuthorizedKeys))
+		return oneUsersKeys{}, fault.New(fault.Broken, fault.Platform, hintPlatform, "%s: the answer says %d keys and holds %d", doing, answer.KeysCount, len(u.AuthorizedKeys))
 	}
 	return u, nil
 }

@@ -2,6 +2,7 @@ package nodeclient
 
 import (
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -19,6 +20,7 @@ func TestConfig(t *testing.T) {
 		name         string
 		status       int
 		config, keys string
+		keysStatus   int
 		want         *nodeapi.NodeConfig
 		err          string
 	}{
@@ -34,7 +36,10 @@ func TestConfig(t *testing.T) {
 		{name: "one without that call", status: 404, keys: keys, want: older},
 		{name: "the existing platform, mended", config: `{"instance":{},"node":{"disk_policy":{}}}`, keys: keys, want: older},
 		{name: "an older one with no keys", status: 500, keys: `{"authorized_keys":"","keys_count":0,"target_user":"root"}`, want: &nodeapi.NodeConfig{Users: []nodeapi.UserKeys{{Name: "root"}}}},
-		{name: "fewer than it says", status: 500, keys: `{"authorized_keys":"a","keys_count":2,"target_user":"root"}`, err: "500"},
+		{name: "fewer than it says", status: 500, keys: `{"authorized_keys":"a","keys_count":2,"target_user":"root"}`, err: "says 2 keys"},
+		{name: "ours, which fails once", status: 500, keys: `{"authorized_keys":"a","keys_count":1,"target_user":"root","config":true}`, err: "500"},
+		{name: "an outage meanwhile", status: 500, keysStatus: 503, err: "503"},
+		{name: "an outage meanwhile, of one without that call", status: 404, keysStatus: 503, err: "503"},
 		{name: "neither", status: 500, err: "500"},
 		{name: "no list", config: `{"digest":"` + digest + `"}`, err: "no list of users"},
 		{name: "null", config: `null`, err: "holds no data"},
@@ -54,13 +59,16 @@ func TestConfig(t *testing.T) {
 					_, _ = w.Write([]byte(`{"success":false,"error":"no"}`))
 				case r.URL.Path == nodeapi.PathAuthorizedKeys && c.keys != "":
 					_, _ = w.Write([]byte(success(c.keys)))
+				case c.keysStatus != 0:
+					w.WriteHeader(c.keysStatus)
 				default:
 					w.WriteHeader(http.StatusNotFound)
 				}
 			})
 			got, err := n.client.Config(t.Context())
 			if c.err != "" {
-				if err == nil || !strings.Contains(err.Error(), c.err) && !strings.Contains(c.err, "500") || c.err == "500" && nodehttp.StatusOf(err) != 500 {
+				status, isStatus := strconv.Atoi(c.err)
+				if err == nil || isStatus != nil && !strings.Contains(err.Error(), c.err) || isStatus == nil && nodehttp.StatusOf(err) != status {
 					t.Errorf("%+v, %v", got, err)
 				}
 				return

@@ -56,5 +56,5 @@ func (a *API) nodeKeys(_ http.ResponseWriter, r *http.Request, node db.Standing)
 	if i := slices.IndexFunc(users, func(u nodeapi.UserKeys) bool { return u.Name == "root" }); i >= 0 {
 		u = users[i]
 	}
-	return nodeapi.AuthorizedKeys{AuthorizedKeys: strings.Join(u.AuthorizedKeys, "\n"), KeysCount: len(u.AuthorizedKeys), TargetUser: u.Name}, nil
+	return nodeapi.AuthorizedKeys{AuthorizedKeys: strings.Join(u.AuthorizedKeys, "\n"), KeysCount: len(u.AuthorizedKeys), TargetUser: u.Name, Config: true}, nil
 }
