@@ -45,16 +45,22 @@ needed. The service does the same by itself once a generation was found good.`,
 				return fault.New(fault.Refuse, fault.Input, "keep at least one", "--keep %d", newest)
 			}
 			doc, err := gc(cmd.Context(), "/", stateDir, retain.Options{Newest: newest, Now: time.Now()}, dryRun)
-			if err != nil {
+			if err != nil && (doc == nil || !doc.removed()) {
 				return err
 			}
-			return app.Print(doc, doc.table)
+			// What is gone is gone, also where it didn't come to its end.
+			return errors.Join(app.Print(doc, doc.table), err)
 		},
 	}
 	stateFlag(cmd, &stateDir)
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "say what would go, and remove nothing")
 	cmd.Flags().IntVar(&newest, "keep", newest, "how many of the newest generations to keep, whatever became of them")
 	return cmd
+}
+
+// removed reports whether a collection came as far as to remove something.
+func (d *gcDoc) removed() bool {
+	return d.FreedBytes > 0 || len(d.Report.Generations) > 0 || len(d.Modules) > 0 || d.Objects.Count > 0
 }
 
 // gc collects, or says what it would.

@@ -59,6 +59,23 @@ func runAgent(t *testing.T, format cli.Format, command func(*cli.App) *cobra.Com
 	return out.String(), err
 }
 
+// TestGCCutOff: what a collection removed is said also where it didn't come to its end.
+func TestGCCutOff(t *testing.T) {
+	dir := pastOf(t, 8)
+	trial := filepath.Join(dir, "generations", "3.trial")
+	if err := errors.Join(os.Remove(trial), os.MkdirAll(filepath.Join(trial, "x"), 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	text, err := runAgent(t, cli.JSON, gcCommand, "--state", dir)
+	if err == nil || !strings.Contains(err.Error(), "3.trial") {
+		t.Fatal(err)
+	}
+	var doc gcDoc
+	if err := json.Unmarshal([]byte(text), &doc); err != nil || len(doc.Report.Generations) != 2 || doc.Report.Generations[0].Generation != 1 {
+		t.Errorf("%s, %v", text, err)
+	}
+}
+
 func TestGC(t *testing.T) {
 	dir := pastOf(t, 6)
 	gone := filepath.Join(dir, "upper", fsverity.SumBytes([]byte("gone")).String()+".checked", "upper", "etc")

@@ -3,8 +3,10 @@ package retain
 import (
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/powernode/powernode-agent/internal/fsverity"
+	"github.com/powernode/powernode-agent/internal/store"
 )
 
 // Verdict says of one generation whether it is kept.
@@ -55,7 +57,7 @@ func Decide(in Input) Keep {
 	}
 	numbers := in.numbers()
 	mounted := in.mounted()
-	back := Back(in)
+	back, maybe := Back(in), maybeBack(in)
 	keep := make(Keep, len(numbers))
 	for i, n := range numbers {
 		v := Verdict{Generation: n}
@@ -69,6 +71,7 @@ func Decide(in Input) Keep {
 			{n == in.Staged, "staged"},
 			{n == in.Previous, "previous"},
 			{n == back && n != in.Previous, "last good"},
+			{maybe[n], "perhaps the last good: a record that says so is damaged"},
 			{in.ranBefore(n), "ran before what went live"},
 			{in.Pin(n).Generation == n, "pinned"},
 			{in.trial(n).Asked, "asked for on the kernel command line"},
@@ -125,6 +128,48 @@ func (in Input) ranBefore(n uint64) bool {
 		return l.From == n && l.Unproven(in.trial(live))
 	})
 }
+
+// maybeBack returns the generations that a rollback could go to if what is damaged of the records that judge them said that they
+// are good, and aren't left: as long as nobody knows, they stay.
+func maybeBack(in Input) map[uint64]bool {
+	doubtful := make(map[uint64]bool)
+	hope := in
+	hope.Trials, hope.Lefts, hope.Lives = slices.Clone(in.Trials), nil, nil
+	for i, t := range in.Trials {
+		if t.Unreadable() {
+			doubtful[t.Generation] = true
+			hope.Trials[i] = store.Trial{Generation: t.Generation, Good: unknownTime}
+		}
+	}
+	for _, l := range in.Lefts {
+		if l.Unreadable() {
+			doubtful[l.Generation] = true
+			continue
+		}
+		hope.Lefts = append(hope.Lefts, l)
+	}
+	for _, l := range in.Lives {
+		if l.Unreadable() {
+			doubtful[l.Generation] = true
+			continue
+		}
+		hope.Lives = append(hope.Lives, l)
+	}
+	maybe := make(map[uint64]bool)
+	for range doubtful {
+		n := Back(hope)
+		if !doubtful[n] || maybe[n] {
+			break
+		}
+		maybe[n] = true
+		// And if that one wasn't?
+		hope.Lefts = append(hope.Lefts, store.Left{Generation: n, At: unknownTime})
+	}
+	return maybe
+}
+
+// unknownTime is when something happened of which only that is assumed.
+var unknownTime = time.Unix(1, 0)
 
 // mounted returns the newest generation of each root that is mounted.
 func (in Input) mounted() map[uint64]bool {

@@ -3,6 +3,8 @@ package retain
 import (
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -29,6 +31,21 @@ func mountedRoots(numbers ...uint64) map[fsverity.Digest]struct{} {
 		roots[root(n)] = struct{}{}
 	}
 	return roots
+}
+
+// unreadable is what the store says of a trial whose record is damaged.
+func unreadable(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	history(t, dir, 1)
+	if err := os.WriteFile(filepath.Join(dir, "generations", "1.trial"), []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	trial, err := openStore(t, dir, store.Options{}).Trial(1)
+	if err == nil || !trial.Unreadable() {
+		t.Fatalf("%+v, %v", trial, err)
+	}
+	return trial.Failed
 }
 
 func TestDecide(t *testing.T) {
@@ -72,6 +89,15 @@ func TestDecide(t *testing.T) {
 		{"failed ones are no way back", func(in *Input) {
 			in.Previous, in.Trials = 0, []store.Trial{{Generation: 6, Good: noon, Failed: "silent"}, {Generation: 4, Good: noon}}
 		}, []uint64{4, 8, 9, 10}, map[uint64]string{6: "failed, nothing names it, and 4 are newer"}},
+		{"perhaps good, by damaged records", func(in *Input) {
+			in.Previous, in.Trials = 0, append(good(2), store.Trial{Generation: 4, Failed: unreadable(t)}, store.Trial{Generation: 5, Good: noon})
+			in.Lefts = []store.Left{{Generation: 5}, {Generation: 3, At: noon}}
+		}, []uint64{2, 4, 5, 8, 9, 10}, map[uint64]string{
+			5: "perhaps the last good: a record that says so is damaged", 4: "perhaps the last good: a record that says so is damaged", 2: "last good", 3: "untested, nothing names it, and 7 are newer",
+		}},
+		{"a damaged record of one that is older than the last good", func(in *Input) {
+			in.Trials = []store.Trial{{Generation: 4, Failed: unreadable(t)}}
+		}, []uint64{8, 9, 10}, nil},
 		{"damaged", func(in *Input) {
 			in.Generations, in.Damaged = append(in.Generations[:2:2], in.Generations[3:9]...), []uint64{3, 10}
 		}, []uint64{8, 9, 10}, map[uint64]string{3: "damaged, nothing names it, and 7 are newer"}},

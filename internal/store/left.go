@@ -16,6 +16,9 @@ type Left struct {
 	At  time.Time `json:"at"`
 }
 
+// Unreadable reports whether it stands for a record that is damaged.
+func (l Left) Unreadable() bool { return l.Generation != 0 && l.At.IsZero() }
+
 const leftSuffix = ".left"
 
 // Lefts returns the records of all generations that somebody went back from, by generation. Damaged ones are in it and make

@@ -22,6 +22,9 @@ const liveSuffix = ".live"
 // Unproven reports whether the generation went live and no boot with it was found good, by its trial.
 func (l Live) Unproven(t Trial) bool { return l.Generation != 0 && t.Good.IsZero() }
 
+// Unreadable reports whether it stands for a record that is damaged.
+func (l Live) Unreadable() bool { return l.Generation != 0 && l.At.IsZero() }
+
 // Live returns what is recorded of a generation's going live, or a Live of generation 0 where it didn't. A
 // damaged record counts as one; the error, of kind Broken, says so.
 func (s *Store) Live(n uint64) (Live, error) {

@@ -53,6 +53,9 @@ func (t Trial) check(n uint64) error {
 	return nil
 }
 
+// Unreadable reports whether the trial stands for a record that is damaged: whether the generation was good isn't known.
+func (t Trial) Unreadable() bool { return t.Failed == damagedTrial }
+
 const trialSuffix = ".trial"
 
 func trialFile(n uint64) string { return sideFile(n, trialSuffix) }
