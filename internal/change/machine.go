@@ -114,11 +114,7 @@ func (f *Findings) deltaOfEtc(ctx context.Context, path string, s Step, elsewher
 		return nil, err
 	}
 	f.Conflicts = slices.DeleteFunc(f.Conflicts, func(c delta.Conflict) bool { return strings.HasPrefix(c.Path, inEtc) })
-	for _, c := range delta.Conflicts(d, etcOf(s.FromTree), etcOf(s.ToTree)) {
-		c.Path = "/etc" + c.Path
-		if c.Origin != "" {
-			c.Origin = "/etc" + c.Origin
-		}
+	for _, c := range delta.ConflictsAt("/etc", d, s.FromTree, s.ToTree) {
 		if !aftercare.Derived(c.Path) {
 			f.Conflicts = append(f.Conflicts, c)
 		}
@@ -133,14 +129,6 @@ func (f *Findings) deltaOfEtc(ctx context.Context, path string, s Step, elsewher
 }
 
 const inEtc = "/etc/"
-
-// etcOf returns the /etc of a root; one that has none has an empty one.
-func etcOf(root *tree.Node) *tree.Node {
-	if etc := root.Child("etc"); etc != nil && etc.Kind == tree.Directory {
-		return etc
-	}
-	return tree.NewDir(0o755)
-}
 
 // heldBy returns the units that go on seeing the old root in mount namespaces of their own, and says which processes without a
 // unit do.
