@@ -195,6 +195,9 @@ func (d *changeDoc) words() string {
 		}
 		return fmt.Sprintf("generation %d runs", d.Generation)
 	case change.TakenBack:
+		if d.Plan != nil && d.Plan.Way != change.Live {
+			return fmt.Sprintf("it is taken back; generation %d is staged, and tried at the next boot", d.Generation)
+		}
 		return fmt.Sprintf("it is taken back; generation %d runs again", d.Generation)
 	case change.Staged:
 		return fmt.Sprintf("generation %d is staged; it is tried %s", d.Generation, when)

@@ -97,7 +97,7 @@ func (c *Changer) AwaitConfirmation(ctx context.Context, r *Result) error {
 		return err
 	}
 	r.Outcome, r.ConfirmBy, r.Generation, r.RootDigest = TakenBack, time.Time{}, back.Generation, back.RootDigest
-	r.Remarks = append(r.Remarks, back.Remarks...)
+	r.Plan, r.Remarks = back.Plan, append(r.Remarks, back.Remarks...)
 	return nil
 }
 
