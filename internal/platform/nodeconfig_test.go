@@ -73,7 +73,7 @@ func TestNodeConfig(t *testing.T) {
 	if c := configOf(p, other); c.Digest != empty.Digest {
 		t.Errorf("another node's: %+v", c)
 	}
-	if status, k := keysOf(p, n); status != http.StatusOK || k != (nodeapi.AuthorizedKeys{AuthorizedKeys: a, KeysCount: 1, TargetUser: "backup"}) {
+	if status, k := keysOf(p, n); status != http.StatusOK || k != (nodeapi.AuthorizedKeys{AuthorizedKeys: a, KeysCount: 1, TargetUser: "backup", Config: true}) {
 		t.Errorf("%d, %+v", status, k)
 	}
 	var beat nodeapi.HeartbeatResponse
@@ -95,7 +95,7 @@ func TestNodeConfig(t *testing.T) {
 	if len(set.Users) != 2 || set.Users[0].Name != "backup" || !set.Users[0].NoKeys || set.Users[1].Name != "root" || set.Hostname != "web-1.example.org" {
 		t.Errorf("%+v", set)
 	}
-	if _, k := keysOf(p, n); k != (nodeapi.AuthorizedKeys{AuthorizedKeys: b + "\n" + a, KeysCount: 2, TargetUser: "root"}) {
+	if _, k := keysOf(p, n); k != (nodeapi.AuthorizedKeys{AuthorizedKeys: b + "\n" + a, KeysCount: 2, TargetUser: "root", Config: true}) {
 		t.Errorf("%+v", k)
 	}
 	shown, err := p.Restart().Operator.NodeConfig(ctx, "web-1")
