@@ -24,6 +24,8 @@ type Machine struct {
 	EtcUpper string
 	// Care is what the system needs beside its mounts; nil for one that needs nothing.
 	Care *Care
+	// Swapped is told of each swap, how long it took among the rest; nil for nobody.
+	Swapped func(live.Result)
 }
 
 // spec is a step as package live takes it.
