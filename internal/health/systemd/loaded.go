@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/godbus/dbus/v5"
 )
@@ -43,26 +44,37 @@ type listed struct {
 	JobPath                                         dbus.ObjectPath
 }
 
+// listTimeout bounds the questions about all units: there are hundreds.
+const listTimeout = time.Minute
+
 // Loaded returns the units that systemd has loaded and whose file exists, in the order of their names.
 func (m Manager) Loaded(ctx context.Context) ([]LoadedUnit, error) {
 	var units []LoadedUnit
-	err := m.connected(ctx, callTimeout, func(ctx context.Context, conn *dbus.Conn) error {
+	err := m.connected(ctx, listTimeout, func(ctx context.Context, conn *dbus.Conn) error {
 		var list []listed
 		if err := conn.Object(busName, managerPath).CallWithContext(ctx, managerIface+".ListUnits", 0).Store(&list); err != nil {
 			return fmt.Errorf("ask systemd for its units: %w", err)
 		}
-		for _, l := range list[:min(len(list), unitsMax)] {
-			if l.Load == "not-found" {
-				continue
-			}
-			u := LoadedUnit{Name: l.Name, Load: l.Load, Active: l.Active, Sub: l.Sub}
-			kind := l.Name[strings.LastIndexByte(l.Name, '.')+1:]
-			if u.Runs() && slices.Contains(detailed, "."+kind) {
-				if err := u.ask(ctx, conn.Object(busName, l.Path), kind == "service"); err != nil {
-					return fmt.Errorf("ask systemd for %s: %w", l.Name, err)
+		list = slices.DeleteFunc(list[:min(len(list), unitsMax)], func(l listed) bool { return l.Load == "not-found" })
+		units = make([]LoadedUnit, len(list))
+		// Questions about some units are on their way before the first answer is read.
+		done := 0
+		for some := range slices.Chunk(list, 64) {
+			var asked []*details
+			for i, l := range some {
+				u := &units[done+i]
+				*u = LoadedUnit{Name: l.Name, Load: l.Load, Active: l.Active, Sub: l.Sub}
+				kind := l.Name[strings.LastIndexByte(l.Name, '.')+1:]
+				if u.Runs() && slices.Contains(detailed, "."+kind) {
+					asked = append(asked, ask(ctx, u, conn.Object(busName, l.Path), kind == "service"))
 				}
 			}
-			units = append(units, u)
+			done += len(some)
+			for _, d := range asked {
+				if err := d.read(ctx); err != nil {
+					return fmt.Errorf("ask systemd for %s: %w", d.unit.Name, err)
+				}
+			}
 		}
 		return nil
 	})
@@ -70,44 +82,51 @@ func (m Manager) Loaded(ctx context.Context) ([]LoadedUnit, error) {
 	return units, err
 }
 
-// ask fills in the details. All questions are on their way before the first answer is read. A unit that went away
-// meanwhile has none.
-func (u *LoadedUnit) ask(ctx context.Context, unit dbus.BusObject, service bool) error {
-	const unitIface, serviceIface = busName + ".Unit", busName + ".Service"
-	type question struct {
-		call *dbus.Call
-		into any
-	}
-	var questions []question
-	get := func(iface, name string, into any) {
-		call := unit.GoWithContext(ctx, "org.freedesktop.DBus.Properties.Get", 0, make(chan *dbus.Call, 1), iface, name)
-		questions = append(questions, question{call, into})
-	}
+// details are the questions about one unit.
+type details struct {
+	unit      *LoadedUnit
+	questions []question
 	// a(sasbttttuii) and a(sb), of which the first fields count.
-	var exec [][]any
-	var files [][]any
+	exec, files [][]any
+}
+
+type question struct {
+	call *dbus.Call
+	into any
+}
+
+// ask asks, and doesn't wait for the answers.
+func ask(ctx context.Context, u *LoadedUnit, object dbus.BusObject, service bool) *details {
+	const unitIface, serviceIface = busName + ".Unit", busName + ".Service"
+	d := &details{unit: u}
+	get := func(iface, name string, into any) {
+		call := object.GoWithContext(ctx, "org.freedesktop.DBus.Properties.Get", 0, make(chan *dbus.Call, 1), iface, name)
+		d.questions = append(d.questions, question{call, into})
+	}
 	get(unitIface, "FragmentPath", &u.Fragment)
 	get(unitIface, "DropInPaths", &u.DropIns)
 	get(unitIface, "CanReload", &u.CanReload)
 	get(unitIface, "RefuseManualStop", &u.RefuseStop)
 	if service {
 		get(serviceIface, "Type", &u.Type)
-		get(serviceIface, "ExecStart", &exec)
-		get(serviceIface, "EnvironmentFiles", &files)
+		get(serviceIface, "ExecStart", &d.exec)
+		get(serviceIface, "EnvironmentFiles", &d.files)
 	}
-	for _, q := range questions {
+	return d
+}
+
+// read fills in the answers. A unit that went away meanwhile has none.
+func (d *details) read(ctx context.Context) error {
+	for _, q := range d.questions {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-q.call.Done:
 		}
-		var value dbus.Variant
-		if q.call.Err != nil {
-			if _, refused := q.call.Err.(dbus.Error); refused { //nolint:errorlint // the library returns it as it is
-				continue
-			}
-			return q.call.Err
+		if _, refused := q.call.Err.(dbus.Error); refused { //nolint:errorlint // the library returns it as it is
+			continue
 		}
+		var value dbus.Variant
 		if err := q.call.Store(&value); err != nil {
 			return err
 		}
@@ -115,11 +134,11 @@ func (u *LoadedUnit) ask(ctx context.Context, unit dbus.BusObject, service bool)
 			return err
 		}
 	}
-	u.Programs, u.EnvironmentFiles = firstOf(exec), firstOf(files)
-	for _, fields := range exec {
+	d.unit.Programs, d.unit.EnvironmentFiles = firstOf(d.exec), firstOf(d.files)
+	for _, fields := range d.exec {
 		if len(fields) > 1 {
 			argv, _ := fields[1].([]string)
-			u.Arguments = append(u.Arguments, argv...)
+			d.unit.Arguments = append(d.unit.Arguments, argv...)
 		}
 	}
 	return nil

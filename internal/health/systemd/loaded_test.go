@@ -1,6 +1,7 @@
 package systemd_test
 
 import (
+	"fmt"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -38,5 +39,22 @@ func TestLoaded(t *testing.T) {
 	}
 	if got[1].Runs() || !got[2].Runs() {
 		t.Error("what runs isn't told from what doesn't")
+	}
+}
+
+func TestLoadedOfMany(t *testing.T) {
+	f := &systemdtest.Fake{Properties: make(map[string]map[string]any)}
+	for i := range 200 {
+		f.Properties[fmt.Sprintf("s%03d.service", i)] = map[string]any{"ActiveState": "active", "FragmentPath": fmt.Sprint(i)}
+	}
+	m := start(t, f)
+	got, err := m.Loaded(t.Context())
+	if err != nil || len(got) != 200 {
+		t.Fatalf("%d, %v", len(got), err)
+	}
+	for i, u := range got {
+		if u.Name != fmt.Sprintf("s%03d.service", i) || u.Fragment != fmt.Sprint(i) {
+			t.Errorf("%d: %+v", i, u)
+		}
 	}
 }
