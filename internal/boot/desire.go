@@ -5,7 +5,6 @@ import (
 	"github.com/powernode/powernode-agent/internal/nodeapi"
 	"github.com/powernode/powernode-agent/internal/reconcile"
 	"github.com/powernode/powernode-agent/internal/retain"
-	"github.com/powernode/powernode-agent/internal/store"
 )
 
 // desire makes of the platform's list what the node is to run: with what its administrator attached and detached, nothing
@@ -15,25 +14,18 @@ func (b *boot) desire(list *nodeapi.ModuleList) ([]reconcile.Assigned, error) {
 	if err != nil {
 		return nil, err
 	}
-	floors, err := b.store.Floors()
-	if err != nil {
-		return nil, err
-	}
 	wish := desired.Follow(list, local)
 	for _, text := range wish.Remarks {
 		b.remark(text, "")
 	}
-	had := b.generationOf(b.plan.known.Current).Modules
-	if err := desired.Guard(had, wish.Modules, list.RemoveMost); err != nil {
+	runs := b.generationOf(b.plan.known.Current)
+	if err := desired.Guard(runs.Modules, wish.Modules, list.RemoveMost); err != nil {
 		return nil, err
 	}
-	runs := make(map[store.GenerationModule]bool)
-	for _, m := range had {
-		runs[store.GenerationModule{Name: m.Name, Version: m.Version}] = true
-	}
+	// What was staged here was allowed then: it comes as what is assigned, and not as what is left when that is refused.
+	rule := retain.NewFloorRule(b.store, runs, b.generationOf(b.plan.known.Staged))
 	for i, m := range wish.Modules {
-		may := m.AllowDowngrade && m.Origin == reconcile.ByPlatform || runs[store.GenerationModule{Name: m.Name, Version: m.Version}]
-		wish.Modules[i].Refused = retain.CheckFloor(floors, m.Name, m.Version, may)
+		wish.Modules[i] = rule.Apply(m)
 	}
 	return wish.Modules, nil
 }

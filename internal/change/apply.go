@@ -363,6 +363,9 @@ func (w *work) commit(s *Step) error {
 	}
 	w.result.Outcome = WentLive
 	// From here on it is done: what is left to do is done by Recover, at the latest.
+	if w.request.Confirm > 0 {
+		return w.end(s.To) // what may yet be taken back raises nothing: Confirmed does
+	}
 	if err := c.Store.RaiseFloors(s.To, c.Now()); err != nil {
 		w.remark("the lowest versions that may run aren't written down: " + fault.OneLine(err.Error()))
 	}

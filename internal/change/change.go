@@ -83,7 +83,7 @@ type work struct {
 	local   desired.Local
 	wanted  wish
 	parts   []part
-	floors  store.Floors
+	floors  retain.FloorRule
 	proven  []*assemble.Proven
 	// fromTree returns the tree of from, which is read beside the composition.
 	fromTree func() (*tree.Node, error)
@@ -151,14 +151,13 @@ func (c *Changer) begin(request Request) (*work, error) {
 	if w.known, err = trial.Read(c.Store); err != nil {
 		w.result.Remarks = append(w.result.Remarks, fault.OneLine(err.Error()))
 	}
-	if w.floors, err = c.Store.Floors(); err != nil {
-		return nil, err
-	}
 	n := c.Running.Generation
 	if n == 0 {
 		n = w.known.Current
 	}
 	w.from = w.generation(n)
+	w.floors = retain.NewFloorRule(c.Store, w.from, w.generation(w.known.Staged))
+	w.floors.All = request.AllowDowngrade
 	w.result.From, w.result.FromRootDigest = w.from.Number, w.from.RootDigest
 	return w, nil
 }

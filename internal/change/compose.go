@@ -10,19 +10,12 @@ import (
 	"github.com/powernode/powernode-agent/internal/assemble"
 	"github.com/powernode/powernode-agent/internal/compose"
 	"github.com/powernode/powernode-agent/internal/fault"
-	"github.com/powernode/powernode-agent/internal/reconcile"
-	"github.com/powernode/powernode-agent/internal/retain"
-	"github.com/powernode/powernode-agent/internal/store"
 )
 
 // lookAt finds out what each wanted module is, and puts in the place of one that is refused what runs of it.
 func (w *work) lookAt(ctx context.Context) error {
 	for _, a := range w.wanted.assigned {
-		err := w.aboveFloor(a)
-		var offer *assemble.Offer
-		if err == nil {
-			offer, err = w.c.Reconciler.Look(ctx, a)
-		}
+		offer, err := w.c.Reconciler.Look(ctx, w.floors.Apply(a))
 		switch {
 		case err == nil:
 			w.parts = append(w.parts, part{assigned: a, offer: offer, want: offer.Wanted, seal: offer.Sealed.Seal, manifest: offer.Sealed.Manifest})
@@ -40,13 +33,6 @@ func (w *work) lookAt(ctx context.Context) error {
 
 // single reports whether all that is asked for is one module to be attached: what is wrong with it is the answer.
 func (w *work) single() bool { return w.request.Kind == Attach && len(w.request.Modules) == 1 }
-
-// aboveFloor refuses a version lower than the highest that was ever current here. What runs isn't lower than itself.
-func (w *work) aboveFloor(a reconcile.Assigned) error {
-	may := w.request.AllowDowngrade || a.AllowDowngrade && a.Origin == reconcile.ByPlatform ||
-		slices.ContainsFunc(w.from.Modules, func(m store.GenerationModule) bool { return m.Name == a.Name && m.Version == a.Version })
-	return retain.CheckFloor(w.floors, a.Name, a.Version, may)
-}
 
 // instead notes that a module can't be used, and puts what runs of it in its place, if that is something else.
 func (w *work) instead(p part, reason error) {

@@ -49,9 +49,9 @@ func (c *Changer) Confirmed() (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	if err := c.Store.RaiseFloors(g, c.Now()); err != nil {
-		return false, err
-	}
+	// A change that works isn't taken back because that can't be written: the generation's record says it until it goes, and
+	// before that it is written, or nothing goes.
+	_ = c.Store.RaiseFloors(g, c.Now())
 	return true, removeRun(c.RunDir, ConfirmName, c.Hook)
 }
 

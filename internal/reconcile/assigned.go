@@ -25,6 +25,8 @@ type Assigned struct {
 	Origin Origin
 	// Refused is why it can't be used although it is wanted; nil where nothing is known against it.
 	Refused error
+	// Accept judges it by the digest of this machine's manifest, once Look has found that; nil accepts all.
+	Accept func(manifest string) error
 }
 
 // AsAssigned returns a platform's list as it is.

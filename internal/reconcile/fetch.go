@@ -158,7 +158,13 @@ func (r *Reconciler) Look(ctx context.Context, a Assigned) (*assemble.Offer, err
 	if err != nil && bounded.Err() != nil && ctx.Err() == nil {
 		return nil, fault.New(fault.Retry, fault.Platform, "check the registry and the network between", "not within %s: %w", r.config.Patience.Look, err)
 	}
-	return offer, err
+	if err == nil && a.Accept != nil {
+		err = a.Accept(offer.Wanted.ManifestDigest)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return offer, nil
 }
 
 // Bring has a module that was looked at in the store.

@@ -1,10 +1,13 @@
 package retain
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
 	"github.com/powernode/powernode-agent/internal/fault"
+	"github.com/powernode/powernode-agent/internal/nodeapi"
+	"github.com/powernode/powernode-agent/internal/reconcile"
 	"github.com/powernode/powernode-agent/internal/store"
 )
 
@@ -37,18 +40,49 @@ func TestCheckFloor(t *testing.T) {
 	}
 }
 
-func TestCheckFloors(t *testing.T) {
-	module := func(name, version, digest string) store.GenerationModule {
-		return store.GenerationModule{Name: name, Version: version, ManifestDigest: digest}
+func TestFloorRule(t *testing.T) {
+	assigned := func(name, version string) reconcile.Assigned {
+		return reconcile.Assigned{Module: nodeapi.Module{Name: name, Version: version}, Origin: reconcile.ByPlatform}
 	}
-	floors := store.Floors{"a": {Version: "2"}, "b": {Version: "2"}, "c": {Version: "2"}, "d": {Version: "2"}}
-	running := []store.GenerationModule{module("a", "1", "a1"), module("b", "1", "b1")}
-	wanted := []store.GenerationModule{module("a", "1", "a1"), module("b", "1", "other"), module("c", "1", "c1"), module("d", "3", "d3")}
-	refused := CheckFloors(floors, running, wanted, func(m store.GenerationModule) bool { return m.Name == "c" })
-	if len(refused) != 1 || refused[1] == nil {
-		t.Errorf("%v", refused)
+	rule := FloorRule{
+		Floors: store.Floors{"a": {Version: "2"}},
+		Here:   []store.GenerationModule{{Name: "a", Version: "1", ManifestDigest: "a1"}},
 	}
-	if refused := CheckFloors(floors, nil, wanted, nil); len(refused) != 3 {
-		t.Errorf("with nothing running: %v", refused)
+	unknown := rule
+	unknown.Floors, unknown.Unknown = nil, errors.New("floors.json is damaged")
+	all := unknown
+	all.All = true
+	allowed, local := assigned("a", "1.5"), assigned("a", "1.5")
+	allowed.AllowDowngrade, local.AllowDowngrade, local.Origin = true, true, reconcile.Here
+	for _, c := range []struct {
+		name     string
+		rule     FloorRule
+		a        reconcile.Assigned
+		manifest string
+		ok       bool
+	}{
+		{"as high", rule, assigned("a", "2"), "other", true},
+		{"lower", rule, assigned("a", "1.5"), "", false},
+		{"lower, by the platform's word", rule, allowed, "x", true},
+		{"the platform's word isn't that of a local one", rule, local, "x", false},
+		{"what runs", rule, assigned("a", "1"), "a1", true},
+		{"perhaps what runs", rule, assigned("a", "1"), "", true},
+		{"another build of the version that runs", rule, assigned("a", "1"), "other", false},
+		{"another name", rule, assigned("b", "0"), "", true},
+		{"unknown floors", unknown, assigned("a", "3"), "a3", false},
+		{"unknown floors, what runs", unknown, assigned("a", "1"), "a1", true},
+		{"unknown floors, allowed", unknown, allowed, "x", true},
+		{"unknown floors, all", all, assigned("b", "1"), "x", true},
+	} {
+		if err := c.rule.Check(c.a, c.manifest); (err == nil) != c.ok {
+			t.Errorf("%s: %v", c.name, err)
+		}
+	}
+	if a := rule.Apply(assigned("a", "1")); a.Refused != nil || a.Accept("a1") != nil || a.Accept("other") == nil {
+		t.Errorf("%+v", a)
+	}
+	refused := errors.New("no")
+	if a := rule.Apply(reconcile.Assigned{Refused: refused}); !errors.Is(a.Refused, refused) {
+		t.Errorf("%+v", a)
 	}
 }
