@@ -169,7 +169,10 @@ func (m *Machine) Swap(ctx context.Context, s Step, f Findings) ([]string, error
 	if err == nil {
 		spec := m.spec(s)
 		spec.Place = place
-		_, err = live.Swap(ctx, spec)
+		var result live.Result
+		if result, err = live.Swap(ctx, spec); err == nil && m.Swapped != nil {
+			m.Swapped(result)
+		}
 	}
 	if err != nil {
 		// Units that were stopped for it are wanted again.
