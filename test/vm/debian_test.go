@@ -32,7 +32,7 @@ func debianMachine(t *testing.T, packages ...string) qemu.Machine {
 			t.Fatal(err)
 		}
 	}
-	qemu.Host(t, "cp", lab.Program("init"), lab.Program("powernode-agent"), filepath.Join(tree, "tests"))
+	qemu.Host(t, "cp", lab.Program("init"), filepath.Join(tree, "tests/init"))
 	lab.Write(t, filepath.Join(tree, "etc/systemd/system/test-control.service"), []byte(controlUnit), 0o644)
 	lab.Write(t, filepath.Join(tree, "etc/fstab"), nil, 0o644)
 	for at, to := range map[string]string{
@@ -84,15 +84,10 @@ func TestDebian(t *testing.T) {
 	whole(t)
 	t.Parallel()
 	need(t)
-	m := debianMachine(t, "internal/health/systemd", "internal/health/units", "internal/services", "internal/aftercare")
+	m := debianMachine(t, "internal/health/systemd", "internal/health/units", "internal/aftercare")
 	m.TPM = lab.TempDir(t)
 	g := m.Start(t)
 	g.WaitInit()
-	// Before the test that leaves a failed unit behind.
-	t.Run("services", func(t *testing.T) {
-		g.On(t).Shell("install -D /tests/powernode-agent /run/powernode/bin/powernode-agent").OK(t)
-		inside(t, g, "internal/services", "^TestRealSystemd$", nil, "POWERNODE_TEST_SYSTEMD=1")
-	})
 	t.Run("aftercare", func(t *testing.T) {
 		inside(t, g, "internal/aftercare", "^TestRealSystemd$", nil, "POWERNODE_TEST_SYSTEMD=1")
 	})
