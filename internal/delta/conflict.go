@@ -1,8 +1,11 @@
 package delta
 
 import (
+	"bytes"
 	"fmt"
 	"path"
+	"slices"
+	"strings"
 
 	"github.com/powernode/powernode-agent/internal/tree"
 )
@@ -100,8 +103,29 @@ func (p *place) directoryConflict() Change {
 	}
 }
 
-// like reports whether a directory has the mode and owner of another, and so wasn't changed itself.
-func (p *place) like(n *tree.Node) bool { return p.Mode == n.Mode && p.UID == n.UID && p.GID == n.GID }
+// like reports whether a directory has the mode, owner and attributes of another, and so wasn't changed itself.
+func (p *place) like(n *tree.Node) bool {
+	return p.Mode == n.Mode && p.UID == n.UID && p.GID == n.GID && len(lacking(n.Xattrs, p.xattrs)) == 0 && len(surplus(p.xattrs, n.Xattrs)) == 0
+}
+
+// lacking returns those of the attributes that others don't have with the same value.
+func lacking(xattrs, others []tree.Xattr) []tree.Xattr {
+	return slices.DeleteFunc(slices.Clone(xattrs), func(x tree.Xattr) bool {
+		return slices.ContainsFunc(others, func(o tree.Xattr) bool { return o.Name == x.Name && bytes.Equal(o.Value, x.Value) })
+	})
+}
+
+// surplus returns the names of the attributes that others don't have at all. What the kernel's security modules put there by
+// themselves isn't among them.
+func surplus(xattrs, others []tree.Xattr) []string {
+	var names []string
+	for _, x := range xattrs {
+		if !strings.HasPrefix(x.Name, "security.") && !slices.ContainsFunc(others, func(o tree.Xattr) bool { return o.Name == x.Name }) {
+			names = append(names, x.Name)
+		}
+	}
+	return names
+}
 
 // atOrigin returns what changes where a renamed entry has its content.
 func (p *place) atOrigin() Change {

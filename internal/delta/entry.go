@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/powernode/powernode-agent/internal/fsverity"
+	"github.com/powernode/powernode-agent/internal/tree"
 )
 
 // Kind is what an entry of the upper is.
@@ -58,6 +59,8 @@ type Entry struct {
 	// Digest is the one that a Metacopy's content must have; zero where the union doesn't check.
 	Digest fsverity.Digest `json:"-"`
 
+	// xattrs are a Directory's extended attributes by name, without overlayfs's marks.
+	xattrs []tree.Xattr
 	// copied says that it has the mark of one that was copied up.
 	copied bool
 	links  uint64

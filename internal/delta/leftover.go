@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -12,14 +13,18 @@ import (
 )
 
 // Leftover is a directory of the upper that nobody changed: it was copied up because of something in it, and goes
-// on showing the old image's mode and owner, or itself, over the new one.
+// on showing the old image's mode, owner and attributes, or itself, over the new one.
 type Leftover struct {
 	Path string `json:"path"`
-	// Remove says that neither the new image nor the upper has anything there; else it takes on Mode, UID and GID.
+	// Remove says that neither the new image nor the upper has anything there; else it takes on Mode, UID, GID, and the
+	// attributes Set, and loses Unset.
 	Remove bool   `json:"remove,omitempty"`
 	Mode   uint16 `json:"mode"`
 	UID    uint32 `json:"uid"`
 	GID    uint32 `json:"gid"`
+
+	Set   []tree.Xattr `json:"set,omitempty"`
+	Unset []string     `json:"unset,omitempty"`
 }
 
 // Leftovers returns what Tidy is to put right once the new image is beneath the upper and won't be taken back, in the
@@ -39,7 +44,9 @@ func Leftovers(d *Delta, from, to *tree.Node) []Leftover {
 			removed[p] = true
 			left = append(left, Leftover{Path: p.Path, Remove: true, Mode: p.Mode, UID: p.UID, GID: p.GID})
 		case p.to != nil && p.to.Kind == tree.Directory && !p.like(p.to):
-			left = append(left, Leftover{Path: p.Path, Mode: p.to.Mode, UID: p.to.UID, GID: p.to.GID})
+			left = append(left, Leftover{
+				Path: p.Path, Mode: p.to.Mode, UID: p.to.UID, GID: p.to.GID, Set: lacking(p.to.Xattrs, p.xattrs), Unset: surplus(p.xattrs, p.to.Xattrs),
+			})
 		}
 	}
 	return left
@@ -90,11 +97,25 @@ func (a *liveActor) tidy(l Leftover) error {
 		return err
 	}
 	defer dir.Close()
+	// Nobody gets in meanwhile who may not in the end: an access list counts instead of the group's bits.
+	for _, name := range l.Unset {
+		if err := unix.Fremovexattr(int(dir.Fd()), name); err != nil && !errors.Is(err, unix.ENODATA) {
+			return fmt.Errorf("remove its attribute %s: %w", name, err)
+		}
+	}
 	if err := dir.Chown(int(l.UID), int(l.GID)); err != nil {
 		return err
 	}
 	if err := unix.Fchmod(int(dir.Fd()), uint32(l.Mode)); err != nil {
 		return fmt.Errorf("change its mode: %w", err)
+	}
+	for _, x := range l.Set {
+		if strings.HasPrefix(x.Name, overlayMark) {
+			return fmt.Errorf("the image's directory has the attribute %s, which would be taken for overlayfs's own", x.Name)
+		}
+		if err := unix.Fsetxattr(int(dir.Fd()), x.Name, x.Value, 0); err != nil {
+			return fmt.Errorf("set its attribute %s: %w", x.Name, err)
+		}
 	}
 	return nil
 }

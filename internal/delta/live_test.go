@@ -329,7 +329,16 @@ func TestTidy(t *testing.T) {
 	put(t, base+"/opt/m/sub/g", "g")
 	put(t, base+"/opt/k/h", "h")
 	put(t, base+"/opt/z", "z")
+	put(t, base+"/etc/a/f", "f")
+	put(t, base+"/etc/mine/f", "f")
+	for _, dir := range []string{"a", "mine"} {
+		must(t, errors.Join(unix.Setxattr(base+"/etc/"+dir, "trusted.old", []byte("1"), 0), unix.Setxattr(base+"/etc/"+dir, "trusted.both", []byte("1"), 0)))
+	}
 	from := n.imageOf(base)
+	for _, dir := range []string{"a", "mine"} {
+		must(t, errors.Join(unix.Removexattr(base+"/etc/"+dir, "trusted.old"), unix.Setxattr(base+"/etc/"+dir, "trusted.both", []byte("2"), 0),
+			unix.Setxattr(base+"/etc/"+dir, "trusted.new", []byte("2"), 0)))
+	}
 	must(t, os.Chown(base+"/etc/d", 5, 6))
 	must(t, unix.Chmod(base+"/etc/d", 0o2710))
 	must(t, errors.Join(os.RemoveAll(base+"/opt/m"), os.RemoveAll(base+"/opt/k")))
@@ -339,6 +348,9 @@ func TestTidy(t *testing.T) {
 	m.write("opt/m/sub/mine", "mine")
 	m.remove("opt/m/sub/mine")
 	m.remove("opt/k/h")
+	m.write("etc/a/f", "mine")
+	m.write("etc/mine/f", "mine")
+	must(t, unix.Setxattr(m.path("etc/mine"), "trusted.mine", []byte("3"), 0))
 	left := Leftovers(n.scan(), from.tree, to.tree)
 	n.settleLive(m, Settle(n.scan(), from.tree, to.tree, nil))
 	m.unmount()
@@ -350,6 +362,19 @@ func TestTidy(t *testing.T) {
 	over.check("tidied", map[string]string{"opt": "/k z", "opt/k": "/", "etc/d/f": big("f")})
 	if got := over.attributes(false, "etc/d")[0]; got != "etc/d: 42710 5:6" {
 		t.Errorf("a directory that the new image gives another mode is %s", got)
+	}
+	for _, x := range []struct{ dir, name, want string }{
+		{"a", "trusted.old", ""}, {"a", "trusted.both", "2"}, {"a", "trusted.new", "2"},
+		{"mine", "trusted.old", "1"}, {"mine", "trusted.both", "1"}, {"mine", "trusted.new", ""}, {"mine", "trusted.mine", "3"},
+	} {
+		value := make([]byte, 10)
+		size, err := unix.Getxattr(over.path("etc/"+x.dir), x.name, value)
+		if errors.Is(err, unix.ENODATA) {
+			size, err = 0, nil
+		}
+		if err != nil || string(value[:size]) != x.want {
+			t.Errorf("etc/%s has %s %q, %v; want %q", x.dir, x.name, value[:size], err, x.want)
+		}
 	}
 	if left := Leftovers(n.scan(), to.tree, to.tree); len(left) != 0 {
 		t.Errorf("left after that: %v", left)

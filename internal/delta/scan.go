@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/powernode/powernode-agent/internal/fault"
+	"github.com/powernode/powernode-agent/internal/tree"
 )
 
 // Limits bound a scan. A field that is zero means the usual.
@@ -87,6 +88,8 @@ func (s *scanner) classify(e *Entry, f found) (err error) {
 		} else if redirect, ok := m.value(markRedirect); ok {
 			e.Kind = Redirected
 			e.Redirect, err = parseRedirect(redirect)
+		} else {
+			e.xattrs, err = m.others()
 		}
 	case unix.S_IFREG:
 		return s.regular(e, f)
@@ -182,4 +185,25 @@ func (m *marks) value(name string) ([]byte, bool) {
 		return m.buf[:1], true
 	}
 	return m.buf[:n], true
+}
+
+// others returns the attributes that aren't marks, by name.
+func (m *marks) others() ([]tree.Xattr, error) {
+	var all []tree.Xattr
+	for name := range strings.SplitSeq(strings.TrimSuffix(string(m.list), "\x00"), "\x00") {
+		if name == "" || strings.HasPrefix(name, overlayMark) {
+			continue
+		}
+		value := make([]byte, 64<<10) // XATTR_SIZE_MAX
+		n, err := unix.Lgetxattr(m.path, name, value)
+		if errors.Is(err, unix.ENODATA) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read the attribute %s: %w", name, err)
+		}
+		all = append(all, tree.Xattr{Name: name, Value: bytes.Clone(value[:n])})
+	}
+	slices.SortFunc(all, func(a, b tree.Xattr) int { return strings.Compare(a.Name, b.Name) })
+	return all, nil
 }

@@ -46,3 +46,15 @@ func bare(path string) (*os.File, error) {
 	defer m.Close()
 	return m.OpenDir()
 }
+
+// At is the View of what is mounted at a path, as a union of its own: a persistent /etc.
+func At(path string) View {
+	return func(top string) (*os.File, error) {
+		dir, err := bare(path)
+		if err != nil || top == "" {
+			return dir, err
+		}
+		defer dir.Close()
+		return openDirAt(dir, top)
+	}
+}
