@@ -57,23 +57,16 @@ func (m Manager) Loaded(ctx context.Context) ([]LoadedUnit, error) {
 		}
 		list = slices.DeleteFunc(list[:min(len(list), unitsMax)], func(l listed) bool { return l.Load == "not-found" })
 		units = make([]LoadedUnit, len(list))
-		// Questions about some units are on their way before the first answer is read.
-		done := 0
-		for some := range slices.Chunk(list, 64) {
-			var asked []*details
-			for i, l := range some {
-				u := &units[done+i]
-				*u = LoadedUnit{Name: l.Name, Load: l.Load, Active: l.Active, Sub: l.Sub}
-				kind := l.Name[strings.LastIndexByte(l.Name, '.')+1:]
-				if u.Runs() && slices.Contains(detailed, "."+kind) {
-					asked = append(asked, ask(ctx, u, conn.Object(busName, l.Path), kind == "service"))
-				}
+		for i, l := range list {
+			u := &units[i]
+			*u = LoadedUnit{Name: l.Name, Load: l.Load, Active: l.Active, Sub: l.Sub}
+			kind := l.Name[strings.LastIndexByte(l.Name, '.')+1:]
+			if !u.Runs() || !slices.Contains(detailed, "."+kind) {
+				continue
 			}
-			done += len(some)
-			for _, d := range asked {
-				if err := d.read(ctx); err != nil {
-					return fmt.Errorf("ask systemd for %s: %w", d.unit.Name, err)
-				}
+			// All questions about a unit are on their way before the first answer is read.
+			if err := ask(ctx, u, conn.Object(busName, l.Path), kind == "service").read(ctx); err != nil {
+				return fmt.Errorf("ask systemd for %s: %w", u.Name, err)
 			}
 		}
 		return nil
