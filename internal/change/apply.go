@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -167,6 +168,11 @@ func ReadTree(st *store.Store, digest fsverity.Digest) (*tree.Node, error) {
 		return nil, err
 	}
 	defer f.Close()
+	return readImage(f, digest)
+}
+
+// readImage reads an image that must have that digest.
+func readImage(f *os.File, digest fsverity.Digest) (*tree.Node, error) {
 	info, err := f.Stat()
 	if err != nil {
 		return nil, err
@@ -269,7 +275,7 @@ func (w *work) goLive(ctx context.Context, s *Step) (again bool, err error) {
 	blamed := w.blame(failures)
 	err = context.Cause(ctx)
 	if err == nil && len(blamed) == 0 {
-		err = w.commit(s)
+		err = w.commit(ctx, s)
 	}
 	if err == nil && len(blamed) == 0 {
 		return false, nil
@@ -325,7 +331,7 @@ func (w *work) undo(ctx context.Context, s *Step, blamed map[string]error) error
 }
 
 // commit makes the generation the current one. What fails before that pointer is set is undone by the caller.
-func (w *work) commit(s *Step) error {
+func (w *work) commit(ctx context.Context, s *Step) error {
 	c := w.c
 	if w.request.Confirm > 0 {
 		if err := w.expectConfirmation(s); err != nil {
@@ -364,31 +370,35 @@ func (w *work) commit(s *Step) error {
 	w.result.Outcome = WentLive
 	// From here on it is done: what is left to do is done by Recover, at the latest.
 	if w.request.Confirm > 0 {
-		return w.end(s.To) // what may yet be taken back raises nothing: Confirmed does
+		return w.end(ctx, s.To) // what may yet be taken back raises nothing: Confirmed does
 	}
 	if err := c.Store.RaiseFloors(s.To, c.Now()); err != nil {
 		w.remark("the lowest versions that may run aren't written down: " + fault.OneLine(err.Error()))
 	}
-	return w.end(s.To)
+	return w.end(ctx, s.To)
 }
 
 // end has everybody know what runs, and the journals gone.
-func (w *work) end(g store.Generation) error {
-	if err := w.c.ends(g); err != nil {
+func (w *work) end(ctx context.Context, g store.Generation) error {
+	// What was begun is brought to an end also when nobody waits any more.
+	remarks, err := w.c.ends(context.WithoutCancel(ctx), g)
+	w.remark(remarks...)
+	if err != nil {
 		w.remark(fmt.Sprintf("generation %d runs, and its change isn't finished: %s", g.Number, fault.OneLine(err.Error())))
 	}
 	return nil
 }
 
-func (c *Changer) ends(g store.Generation) error {
+func (c *Changer) ends(ctx context.Context, g store.Generation) ([]string, error) {
 	if c.Running.Live != nil {
 		if err := c.Running.Live(g); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	if err := c.System.Finish(); err != nil {
-		return err
+	remarks, err := c.System.Finish(ctx)
+	if err != nil {
+		return remarks, err
 	}
 	c.Running.Generation = g.Number
-	return removeRun(c.RunDir, JournalName, c.Hook)
+	return remarks, removeRun(c.RunDir, JournalName, c.Hook)
 }

@@ -82,12 +82,12 @@ func (f *fakeSystem) Undo(context.Context, Step, Findings) ([]string, error) {
 
 func (f *fakeSystem) Resume(context.Context, store.Generation, *aftercare.Plan) []string { return nil }
 
-func (f *fakeSystem) Finish() error {
+func (f *fakeSystem) Finish(context.Context) ([]string, error) {
 	if err := f.step("finish"); err != nil {
-		return err
+		return nil, err
 	}
 	f.swap = 0
-	return nil
+	return nil, nil
 }
 
 func (f *fakeSystem) Recover(_ context.Context, current uint64) (Recovered, bool, error) {

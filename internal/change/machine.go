@@ -26,6 +26,9 @@ type Machine struct {
 	Care *Care
 	// Swapped is told of each swap, how long it took among the rest; nil for nobody.
 	Swapped func(live.Result)
+
+	// tidies is the step whose root was mounted last, until it is finished or taken back.
+	tidies *Step
 }
 
 // spec is a step as package live takes it.
@@ -150,7 +153,7 @@ func heldBy(namespaces []live.Namespace) (held []aftercare.Held, remarks []strin
 // Swap implements System. What was settled needn't be undone: the upper means the same over the old root. It is settled once more
 // after units were stopped, and what they changed at their end.
 func (m *Machine) Swap(ctx context.Context, s Step, f Findings) ([]string, error) {
-	if err := m.settle(ctx, s.FromTree, s.ToTree); err != nil {
+	if err := m.settle(ctx, s.FromTree, s.ToTree, nil); err != nil {
 		return nil, err
 	}
 	var remarks []string
@@ -164,7 +167,7 @@ func (m *Machine) Swap(ctx context.Context, s Step, f Findings) ([]string, error
 	var err error
 	if m.Care != nil && f.Aftercare != nil {
 		remarks = m.Care.before(ctx, f.Aftercare)
-		err = m.settle(ctx, s.FromTree, s.ToTree)
+		err = m.settle(ctx, s.FromTree, s.ToTree, nil)
 	}
 	if err == nil {
 		spec := m.spec(s)
@@ -173,6 +176,9 @@ func (m *Machine) Swap(ctx context.Context, s Step, f Findings) ([]string, error
 		if result, err = live.Swap(ctx, spec); err == nil && m.Swapped != nil {
 			m.Swapped(result)
 		}
+	}
+	if err == nil {
+		m.tidies = &s
 	}
 	if err != nil {
 		// Units that were stopped for it are wanted again.
@@ -188,8 +194,8 @@ func back(p *aftercare.Plan) *aftercare.Plan {
 	return p.Back()
 }
 
-// settle makes what the upper holds mean the same over the root that is to come.
-func (m *Machine) settle(ctx context.Context, from, to *tree.Node) error {
+// settle makes what the upper holds mean the same over the root that is to come. but are top-level directories that show that already.
+func (m *Machine) settle(ctx context.Context, from, to *tree.Node, but []string) error {
 	found, err := live.OpenUpper(m.Place)
 	if err != nil {
 		return err
@@ -200,7 +206,7 @@ func (m *Machine) settle(ctx context.Context, from, to *tree.Node) error {
 		return err
 	}
 	defer upper.Close()
-	troubles, err := delta.Live{Upper: upper, View: delta.Running(m.Place.Root)}.Settle(ctx, from, to, m.covered(), nil)
+	troubles, err := delta.Live{Upper: upper, View: delta.Running(m.Place.Root)}.Settle(ctx, from, to, append(m.covered(), but...), nil)
 	if err != nil {
 		return err
 	}
@@ -230,12 +236,14 @@ func (m *Machine) Undo(ctx context.Context, s Step, f Findings) ([]string, error
 		remarks = m.Care.before(ctx, back(f.Aftercare))
 	}
 	// What was changed since refers to the root that goes. The way back doesn't depend on it.
-	if err := m.settle(ctx, s.ToTree, s.FromTree); err != nil {
-		remarks = append(remarks, "not all that was changed since the change is taken back with its meaning: "+fault.OneLine(err.Error()))
+	if err := m.settle(ctx, s.ToTree, s.FromTree, nil); err != nil {
+		remarks = append(remarks, notAllBack(err))
 	}
 	if err := live.Undo(ctx, m.Place); err != nil {
 		return remarks, err
 	}
+	m.tidies = nil
+	remarks = append(remarks, m.tidy(ctx, s.ToTree, s.FromTree)...)
 	return append(remarks, m.Resume(ctx, s.From, back(f.Aftercare))...), nil
 }
 
@@ -249,20 +257,4 @@ func (m *Machine) Resume(ctx context.Context, g store.Generation, p *aftercare.P
 		remarks = append(remarks, fmt.Sprintf("unit %s doesn't work: %s", f.Unit, f.Reason))
 	}
 	return remarks
-}
-
-// Finish implements System.
-func (m *Machine) Finish() error { return live.Finish(m.Place.RunDir, m.Place.Hook) }
-
-// Recover implements System.
-func (m *Machine) Recover(ctx context.Context, current uint64) (Recovered, bool, error) {
-	r, ok, err := live.Recover(ctx, m.Place, current)
-	if err != nil || !ok {
-		return Recovered{}, false, err
-	}
-	out := Recovered{Generation: r.Journal.From.Generation, Forward: r.Forward}
-	if r.Forward {
-		out.Generation = r.Journal.To.Generation
-	}
-	return out, true, nil
 }

@@ -3,6 +3,7 @@ package change
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/powernode/powernode-agent/internal/change/desired"
@@ -64,9 +65,11 @@ func (c *Changer) Recover(ctx context.Context) (string, error) {
 		care = back(care)
 	}
 	remarks := c.System.Resume(ctx, g, care)
-	if err := c.ends(g); err != nil {
+	more, err := c.ends(ctx, g)
+	if err != nil {
 		return "", err
 	}
+	remarks = slices.Concat(r.Remarks, remarks, more)
 	if runs == j.To {
 		return strings.Join(append([]string{fmt.Sprintf("the change to generation %d was interrupted, and is finished now", runs)}, remarks...), "; "), nil
 	}

@@ -56,7 +56,8 @@ type System interface {
 	// Resume gives the system what a plan asks for, with a generation that runs: where somebody was killed who would have.
 	Resume(ctx context.Context, g store.Generation, p *aftercare.Plan) []string
 	// Finish ends a change whose generation is the current one.
-	Finish() error
+	// and says what a person should know.
+	Finish(ctx context.Context) ([]string, error)
 	// Recover brings a swap to its end that somebody left unfinished: forward if the generation that it leads to is the
 	// current one, else back. ok is false where there was none.
 	Recover(ctx context.Context, current uint64) (r Recovered, ok bool, err error)
@@ -67,4 +68,6 @@ type Recovered struct {
 	// Generation runs now; Forward says that it is the one that the change led to.
 	Generation uint64
 	Forward    bool
+	// Remarks are what a person should know.
+	Remarks []string
 }

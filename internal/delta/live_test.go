@@ -364,8 +364,13 @@ func TestTidy(t *testing.T) {
 		t.Errorf("a directory that the new image gives another mode is %s", got)
 	}
 	for _, x := range []struct{ dir, name, want string }{
-		{"a", "trusted.old", ""}, {"a", "trusted.both", "2"}, {"a", "trusted.new", "2"},
-		{"mine", "trusted.old", "1"}, {"mine", "trusted.both", "1"}, {"mine", "trusted.new", ""}, {"mine", "trusted.mine", "3"},
+		{"a", "trusted.old", ""},
+		{"a", "trusted.both", "2"},
+		{"a", "trusted.new", "2"},
+		{"mine", "trusted.old", "1"},
+		{"mine", "trusted.both", "1"},
+		{"mine", "trusted.new", ""},
+		{"mine", "trusted.mine", "3"},
 	} {
 		value := make([]byte, 10)
 		size, err := unix.Getxattr(over.path("etc/"+x.dir), x.name, value)
