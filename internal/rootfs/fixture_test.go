@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -73,7 +74,7 @@ func nodeIn(t testing.TB, persist string) *node {
 }
 
 // image makes a root image of files, given by path with their content; one that ends in a slash is
-// a directory. There is an init and all that is mounted on.
+// a directory, and its content the mode, if it has one. There is an init and all that is mounted on.
 func (n *node) image(files map[string]string) fsverity.Digest {
 	n.Helper()
 	source := n.TempDir()
@@ -81,6 +82,10 @@ func (n *node) image(files map[string]string) fsverity.Digest {
 		path := filepath.Join(source, name)
 		if strings.HasSuffix(name, "/") {
 			must(n, os.MkdirAll(path, 0o755))
+			if content != "" {
+				mode, err := strconv.ParseUint(content, 8, 12)
+				must(n, errors.Join(err, os.Chmod(path, os.FileMode(mode))))
+			}
 			return
 		}
 		must(n, os.MkdirAll(filepath.Dir(path), 0o755))

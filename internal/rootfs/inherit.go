@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
 	"path/filepath"
 
 	"github.com/powernode/powernode-agent/internal/composefs"
@@ -96,14 +97,11 @@ func (r *Root) inherit(ctx context.Context, dir *durable.Dir, l *keptLayer) erro
 	if settled {
 		return nil
 	}
-	if err := r.settleLayer(ctx, dir, l); err != nil {
-		return err
-	}
-	l.record.Over, l.record.Also, l.record.New = r.spec.RootDigest, nil, fsverity.Digest{}
-	return l.write(dir)
+	return r.settleLayer(ctx, dir, l)
 }
 
-// settleLayer has what a layer holds mean the same over the root that boots. It means so over the other one still.
+// settleLayer has what a layer holds mean the same over the root that boots, as it does over the other one still, and
+// writes that down. Then its directories that nobody changed take on what the root says of them.
 func (r *Root) settleLayer(ctx context.Context, dir *durable.Dir, l *keptLayer) error {
 	sub, err := dir.Sub(l.name)
 	if err != nil {
@@ -115,14 +113,38 @@ func (r *Root) settleLayer(ctx context.Context, dir *durable.Dir, l *keptLayer) 
 		return err
 	}
 	defer upper.Close()
-	plan, err := r.planSettling(ctx, upper, l.record.Over)
+	plan, left, err := r.planSettling(ctx, upper, l.record.Over)
+	if err == nil {
+		err = r.actOn(ctx, plan, sub, upper)
+	}
 	if err != nil {
 		return err
 	}
-	if len(plan.Steps) == 0 && len(plan.Unsettled) == 0 && l.record.Over == r.spec.RootDigest {
-		return nil
+	l.record.Over, l.record.Also, l.record.New = r.spec.RootDigest, nil, fsverity.Digest{}
+	if err := l.write(dir); err != nil {
+		return err
 	}
-	aside, err := sub.MakeSub(asideName, 0o700, "layer-aside")
+	r.tidyLayer(ctx, upper, left)
+	return nil
+}
+
+// tidyLayer puts right what delta.Leftovers says of a layer that nobody uses yet. It isn't worth a boot.
+func (r *Root) tidyLayer(ctx context.Context, upper *durable.Dir, left []delta.Leftover) {
+	if len(left) == 0 {
+		return
+	}
+	troubles, err := delta.Tidy(ctx, func(top string) (*os.File, error) { return openDir(filepath.Join(upper.Path(), top)) }, left)
+	if err == nil && len(troubles) > 0 {
+		err = fmt.Errorf("%s: %s", troubles[0].Path, troubles[0].Why)
+	}
+	if err != nil {
+		r.spec.Remark(fmt.Sprintf("directories that were only copied up keep their old mode and owner: %v", err), "")
+	}
+}
+
+// actOn does what settling takes.
+func (r *Root) actOn(ctx context.Context, plan *delta.Plan, layerDir, upper *durable.Dir) error {
+	aside, err := layerDir.MakeSub(asideName, 0o700, "layer-aside")
 	if err != nil {
 		return err
 	}
@@ -137,11 +159,11 @@ func (r *Root) settleLayer(ctx context.Context, dir *durable.Dir, l *keptLayer) 
 	return nil
 }
 
-// planSettling looks what there is to settle after the layer was used over the root "over".
-func (r *Root) planSettling(ctx context.Context, upper *durable.Dir, over fsverity.Digest) (*delta.Plan, error) {
+// planSettling looks what there is to settle after the layer was used over the root "over", and to put right then.
+func (r *Root) planSettling(ctx context.Context, upper *durable.Dir, over fsverity.Digest) (*delta.Plan, []delta.Leftover, error) {
 	to, err := readTree(r.spec.Store, r.spec.RootDigest)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	from := to
 	if over != r.spec.RootDigest {
@@ -150,7 +172,7 @@ func (r *Root) planSettling(ctx context.Context, upper *durable.Dir, over fsveri
 			if errors.Is(err, fs.ErrNotExist) {
 				why = "isn't here any more"
 			}
-			return nil, &asideError{fmt.Errorf("it was used over root %s, which %s: %w", over, why, err)}
+			return nil, nil, &asideError{fmt.Errorf("it was used over root %s, which %s: %w", over, why, err)}
 		}
 	}
 	d, err := delta.Scan(ctx, upper.File(), delta.Limits{})
@@ -158,7 +180,7 @@ func (r *Root) planSettling(ctx context.Context, upper *durable.Dir, over fsveri
 		err = &asideError{err}
 	}
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	plan := delta.SettleKept(d, from, to, func(digest fsverity.Digest) bool {
 		f, err := r.spec.Store.OpenObject(digest)
@@ -171,7 +193,7 @@ func (r *Root) planSettling(ctx context.Context, upper *durable.Dir, over fsveri
 	if from == to {
 		plan.Unsettled = nil // it stays as it was
 	}
-	return plan, nil
+	return plan, delta.Leftovers(d, from, to), nil
 }
 
 // rootImageMax is the largest root image in bytes that is read.

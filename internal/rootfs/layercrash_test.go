@@ -2,6 +2,7 @@ package rootfs
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -153,4 +154,45 @@ func TestFullDiskAtSettling(t *testing.T) {
 		t.Error("the next boot doesn't have the changes")
 	}
 	r.shutDown()
+}
+
+// TestDirectoriesOfASettledLayer: one that is in the layer only because of what is in it has the mode that the root says; one
+// that was changed keeps its own.
+func TestDirectoriesOfASettledLayer(t *testing.T) {
+	n := newNode(t)
+	one := n.image(map[string]string{"usr/d/": "755", "usr/d/f": "1", "usr/mine/": "755", "usr/mine/f": "1"})
+	two := n.image(map[string]string{"usr/d/": "700", "usr/d/f": "2", "usr/mine/": "700", "usr/mine/f": "2", "usr/gone/f": "2"})
+	n.goneLive(one, two)
+	modes := func(r *running) string {
+		t.Helper()
+		var found []string
+		for _, path := range []string{"usr/d", "usr/mine", "usr/gone"} {
+			info, err := os.Stat(r.in(path))
+			if err != nil {
+				found = append(found, "none")
+				continue
+			}
+			found = append(found, fmt.Sprintf("%o", info.Mode().Perm()))
+		}
+		return strings.Join(found, " ")
+	}
+	r := n.boot(two, onDisk)
+	r.write("usr/d/new", "x")
+	must(t, os.Chmod(r.in("usr/mine"), 0o711))
+	r.write("usr/gone/new", "x")
+	must(t, os.Remove(r.in("usr/gone/new")))
+	r.shutDown()
+	for range 2 {
+		r = n.boot(one, onDisk)
+		if got := modes(r); got != "755 711 none" || r.read("usr/d/new") != "x" || r.read("usr/d/f") != "1" {
+			t.Errorf("over the first: %s", got)
+		}
+		r.shutDown()
+		r = n.boot(two, onDisk)
+		if got := modes(r); got != "700 711 755" || r.read("usr/d/f") != "2" || r.read("usr/gone/f") != "2" {
+			t.Errorf("over the second: %s", got)
+		}
+		r.shutDown()
+	}
+	n.wantRemarks()
 }
