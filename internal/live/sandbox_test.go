@@ -157,7 +157,7 @@ func TestSandboxes(t *testing.T) {
 	n := newNode(t)
 	files := func(version string) Side {
 		f := versionFiles(version)
-		f["tmp/"], f["usr/writable/"], f["usr/secret/key"] = "", "", version
+		f["tmp/"], f["usr/writable/"], f["usr/secret/key"], f["home/version"] = "", "", version, version
 		return n.files(f)
 	}
 	a, b, c := files("a"), files("b"), files("c")
@@ -168,12 +168,12 @@ func TestSandboxes(t *testing.T) {
 		version  string // of /usr; "" is that of the root
 		writable bool   // /usr
 	}
-	all := []string{"etc", "srv-a", "srv-b", "srv-c", "usr"}
+	all := []string{"etc", "home", "srv-a", "srv-b", "srv-c", "usr"}
 	kinds := map[string]want{
 		"PrivateTmp":           {writable: true},
-		"ProtectSystem=full":   {keeps: []string{"etc", "usr"}, later: all, version: "old"},
+		"ProtectSystem=full":   {keeps: []string{"etc", "usr"}, later: []string{"etc", "usr"}, version: "old"},
 		"ProtectSystem=strict": {keeps: all, later: all, version: "old"},
-		"InaccessiblePaths":    {keeps: []string{"usr"}, later: all, version: "old", writable: true},
+		"InaccessiblePaths":    {keeps: all, later: all, version: "old", writable: true},
 		"private":              {keeps: all, later: all, version: "old", writable: true},
 	}
 	current, old := a, make(map[*sandbox]string)
@@ -197,6 +197,14 @@ func TestSandboxes(t *testing.T) {
 			}
 			if got := s.sees("usr/version"); got != wantVersion {
 				t.Errorf("%s, begun on %s, now %s: /usr is of version %s, want %s", kind, old[s], version, got, wantVersion)
+			}
+			// What isn't protected is seen as it is.
+			if kind == "PrivateTmp" || kind == "ProtectSystem=full" {
+				for _, path := range []string{"home/version", "srv-" + version + "/file"} {
+					if got := s.sees(path); got != version {
+						t.Errorf("%s, begun on %s: /%s reads %s, want %s", kind, old[s], path, got, version)
+					}
+				}
 			}
 			if got := s.canWrite("usr/new-file"); got != want.writable {
 				t.Errorf("%s, begun on %s, now %s: /usr can be written: %v", kind, old[s], version, got)

@@ -48,11 +48,32 @@ func (n *Namespace) look(views []view, theirs mount.Table) {
 		}
 		n.Keeps = append(n.Keeps, v.name)
 		for _, e := range theirs {
-			if v.follows(e) && (e.Root == "/" || e.Root == "/"+v.name) && !slices.Contains(n.receives, e.ID) {
+			over := e.Root == "/" && !v.covered(theirs, e) || e.Root == "/"+v.name
+			if v.follows(e) && over && !slices.Contains(n.receives, e.ID) {
 				n.receives = append(n.receives, e.ID)
 			}
 		}
 	}
+	// What is kept out at "/" is kept out of all directories.
+	for _, v := range views {
+		misses := slices.ContainsFunc(theirs, func(e mount.Entry) bool { return e.Root == "/" && v.follows(e) && slices.Contains(n.receives, e.ID) })
+		if misses && !slices.Contains(n.Keeps, v.name) {
+			n.Keeps = append(n.Keeps, v.name)
+		}
+	}
+}
+
+// covered reports whether the directory of a copy of "/" has a mount of the namespace's own upon it, as by ProtectSystem=full,
+// beside the copies of those that are here. The kernel puts what it receives at "/" beneath that one (attach_recursive_mnt
+// in fs/namespace.c), and leaves it there when what lies beneath goes.
+func (v view) covered(theirs mount.Table, e mount.Entry) bool {
+	stack, copies := theirs.Stack(e.ID.Mount, filepath.Join(e.Point, v.name)), 0
+	for _, o := range v.mounts {
+		if o.Point == v.path {
+			copies++
+		}
+	}
+	return len(stack) > copies && !v.here(stack[len(stack)-1], e.Point)
 }
 
 // keeps reports whether a namespace sees the directory, or part of it, in another way than by a copy of
@@ -85,10 +106,14 @@ func (v view) has(e mount.Entry) bool {
 // differs reports whether a namespace has a mount at or inside of the directory, which is at a path
 // there, that isn't a copy of one that is here.
 func (v view) differs(theirs mount.Table, at string) bool {
-	return slices.ContainsFunc(theirs, func(e mount.Entry) bool {
-		return below(e.Point, at) && !slices.ContainsFunc(v.mounts, func(o mount.Entry) bool {
-			return sameFS(e, o) && e.Root == o.Root && o.Point == v.path+strings.TrimPrefix(e.Point, at) && !narrower(e, o)
-		})
+	return slices.ContainsFunc(theirs, func(e mount.Entry) bool { return below(e.Point, at) && !v.here(e, strings.TrimSuffix(at, v.name)) })
+}
+
+// here reports whether a namespace's mount, of a copy of "/" at a path there, is a copy of one that is here.
+func (v view) here(e mount.Entry, root string) bool {
+	at := filepath.Join(root, v.name)
+	return slices.ContainsFunc(v.mounts, func(o mount.Entry) bool {
+		return sameFS(e, o) && e.Root == o.Root && o.Point == v.path+strings.TrimPrefix(e.Point, at) && !narrower(e, o)
 	})
 }
 
