@@ -81,8 +81,9 @@ type reader struct {
 	// byNID finds inodes seen before, by the slots of the image: 0 is none, seenDir a directory, else one more than
 	// the place in leaves. It is faster than a map, and no larger.
 	byNID []int32
-	// nodes are to be handed out, xattrs is room for those of one inode.
+	// nodes are to be handed out, stub is for what is read and forgotten, xattrs is room for those of one inode.
 	nodes  []tree.Node
+	stub   tree.Node
 	xattrs []erofs.Xattr
 	intern interner
 	// next is the number that the next inode has if the image is numbered as composefs does.
@@ -146,7 +147,7 @@ func (r *reader) addDir(in erofs.Inode, parent int, name string) (*tree.Node, er
 			return nil, fmt.Errorf("directories nest deeper than %d", depthLimit)
 		}
 	}
-	n, err := r.node(&in, len(r.queue) == 0)
+	n, err := r.node(r.newNode(), &in, len(r.queue) == 0)
 	if err != nil {
 		return nil, err
 	}
@@ -220,9 +221,17 @@ func (r *reader) entry(index int, e erofs.Dirent) (*tree.Node, error) {
 		r.next++
 		return r.addDir(in, index, e.Name)
 	}
-	n, err := r.node(&in, false)
+	into := &r.stub // there are 256 in every image, of which none is kept
+	if index != 0 || !isStubName(e.Name) || e.Type != erofs.TypeChar {
+		into = r.newNode()
+	}
+	n, err := r.node(into, &in, false)
 	if err != nil {
 		return nil, err
+	}
+	if n == &r.stub && !isWhiteout(n) {
+		n = r.newNode()
+		*n = r.stub
 	}
 	r.leaves = append(r.leaves, readLeaf{node: n, ino: in.Ino, nlink: in.Nlink, fileType: e.Type, name: name})
 	r.byNID[e.NID] = int32(len(r.leaves))

@@ -12,14 +12,13 @@ import (
 	"github.com/powernode/powernode-agent/internal/tree"
 )
 
-// node makes a tree's node of an inode.
-func (r *reader) node(in *erofs.Inode, root bool) (*tree.Node, error) {
+// node makes n a tree's node of an inode, and returns it.
+func (r *reader) node(n *tree.Node, in *erofs.Inode, root bool) (*tree.Node, error) {
 	kind, ok := kindOf(in.Mode)
 	if !ok {
 		return nil, fmt.Errorf("mode %#o has no known file type", in.Mode)
 	}
-	n := r.newNode()
-	n.Kind, n.Mode, n.UID, n.GID, n.Mtime = kind, in.Mode&0o7777, in.UID, in.GID, tree.Time{Sec: in.Sec, Nsec: in.Nsec}
+	*n = tree.Node{Kind: kind, Mode: in.Mode & 0o7777, UID: in.UID, GID: in.GID, Mtime: tree.Time{Sec: in.Sec, Nsec: in.Nsec}}
 	var err error
 	if r.xattrs, err = r.image.AppendXattrs(r.xattrs[:0], in); err != nil {
 		return nil, err
