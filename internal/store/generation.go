@@ -152,8 +152,7 @@ func parseGenerationFile(name string) (uint64, bool) {
 // Generation returns the record with that number. One that isn't here gives an error that wraps
 // fs.ErrNotExist.
 func (s *Store) Generation(n uint64) (Generation, error) {
-	var g Generation
-	err := readRecord(s.generations, generationFile(n), &g)
+	g, err := s.readGenerations.read(s.generations, generationFile(n))
 	if errors.Is(err, fs.ErrNotExist) {
 		return Generation{}, fault.New(fault.Refuse, fault.General, "choose one that is listed", "generation %d isn't in the store: %w", n, err)
 	}
@@ -163,6 +162,7 @@ func (s *Store) Generation(n uint64) (Generation, error) {
 	if err != nil {
 		return Generation{}, err
 	}
+	g.Modules = slices.Clone(g.Modules)
 	return g, nil
 }
 

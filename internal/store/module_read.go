@@ -157,8 +157,8 @@ func (s *Store) moduleRecord(digits string) (*durable.Dir, moduleRecord, error) 
 	if err != nil {
 		return nil, moduleRecord{}, damaged(s.modules.Path()+"/"+digits, err)
 	}
-	var record moduleRecord
-	err = readRecord(dir, moduleFile, &record)
+	record, err := s.readModules.read(dir, moduleFile)
+	record.Layers = slices.Clone(record.Layers)
 	if err == nil && record.ManifestDigest != "sha256:"+digits {
 		err = errors.New("it is the record of " + record.ManifestDigest)
 	}

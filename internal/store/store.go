@@ -54,6 +54,9 @@ type Store struct {
 	syncing  sync.Mutex    // one Sync at a time
 	failures atomic.Uint64 // how many of them failed
 
+	readGenerations memo[Generation]
+	readModules     memo[moduleRecord]
+
 	buffers sync.Pool // of *buffer
 	verity  atomic.Pointer[error]
 }
