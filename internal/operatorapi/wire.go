@@ -124,8 +124,10 @@ type NodeList struct {
 
 // NodeDetail is one node with what belongs to it.
 type NodeDetail struct {
-	Node         Node          `json:"node"`
-	Assignments  []Module      `json:"assignments"`
+	Node        Node     `json:"node"`
+	Assignments []Module `json:"assignments"`
+	// RemoveMost is as in AssignmentList.
+	RemoveMost   bool          `json:"remove_most,omitempty"`
 	Certificates []Certificate `json:"certificates"`
 	// Renewals are those that wait for an operator, or that one has decided; the one that asked last first.
 	Renewals []Renewal `json:"renewals"`
@@ -183,7 +185,15 @@ type Token struct {
 type AssignmentCreate struct {
 	// Module is the module's ID or name.
 	Module string `json:"module"`
+	// AllowDowngrade says whether the node may go down to the module's current version from a higher one; nil leaves
+	// that as it is. It counts for that version, not for what becomes current later.
+	AllowDowngrade *bool `json:"allow_downgrade,omitempty"`
 }
+
+// RemoveMost is the query parameter of DELETE PathAssignment that says, as "true", that the node may lose more than half of its
+// modules at once, until it reports that it runs nothing of the platform's that isn't assigned. A module that isn't assigned any
+// more is no error then.
+const RemoveMost = "remove_most"
 
 // AssignmentList is the modules assigned to a node, the one that wins first.
 type AssignmentList struct {
@@ -192,6 +202,8 @@ type AssignmentList struct {
 	// ExpectedRootDigest and ExpectedRootError are as in Node.
 	ExpectedRootDigest string `json:"expected_root_digest"`
 	ExpectedRootError  string `json:"expected_root_error,omitempty"`
+	// RemoveMost reports that the node may lose more than half of its modules at once.
+	RemoveMost bool `json:"remove_most,omitempty"`
 }
 
 // ModuleRegister tells the platform of a module that was pushed to its registry.
@@ -223,7 +235,9 @@ type Module struct {
 	Repository        string    `json:"repository"`
 	Digest            string    `json:"digest"`
 	RegisteredAt      time.Time `json:"registered_at"`
-	Images            []Image   `json:"images"`
+	// AllowDowngrade says of an assigned module that the node may go down to this version from a higher one.
+	AllowDowngrade bool    `json:"allow_downgrade,omitempty"`
+	Images         []Image `json:"images"`
 }
 
 // Image is a module's version for one architecture.

@@ -44,6 +44,7 @@ func showNode(w io.Writer, d operatorapi.NodeDetail) error {
 	if n.ExpectedRootError != "" {
 		pairs = append(pairs, [2]string{"no expected root", n.ExpectedRootError})
 	}
+	pairs = append(pairs, words(d.RemoveMost, d.Assignments)...)
 	if r := n.Report; r != nil {
 		pairs = append(pairs, [][2]string{
 			{"reported root", orDash(r.RootDigest)},

@@ -111,7 +111,19 @@ func TestNodeCommands(t *testing.T) {
 	if strings.Contains(got, token.Token) {
 		t.Error("the node's page shows its token")
 	}
-	if got := o.ok("unassign", "web-1", "site", "base"); !strings.Contains(got, "modules:") || strings.Contains(got, "SEAL") {
+	if got := o.ok("assign", "web-1", "site", "--allow-downgrade"); !strings.Contains(got, "allowed to site ") || strings.Contains(got, "remove most") {
+		t.Error(got)
+	}
+	if got := o.ok("assign", "web-1", "site", "--allow-downgrade=false"); strings.Contains(got, "allowed to site ") {
+		t.Error(got)
+	}
+	if got := o.ok("unassign", "web-1", "site", "base"); !strings.Contains(got, "modules:") || strings.Contains(got, "SEAL") || strings.Contains(got, "remove most") {
+		t.Error(got)
+	}
+	if got := o.ok("unassign", "web-1", "site", "--remove-most"); !strings.Contains(got, "allowed until the node runs nothing that isn't assigned") {
+		t.Error(got)
+	}
+	if got := o.ok("node", "show", "web-1"); !strings.Contains(got, "allowed until the node runs nothing that isn't assigned") {
 		t.Error(got)
 	}
 }

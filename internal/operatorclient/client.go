@@ -109,6 +109,11 @@ func (c *Client) Unassign(ctx context.Context, node, module string) (operatorapi
 	return call[operatorapi.AssignmentList](ctx, c, http.MethodDelete, fill(operatorapi.PathAssignment, node, module), nil)
 }
 
+// UnassignMost is Unassign with the word that the node may lose more than half of its modules at once, as operatorapi.RemoveMost says.
+func (c *Client) UnassignMost(ctx context.Context, node, module string) (operatorapi.AssignmentList, error) {
+	return call[operatorapi.AssignmentList](ctx, c, http.MethodDelete, fill(operatorapi.PathAssignment, node, module)+"?"+operatorapi.RemoveMost+"=true", nil)
+}
+
 // RegisterModule tells the platform of a module that was pushed to its registry. The platform
 // reads the layers and checks the seal before it answers, so this may take minutes.
 func (c *Client) RegisterModule(ctx context.Context, in operatorapi.ModuleRegister) (operatorapi.Module, error) {

@@ -125,11 +125,16 @@ func checkArchitecture(s string, mayBeEmpty bool) error {
 
 // nodeModules lists the modules of the node that asks, the one that wins first.
 func (a *API) nodeModules(_ http.ResponseWriter, r *http.Request, node db.Standing) (any, error) {
+	// Before the list, so that the word isn't said of one that it came before.
+	removeMost, err := a.db.RemoveMost(r.Context(), node.NodeID)
+	if err != nil {
+		return nil, err
+	}
 	modules, err := a.db.Assigned(r.Context(), node.NodeID)
 	if err != nil {
 		return nil, err
 	}
-	list := nodeapi.ModuleList{Modules: []nodeapi.Module{}, Count: len(modules)}
+	list := nodeapi.ModuleList{Modules: []nodeapi.Module{}, Count: len(modules), RemoveMost: removeMost}
 	for _, m := range modules {
 		list.Modules = append(list.Modules, a.nodeView(m))
 	}
@@ -161,7 +166,7 @@ func (a *API) nodeView(m db.Module) nodeapi.Module {
 	return nodeapi.Module{
 		ID: m.ID, Name: m.Name, Variety: nodeapi.Variety(m.Variety), Version: m.Version,
 		Priority: m.Priority, EffectivePriority: m.EffectivePriority(), RebootRequired: m.RebootRequired,
-		Repository: a.publicURL.Host + "/" + m.Repository, Digest: m.Digest,
+		Repository: a.publicURL.Host + "/" + m.Repository, Digest: m.Digest, AllowDowngrade: m.AllowDowngrade,
 	}
 }
 

@@ -106,7 +106,7 @@ func (a *API) moduleView(m db.Module) operatorapi.Module {
 	view := operatorapi.Module{
 		ID: m.ID, Name: m.Name, Version: m.Version, Variety: m.Variety, CategoryPosition: m.CategoryPosition, Priority: m.Priority,
 		EffectivePriority: m.EffectivePriority(), RebootRequired: m.RebootRequired, Repository: a.publicURL.Host + "/" + m.Repository,
-		Digest: m.Digest, RegisteredAt: m.RegisteredAt, Images: []operatorapi.Image{},
+		Digest: m.Digest, RegisteredAt: m.RegisteredAt, AllowDowngrade: m.AllowDowngrade, Images: []operatorapi.Image{},
 	}
 	for _, image := range m.Images {
 		view.Images = append(view.Images, operatorapi.Image{Architecture: image.Architecture, ManifestDigest: image.ManifestDigest, Seal: image.Seal.String()})
@@ -131,6 +131,9 @@ func (a *API) assignments(r *http.Request, node db.Node) (any, error) {
 	list := operatorapi.AssignmentList{Assignments: []operatorapi.Module{}, Count: len(modules)}
 	for _, m := range modules {
 		list.Assignments = append(list.Assignments, a.moduleView(m))
+	}
+	if list.RemoveMost, err = a.db.RemoveMost(r.Context(), node.ID); err != nil {
+		return nil, err
 	}
 	root, text := a.expected(r.Context(), node.Architecture, modules)
 	list.ExpectedRootError = text
@@ -157,7 +160,7 @@ func (a *API) assign(w http.ResponseWriter, r *http.Request) (any, error) {
 		return nil, invalid("module %s %s has no image for %s, which is %s's architecture", m.Name, m.Version, node.Architecture, node.Name).
 			withHint("publish the module for " + node.Architecture)
 	}
-	if err := a.db.Assign(r.Context(), node.ID, m); err != nil {
+	if err := a.db.Assign(r.Context(), node.ID, m, in.AllowDowngrade); err != nil {
 		return nil, err
 	}
 	return a.assignments(r, node)
@@ -168,11 +171,19 @@ func (a *API) unassign(_ http.ResponseWriter, r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	removeMost := false
+	switch said := r.URL.Query().Get(operatorapi.RemoveMost); said {
+	case "":
+	case "true":
+		removeMost = true
+	default:
+		return nil, invalid("%s %.40q: want true, or nothing", operatorapi.RemoveMost, said)
+	}
 	m, err := a.moduleByRef(r, r.PathValue("module"))
 	if err != nil {
 		return nil, err
 	}
-	err = a.db.Unassign(r.Context(), node.ID, m)
+	err = a.db.Unassign(r.Context(), node.ID, m, removeMost)
 	if isNotFound(err) {
 		return nil, refuse(http.StatusNotFound, nodeapi.CodeNotFound, "module %s isn't assigned to %s", m.Name, node.Name).
 			withHint("see powernode node show " + node.Name)

@@ -116,6 +116,9 @@ func (a *API) showNode(_ http.ResponseWriter, r *http.Request) (any, error) {
 	for _, m := range modules {
 		detail.Assignments = append(detail.Assignments, a.moduleView(m))
 	}
+	if detail.RemoveMost, err = a.db.RemoveMost(ctx, node.ID); err != nil {
+		return nil, err
+	}
 	certificates, err := a.db.Certificates(ctx, node.ID)
 	if err != nil {
 		return nil, err

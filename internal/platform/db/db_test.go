@@ -350,7 +350,7 @@ func TestModules(t *testing.T) {
 	low := first(d.Register(ctx, Module{Name: "a-low", Variety: "config", CategoryPosition: 10, Priority: 7, Version: "1", Repository: "r", Digest: "x", Images: base.Images[:1]}))
 	top := first(d.Register(ctx, Module{Name: "z-top", Variety: "config", CategoryPosition: 20, Version: "1", Repository: "top", Digest: "y", Images: base.Images[:1]}))
 	for _, m := range []Module{base, low, top, top} {
-		check(t, d.Assign(ctx, node.ID, m))
+		check(t, d.Assign(ctx, node.ID, m, nil))
 	}
 	var names []string
 	for _, m := range first(d.Assigned(ctx, node.ID)) {
@@ -367,8 +367,8 @@ func TestModules(t *testing.T) {
 			t.Errorf("may read %q: %v", repository, got)
 		}
 	}
-	check(t, d.Unassign(ctx, node.ID, top))
-	if err := d.Unassign(ctx, node.ID, top); !errors.Is(err, ErrNotFound) {
+	check(t, d.Unassign(ctx, node.ID, top, false))
+	if err := d.Unassign(ctx, node.ID, top, false); !errors.Is(err, ErrNotFound) {
 		t.Errorf("taken twice: %v", err)
 	}
 	if first(d.AssignedRepository(ctx, node.ID, "top")) {

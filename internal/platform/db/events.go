@@ -18,6 +18,11 @@ const (
 	EventAssigned      = "module.assigned"
 	EventUnassigned    = "module.unassigned"
 	EventRegistered    = "module.registered"
+	// What is meant although a node would take it for a mistake, and when that ends.
+	EventDowngrade     = "downgrade.allowed"
+	EventNoDowngrade   = "downgrade.taken_back"
+	EventRemoveMost    = "removal.allowed"
+	EventRemovedMost   = "removal.done"
 	EventAccessRefused = "access.refused"
 
 	EventRefreshed       = "certificate.refreshed"

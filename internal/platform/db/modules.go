@@ -29,6 +29,9 @@ type Module struct {
 	RegisteredAt   time.Time
 
 	Images []Image // one for each architecture, by architecture
+
+	// AllowDowngrade says of an assigned module that this very version may be lower than one that the node has run.
+	AllowDowngrade bool
 }
 
 // Image is a module's version for one architecture.
@@ -115,9 +118,13 @@ func (d *DB) Register(ctx context.Context, m Module) (Module, error) {
 	return d.Module(ctx, m.ID)
 }
 
-const selectModules = `SELECT m.id, m.name, m.variety, m.category_position, m.priority, v.version, v.repository, v.digest,
-	v.reboot_required, v.created_at, i.architecture, i.manifest_digest, i.seal, i.manifest
-	FROM modules m JOIN versions v ON v.id = m.version_id JOIN images i ON i.version_id = v.id `
+const (
+	moduleColumns = `SELECT m.id, m.name, m.variety, m.category_position, m.priority, v.version, v.repository, v.digest,
+	v.reboot_required, v.created_at, i.architecture, i.manifest_digest, i.seal, i.manifest, `
+	moduleTables = ` FROM modules m JOIN versions v ON v.id = m.version_id JOIN images i ON i.version_id = v.id `
+	// No node is concerned, so nothing is allowed to one.
+	selectModules = moduleColumns + "0" + moduleTables
+)
 
 // Rank order: the module that wins comes first; among equals the smaller name.
 const orderRank = "ORDER BY m.category_position * 1000 + m.priority DESC, m.name, i.architecture"
@@ -130,7 +137,7 @@ func (d *DB) modules(ctx context.Context, query string, args ...any) ([]Module, 
 		var image Image
 		var seal string
 		if err := rows.Scan(&m.ID, &m.Name, &m.Variety, &m.CategoryPosition, &m.Priority, &m.Version, &m.Repository, &m.Digest,
-			&m.RebootRequired, &registered, &image.Architecture, &image.ManifestDigest, &seal, &image.Manifest); err != nil {
+			&m.RebootRequired, &registered, &image.Architecture, &image.ManifestDigest, &seal, &image.Manifest, &m.AllowDowngrade); err != nil {
 			return err
 		}
 		m.RegisteredAt = moment(registered)
@@ -170,11 +177,6 @@ func (d *DB) Module(ctx context.Context, ref string) (Module, error) {
 	return list[0], nil
 }
 
-// Assigned returns the modules assigned to a node, the one that wins first.
-func (d *DB) Assigned(ctx context.Context, nodeID string) ([]Module, error) {
-	return d.modules(ctx, selectModules+"JOIN assignments a ON a.module_id = m.id WHERE a.node_id = ? "+orderRank, nodeID)
-}
-
 // AssignedRepository reports whether a node may read a repository of the registry: whether the
 // current version of a module assigned to it lies there.
 func (d *DB) AssignedRepository(ctx context.Context, nodeID, repository string) (bool, error) {
@@ -182,33 +184,4 @@ func (d *DB) AssignedRepository(ctx context.Context, nodeID, repository string) 
 	err := d.read.QueryRowContext(ctx, `SELECT count(*) FROM assignments a JOIN modules m ON m.id = a.module_id
 		JOIN versions v ON v.id = m.version_id WHERE a.node_id = ? AND v.repository = ?`, nodeID, repository).Scan(&n)
 	return n > 0, explain(err)
-}
-
-// Assign assigns a module to a node. Doing it again changes nothing.
-func (d *DB) Assign(ctx context.Context, nodeID string, m Module) error {
-	return d.update(ctx, func(tx *sql.Tx) error {
-		result, err := tx.ExecContext(ctx, "INSERT INTO assignments (node_id, module_id, created_at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
-			nodeID, m.ID, millis(d.now()))
-		if err != nil {
-			return err
-		}
-		if n, err := result.RowsAffected(); err != nil || n == 0 {
-			return err
-		}
-		return d.event(ctx, tx, EventAssigned, nodeID, m.Name+" "+m.Version)
-	})
-}
-
-// Unassign takes a module from a node, or returns ErrNotFound where it wasn't assigned.
-func (d *DB) Unassign(ctx context.Context, nodeID string, m Module) error {
-	return d.update(ctx, func(tx *sql.Tx) error {
-		result, err := tx.ExecContext(ctx, "DELETE FROM assignments WHERE node_id = ? AND module_id = ?", nodeID, m.ID)
-		if err != nil {
-			return err
-		}
-		if n, err := result.RowsAffected(); err != nil || n == 0 {
-			return errors.Join(err, ErrNotFound)
-		}
-		return d.event(ctx, tx, EventUnassigned, nodeID, m.Name)
-	})
 }

@@ -139,6 +139,9 @@ func (d *DB) Heartbeat(ctx context.Context, sender Sender, hb nodeapi.Heartbeat)
 		if _, err := tx.ExecContext(ctx, "UPDATE nodes SET architecture = ? WHERE id = ? AND architecture = ''", hb.Architecture, nodeID); err != nil {
 			return err
 		}
+		if err := d.removed(ctx, tx, nodeID, hb); err != nil {
+			return err
+		}
 		_, err = tx.ExecContext(ctx, `INSERT OR REPLACE INTO reports (node_id, received_at, boot_id, agent_version, architecture,
 			uptime_seconds, module_digests, mount_state, load_average, memory_free_kb, root_digest, integrity_level, generation, remarks,
 			ca_bundle_sha256)
