@@ -21,6 +21,7 @@ func decodeList(raw []byte) (*nodeapi.ModuleList, error) {
 		Modules    *[]nodeapi.Module `json:"modules"`
 		Count      *int              `json:"count"`
 		RootDigest string            `json:"root_digest"`
+		RemoveMost bool              `json:"remove_most"`
 	}
 	if err := json.Unmarshal(raw, &shape); err != nil {
 		return nil, notAsAgreed(err)
@@ -28,7 +29,7 @@ func decodeList(raw []byte) (*nodeapi.ModuleList, error) {
 	if shape.Modules == nil {
 		return nil, errors.New("the answer holds no list of modules")
 	}
-	list := nodeapi.ModuleList{Modules: *shape.Modules, Count: len(*shape.Modules), RootDigest: shape.RootDigest}
+	list := nodeapi.ModuleList{Modules: *shape.Modules, Count: len(*shape.Modules), RootDigest: shape.RootDigest, RemoveMost: shape.RemoveMost}
 	switch {
 	case shape.Count != nil && *shape.Count != list.Count:
 		return nil, fmt.Errorf("the answer says %d modules and holds %d", *shape.Count, list.Count)

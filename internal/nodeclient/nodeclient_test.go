@@ -105,6 +105,9 @@ func TestModules(t *testing.T) {
 		{name: "no ID", data: `{"modules":[{"id":"a"},{}],"count":2}`, err: `module 2 of 2: "" isn't a module ID`},
 		{name: "odd ID", data: `{"modules":[{"id":"../../x"}]}`, err: `"../../x" isn't a module ID`},
 		{name: "odd type", data: `{"modules":[{"id":"a","priority":"high"}]}`, err: "isn't as agreed: modules.priority is a JSON string"},
+		{name: "words", data: `{"modules":[{"id":"m-1","allow_downgrade":true}],"remove_most":true}`, want: &nodeapi.ModuleList{
+			Count: 1, RemoveMost: true, Modules: []nodeapi.Module{{ID: "m-1", AllowDowngrade: true}},
+		}},
 		{name: "odd digest", data: `{"modules":[],"root_digest":"x"}`, err: `"x" isn't a root digest`},
 		{name: "many", data: `{"modules":[` + strings.Repeat(`{"id":"a"},`, maxModules) + `{"id":"b"}]}`, err: "more than 2000"},
 	} {

@@ -191,6 +191,24 @@ func TestGuards(t *testing.T) {
 	if u, code := s.change("update", "--allow-downgrade"); code != 0 || u.Outcome != change.WentLive || len(u.Changes) != 1 || u.Changes[0].To != "1" {
 		t.Errorf("it is meant: exit code %d, %+v", code, u)
 	}
+
+	// The same by the operator's word.
+	p.Publish(app("0.9"))
+	if _, code := s.change("update"); code != 8 {
+		t.Errorf("a lower version once more: exit code %d", code)
+	}
+	p.Operator("assign", "web", "app", "--allow-downgrade").OK(t)
+	if u, code := s.change("update"); code != 0 || u.Outcome != change.WentLive || len(u.Changes) != 1 || u.Changes[0].To != "0.9" {
+		t.Errorf("the operator means it: exit code %d, %+v", code, u)
+	}
+	p.Operator("assign", "web", "site").OK(t)
+	if u, code := s.change("update"); code != 0 || u.Outcome != change.WentLive {
+		t.Errorf("exit code %d, %+v", code, u)
+	}
+	p.Operator("unassign", "web", "app", "site", "--remove-most").OK(t)
+	if u, code := s.change("update"); code != 0 || u.Outcome != change.WentLive || len(u.Changes) != 2 {
+		t.Errorf("the operator means it: exit code %d, %+v", code, u)
+	}
 	s.exit()
 }
 

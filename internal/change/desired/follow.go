@@ -64,7 +64,7 @@ func Guard(current []store.GenerationModule, wanted []reconcile.Assigned, remove
 		return nil
 	}
 	slices.Sort(gone)
-	return fault.New(fault.Refuse, fault.Policy, "if it is meant, say so with --remove-most",
+	return fault.New(fault.Refuse, fault.Policy, "if it is meant, say so: --remove-most here, or powernode unassign --remove-most",
 		"%d of %d modules would go at once (%s), and nobody said that this is meant", len(gone), len(current), some(gone))
 }
 
