@@ -38,6 +38,8 @@ func (f *changeFlags) changing(cmd *cobra.Command) {
 	flags.BoolVar(&f.request.DryRun, "dry-run", false, "say what would change, and change nothing")
 	flags.BoolVar(&f.request.AllFiles, "files", false, "name every file that differs, and not the first ones only")
 	flags.BoolVar(&f.request.Stage, "stage", false, "leave what runs alone, and have the next boot try it")
+	flags.StringVar((*string)(&f.request.LocalChanges), "local-changes", string(change.KeepLocal),
+		"what becomes of local changes of what is changed, too, as the plan names them: keep, or replace, which can't be taken back once it is done")
 	flags.DurationVar(&f.request.Confirm, "confirm", 0, "take a live change back unless the platform is reached again within this time, as 60s")
 }
 
@@ -46,6 +48,15 @@ func (f *changeFlags) check() error {
 	const most = 24 * time.Hour
 	if c := f.request.Confirm; c < 0 || c > most || c > 0 && c < time.Second {
 		return fault.New(fault.Refuse, fault.Input, "use a time between 1s and 24h", "--confirm %s", c)
+	}
+	switch l := f.request.LocalChanges; l {
+	case "", change.KeepLocal, change.ReplaceLocal:
+	default:
+		return fault.New(fault.Refuse, fault.Input, "use keep or replace", "--local-changes %.20q", l)
+	}
+	if f.request.LocalChanges == change.ReplaceLocal && f.request.Confirm > 0 {
+		return fault.New(fault.Refuse, fault.Input, "confirm the change first, and replace them with the next one",
+			"--local-changes replace with --confirm: what is replaced doesn't come back when the change is taken back")
 	}
 	return nil
 }

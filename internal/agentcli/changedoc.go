@@ -134,7 +134,11 @@ func (d *changeDoc) planRows() [][2]string {
 	}
 	some("contested", contested)
 	for _, c := range p.Conflicts {
-		conflicts = append(conflicts, c.Text+"; the local one stays")
+		what := "; the local one stays"
+		if c.Replaced {
+			what = "; the local one is replaced"
+		}
+		conflicts = append(conflicts, c.Text+what)
 	}
 	some("changed here", conflicts)
 	if p.Aftercare != nil {

@@ -27,7 +27,7 @@ func (w *work) plan(ctx context.Context, c *composed) (*Step, error) {
 	var building sync.WaitGroup
 	building.Go(func() { _, _ = c.image() }) // who needs it gets the error
 	defer building.Wait()
-	s := &Step{From: w.from, FromTree: tree.NewDir(0o755), ToTree: c.result.Root, Modules: c.modules}
+	s := &Step{From: w.from, FromTree: tree.NewDir(0o755), ToTree: c.result.Root, Modules: c.modules, Replace: w.request.LocalChanges == ReplaceLocal}
 	if w.from.Number != 0 {
 		var err error
 		if s.FromTree, err = w.fromTree(); err != nil {
@@ -69,6 +69,11 @@ func (w *work) plan(ctx context.Context, c *composed) (*Step, error) {
 	s.To.RootDigest = image.RootDigest
 	w.expect(image.RootDigest)
 	w.result.Plan = plan(in)
+	if err := w.cantReplace(w.result.Plan); err != nil && !w.request.DryRun {
+		return nil, err
+	} else if err != nil {
+		w.remark("the change would be refused: " + fault.OneLine(err.Error()))
+	}
 	if w.request.DryRun {
 		w.result.Outcome = WouldStage
 		if w.result.Plan.Way == Live {

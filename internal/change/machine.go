@@ -72,6 +72,15 @@ func (m *Machine) Examine(ctx context.Context, s Step) (Findings, error) {
 	case len(f.Obstacles) == 0:
 		f.Obstacles = append(f.Obstacles, fault.OneLine(err.Error()))
 	}
+	f.Replaced = f.replaced(s)
+	if m.EtcUpper != "" && slices.ContainsFunc(f.Replaced, func(p string) bool { return strings.HasPrefix(p, inEtc) }) {
+		f.Obstacles = append(f.Obstacles, "local changes of a persistent /etc can't be replaced in the running system")
+	}
+	if kept := local; len(f.Replaced) > 0 {
+		local = func(path string) bool {
+			return kept(path) && !slices.ContainsFunc(f.Replaced, func(r string) bool { return path == r || strings.HasPrefix(path, r+"/") })
+		}
+	}
 	if m.Care == nil {
 		return f, nil
 	}
@@ -176,6 +185,11 @@ func (m *Machine) Swap(ctx context.Context, s Step, f Findings) ([]string, error
 		if result, err = live.Swap(ctx, spec); err == nil && m.Swapped != nil {
 			m.Swapped(result)
 		}
+		if err == nil {
+			if err = m.replace(ctx, s.To.RootDigest, f.Replaced); err != nil {
+				err = errors.Join(err, m.goBack(context.WithoutCancel(ctx), s.To.RootDigest))
+			}
+		}
 	}
 	if err == nil {
 		m.tidies = &s
@@ -239,7 +253,7 @@ func (m *Machine) Undo(ctx context.Context, s Step, f Findings) ([]string, error
 	if err := m.settle(ctx, s.ToTree, s.FromTree, nil); err != nil {
 		remarks = append(remarks, notAllBack(err))
 	}
-	if err := live.Undo(ctx, m.Place); err != nil {
+	if err := m.goBack(ctx, s.To.RootDigest); err != nil {
 		return remarks, err
 	}
 	m.tidies = nil

@@ -22,14 +22,27 @@ func (m *Machine) Finish(ctx context.Context) ([]string, error) {
 	if s := m.tidies; s != nil {
 		remarks = m.tidy(ctx, s.FromTree, s.ToTree)
 	}
+	if m.tidies != nil {
+		if err := m.endReplaced(m.tidies.To.RootDigest, true); err != nil {
+			return remarks, err
+		}
+	}
 	m.tidies = nil
 	return remarks, live.Finish(m.Place.RunDir, m.Place.Hook)
+}
+
+// goBack puts local changes back that were replaced, and then the old root in the place of the new one, whose unions see them.
+func (m *Machine) goBack(ctx context.Context, to fsverity.Digest) error {
+	if err := m.endReplaced(to, false); err != nil {
+		return err
+	}
+	return live.Undo(ctx, m.Place)
 }
 
 // Recover implements System.
 func (m *Machine) Recover(ctx context.Context, current uint64) (Recovered, bool, error) {
 	var out Recovered
-	from, to, j := m.interrupted(&out)
+	from, to, j, here := m.interrupted(&out)
 	forward := j.To.Generation == current
 	switch {
 	case from == nil:
@@ -44,6 +57,11 @@ func (m *Machine) Recover(ctx context.Context, current uint64) (Recovered, bool,
 		}
 		if err != nil {
 			out.Remarks = append(out.Remarks, notAllBack(err))
+		}
+	}
+	if here {
+		if err := m.endReplaced(j.To.RootDigest, forward); err != nil {
+			return Recovered{}, false, err
 		}
 	}
 	r, ok, err := live.Recover(ctx, m.Place, current)
@@ -65,24 +83,24 @@ func notAllBack(err error) string {
 }
 
 // interrupted returns the two sides of a change that somebody left unfinished in this very root; nil where there is none, or where
-// its images can't be read: the way back doesn't depend on them.
-func (m *Machine) interrupted(out *Recovered) (from, to *tree.Node, j live.Journal) {
+// its images can't be read: the way back doesn't depend on them. here says whether there is one.
+func (m *Machine) interrupted(out *Recovered) (from, to *tree.Node, j live.Journal, here bool) {
 	j, err := live.ReadJournal(m.Place.RunDir)
 	if err != nil {
-		return nil, nil, live.Journal{} // package live says so
+		return nil, nil, live.Journal{}, false // package live says so
 	}
 	base, err := mount.At(m.Place.Root)
 	if err != nil || !base.ID.Same(j.Base) {
-		return nil, nil, j
+		return nil, nil, j, false
 	}
 	if from, err = m.read(j.From.RootDigest); err == nil {
 		to, err = m.read(j.To.RootDigest)
 	}
 	if err != nil {
 		out.Remarks = append(out.Remarks, notAllBack(err))
-		return nil, nil, j
+		return nil, nil, j, true
 	}
-	return from, to, j
+	return from, to, j, true
 }
 
 // read returns the tree of a root image, whose bytes are checked first.

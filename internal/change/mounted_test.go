@@ -37,24 +37,17 @@ type mounted struct {
 	level     mount.Level
 	dir, root string
 	run       string
+	upper     rootfs.Upper
 }
 
 func newMounted(t *testing.T) *mounted {
 	t.Helper()
 	mounttest.NeedMounts(t)
 	dir := t.TempDir()
-	m := &mounted{T: t, dir: dir, run: filepath.Join(dir, "run"), root: filepath.Join(dir, "run/root")}
+	m := &mounted{T: t, dir: dir, run: filepath.Join(dir, "run"), root: filepath.Join(dir, "run/root"), upper: rootfs.Upper{Size: "64m"}}
 	m.must(os.MkdirAll(m.run, 0o755))
 	m.must(unix.Mount("tmpfs", m.run, "tmpfs", 0, "mode=755"))
-	t.Cleanup(func() {
-		table, err := mount.ReadTable()
-		for _, e := range slices.Backward(table) {
-			if strings.HasPrefix(e.Point, m.run) {
-				_ = unix.Unmount(e.Point, unix.MNT_DETACH)
-			}
-		}
-		m.must(err)
-	})
+	t.Cleanup(func() { m.unmount(m.run) })
 	var err error
 	m.store, err = store.Open(filepath.Join(dir, "persist/state"), store.Options{})
 	m.must(err)
@@ -67,6 +60,26 @@ func newMounted(t *testing.T) *mounted {
 	m.level, err = mount.Decide(abilities, mount.Checked)
 	m.must(err)
 	return m
+}
+
+// unmount takes away what is mounted at a path and below it.
+func (m *mounted) unmount(path string) {
+	m.Helper()
+	table, err := mount.ReadTable()
+	m.must(err)
+	for _, e := range slices.Backward(table) {
+		if e.Point == path || strings.HasPrefix(e.Point, path+"/") {
+			_ = unix.Unmount(e.Point, unix.MNT_DETACH)
+		}
+	}
+}
+
+// reboot is what a power cut leaves, and the boot of a generation.
+func (m *mounted) reboot(g store.Generation) {
+	m.Helper()
+	m.unmount(m.run)
+	m.must(unix.Mount("tmpfs", m.run, "tmpfs", 0, "mode=755"))
+	m.boot(g, rootfs.Ephemeral)
 }
 
 func (m *mounted) must(err error) {
@@ -135,7 +148,7 @@ func (m *mounted) boot(g store.Generation, etc rootfs.Etc) {
 	m.Helper()
 	_, err := rootfs.Make(m.Context(), rootfs.Spec{
 		At: m.root, Scratch: m.run, Store: m.store, RootDigest: g.RootDigest, Level: m.level, Persist: filepath.Join(m.dir, "persist"), Etc: etc,
-		Upper: rootfs.Upper{Size: "64m"}, Remark: func(text, _ string) { m.Errorf("boot: %s", text) },
+		Upper: m.upper, Remark: func(text, _ string) { m.Errorf("boot: %s", text) },
 	})
 	m.must(err)
 	m.must(unix.Mount("", m.root, "", unix.MS_SHARED|unix.MS_REC, ""))
@@ -274,5 +287,187 @@ func TestCopiedUpDirectoriesFollow(t *testing.T) {
 			}
 			check("recovered forward", 0o700)
 		})
+	}
+}
+
+// died is what a step that a process dies at panics with.
+type died string
+
+// until runs do until the step of that number, at which it dies, or which fails; at is "" where it came to its end before.
+func until(step int, machine *Machine, fails bool, do func() error) (at died, err error) {
+	n := 0
+	machine.Place.Hook = func(label string) error {
+		switch n++; {
+		case n == step && fails:
+			at = died(label)
+			return errors.New("it fails")
+		case n == step:
+			panic(died(label))
+		}
+		return nil
+	}
+	defer func() {
+		if r := recover(); r != nil {
+			var ok bool
+			if at, ok = r.(died); !ok {
+				panic(r)
+			}
+		}
+	}()
+	err = do()
+	return at, err
+}
+
+// replacing is a root with local changes that the next one changes, too, and others.
+func replacing(m *mounted) (old, next store.Generation) {
+	m.Helper()
+	old = m.generation(map[string]string{"etc/app/conf": long("1"), "etc/app/same": long("s"), "usr/mode": long("1"), "usr/gone": long("1"), "opt/dir/f": long("1")}, nil)
+	next = m.generation(map[string]string{"etc/app/conf": long("2"), "etc/app/same": long("s"), "usr/mode": long("2"), "usr/gone": long("2"), "opt/dir/f": long("2")}, nil)
+	m.boot(old, rootfs.Ephemeral)
+	m.must(errors.Join(
+		os.WriteFile(m.in("etc/app/conf"), []byte("mine"), 0o600), os.WriteFile(m.in("etc/app/same"), []byte("mine"), 0o600), os.WriteFile(m.in("etc/app/other"), []byte("mine"), 0o600),
+		os.Chmod(m.in("usr/mode"), 0o600), os.Remove(m.in("usr/gone")), os.Rename(m.in("opt/dir"), m.in("opt/renamed")),
+	))
+	return old, next
+}
+
+// kept checks that all local changes are there, over the old root or the new one.
+func (m *mounted) kept(v string) {
+	m.Helper()
+	m.reads("etc/app/conf", "mine")
+	m.mode("usr/mode", 0o600)
+	m.reads("usr/mode", long("1"))
+	m.reads("opt/renamed/f", long("1"))
+	m.same()
+	for _, path := range []string{"usr/gone", "opt/dir"} {
+		if _, err := os.Lstat(m.in(path)); !os.IsNotExist(err) {
+			m.Errorf("%s over %s: %v", path, v, err)
+		}
+	}
+}
+
+// replaced checks that the new root's are there in the place of those that it changes, and all others.
+func (m *mounted) replaced() {
+	m.Helper()
+	m.reads("etc/app/conf", long("2"))
+	m.mode("usr/mode", 0o755)
+	m.reads("usr/mode", long("2"))
+	m.reads("usr/gone", long("2"))
+	m.reads("opt/dir/f", long("2"))
+	if _, err := os.Lstat(m.in("opt/renamed")); !os.IsNotExist(err) {
+		m.Errorf("opt/renamed: %v", err)
+	}
+	m.same()
+}
+
+// same checks what no root changes.
+func (m *mounted) same() {
+	m.Helper()
+	m.reads("etc/app/same", "mine")
+	m.reads("etc/app/other", "mine")
+	upper, err := live.OpenUpper(m.machine().Place)
+	m.must(err)
+	defer upper.Close()
+	left, err := filepath.Glob(filepath.Join(filepath.Dir(upper.Name()), "dropped-*"))
+	if err != nil || len(left) > 0 {
+		m.Errorf("left: %v, %v", left, err)
+	}
+}
+
+// TestLocalChangesAreReplaced: those that the plan names go with the change, and come back where it is taken back before it is the current one,
+// whatever moment a kill comes at.
+func TestLocalChangesAreReplaced(t *testing.T) {
+	life := func(m *mounted, machine *Machine, s Step, f Findings) error {
+		if _, err := machine.Swap(m.Context(), s, f); err != nil {
+			return err
+		}
+		_, err := machine.Finish(m.Context())
+		return err
+	}
+	examined := func(m *mounted, s Step) Findings {
+		m.Helper()
+		f, err := m.machine().Examine(m.Context(), s)
+		m.must(err)
+		if got := strings.Join(f.Replaced, " "); got != "/etc/app/conf /opt/dir /opt/renamed /usr/gone /usr/mode" || len(f.Obstacles) > 0 {
+			m.Fatalf("would replace %s; %v", got, f.Obstacles)
+		}
+		return f
+	}
+	t.Run("kept", func(t *testing.T) {
+		m := newMounted(t)
+		old, next := replacing(m)
+		s := m.step(old, next)
+		f, err := m.machine().Examine(t.Context(), s)
+		if err != nil || len(f.Conflicts) != 5 || len(f.Replaced) > 0 {
+			t.Errorf("%+v, %v", f, err)
+		}
+		m.must(life(m, m.machine(), s, f))
+		m.kept("next")
+	})
+	t.Run("undone", func(t *testing.T) {
+		m := newMounted(t)
+		old, next := replacing(m)
+		s := m.step(old, next)
+		s.Replace = true
+		f := examined(m, s)
+		machine := m.machine()
+		_, err := machine.Swap(t.Context(), s, f)
+		m.must(err)
+		m.reads("etc/app/conf", long("2"))
+		_, err = machine.Undo(t.Context(), s, f)
+		m.must(err)
+		m.kept("old")
+		m.must(life(m, machine, s, f))
+		m.replaced()
+	})
+	every := map[string]int{"killed": 1, "fails": 2, "power cut": 2}
+	for _, how := range []string{"killed", "fails", "power cut"} {
+		for step := 1; ; step += every[how] {
+			ended := false
+			t.Run(how, func(t *testing.T) {
+				m := newMounted(t)
+				if how == "power cut" {
+					m.upper.Kind = rootfs.OnPersist
+				}
+				old, next := replacing(m)
+				s := m.step(old, next)
+				s.Replace = true
+				f := examined(m, s)
+				machine := m.machine()
+				is := old
+				at, err := until(step, machine, how == "fails", func() error {
+					if _, err := machine.Swap(t.Context(), s, f); err != nil {
+						return err
+					}
+					is = next
+					_, err := machine.Finish(t.Context())
+					return err
+				})
+				switch {
+				case at == "":
+					m.must(err)
+					ended = true
+				case how == "power cut":
+					m.reboot(is)
+				case how == "killed" || is.Number == next.Number:
+					_, _, err = m.machine().Recover(t.Context(), is.Number)
+					m.must(err)
+				case err == nil:
+					t.Log("nothing depends on it")
+					is = next
+				}
+				if is.Number == next.Number {
+					m.replaced()
+				} else {
+					m.kept("old")
+				}
+				if t.Failed() {
+					t.Errorf("step %d, %s", step, at)
+				}
+			})
+			if ended || t.Failed() {
+				break
+			}
+		}
 	}
 }

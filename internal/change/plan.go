@@ -38,7 +38,7 @@ type Plan struct {
 	// marked. At most so many as files are told; MoreContested counts the others.
 	Contested     []Contested `json:"contested"`
 	MoreContested int         `json:"more_contested,omitempty"`
-	// Conflicts are local changes of files that the change changes too: the local ones stay.
+	// Conflicts are local changes of files that the change changes too: the local ones stay, but for those that are replaced.
 	Conflicts []LocalConflict `json:"local_conflicts"`
 	// Settle is what of the writable layer is made to mean the same over the new root; nil where the change isn't live.
 	Settle *delta.Plan `json:"settle,omitempty"`
@@ -54,6 +54,8 @@ type LocalConflict struct {
 	// Below is what the change does there, Origin where that is if it is elsewhere: of what was renamed here.
 	Below  string `json:"below"`
 	Origin string `json:"origin,omitempty"`
+	// Replaced says that the local change goes, with all that is in it where it is a directory, by --local-changes replace.
+	Replaced bool `json:"replaced,omitempty"`
 	// Text says it to a person.
 	Text string `json:"text"`
 }
@@ -116,7 +118,7 @@ func plan(in planInput) *Plan {
 		p.Way = Boot
 	}
 	for _, c := range in.findings.Conflicts {
-		p.Conflicts = append(p.Conflicts, LocalConflict{Path: c.Path, Local: c.Local.String(), Below: c.Below.String(), Origin: c.Origin, Text: c.String()})
+		p.Conflicts = append(p.Conflicts, LocalConflict{Path: c.Path, Local: c.Local.String(), Below: c.Below.String(), Origin: c.Origin, Replaced: slices.Contains(in.findings.Replaced, c.Path), Text: c.String()})
 	}
 	limit := listMax
 	if in.all {

@@ -43,6 +43,8 @@ type Request struct {
 	Retry bool
 	// RemoveMost and AllowDowngrade say that these are meant.
 	RemoveMost, AllowDowngrade bool
+	// LocalChanges is what becomes of local changes of what is changed, too; "" keeps them.
+	LocalChanges LocalChanges
 	// AllFiles has every file in the plan instead of the first ones.
 	AllFiles bool
 	// exact goes back to Generation itself, with the word that counted then.

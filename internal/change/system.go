@@ -20,6 +20,8 @@ type Step struct {
 	Difference       *difference.Difference
 	// Modules are those of To, proven.
 	Modules []*assemble.Proven
+	// Replace takes local changes out of the writable layer that lie over something which the step changes.
+	Replace bool
 	// Owner names the module that an absolute path of ToTree, or else of FromTree, comes from.
 	Owner func(path string) string
 }
@@ -29,6 +31,8 @@ type Findings struct {
 	// Obstacles are why it can't go live.
 	Obstacles []string
 	Conflicts []delta.Conflict
+	// Replaced are the local changes that the step takes out of the writable layer, with all that is in them.
+	Replaced  []string
 	Settle    *delta.Plan
 	Aftercare *aftercare.Plan
 	Remarks   []string

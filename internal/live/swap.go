@@ -140,7 +140,7 @@ func (w *work) replacement(c Change) (*replacement, error) {
 			return nil, err
 		}
 	}
-	if digest == w.spec.To.RootDigest || w.undoing && !w.reached(r, digest) {
+	if digest == w.spec.To.RootDigest && !w.anew || w.undoing && !w.reached(r, digest) {
 		return nil, nil
 	}
 	if _, err := lstat(w.root, c.Name); c.To.Kind == Absent && errors.Is(err, unix.ENOENT) {

@@ -27,6 +27,8 @@ type work struct {
 	works []string
 	// undoing says that the change is the way back of one that was not brought to its end.
 	undoing bool
+	// anew says that what shows the root image that is wanted is replaced, too.
+	anew bool
 }
 
 // begin opens what a change works on.

@@ -39,6 +39,11 @@ func (r *Root) upperOnPersist(ctx context.Context) (layer, error) {
 		}
 	}
 	used := all.of(r.spec.RootDigest, r.spec.Level)
+	if used != nil && !r.spec.Beside {
+		if err := r.settleDropped(dir, used.name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return layer{}, err
+		}
+	}
 	if used != nil {
 		err := r.inherit(ctx, dir, used)
 		if aside, ok := errors.AsType[*asideError](err); ok {
