@@ -24,8 +24,10 @@ const (
 )
 
 // replaces reports whether the policy takes a conflict out of the writable layer. The attributes of a directory stay: it
-// would go with all that is in it.
-func replaces(c delta.Conflict) bool { return c.Local != delta.Directory || c.Below == delta.Type }
+// would go with all that is in it. So do the names in "/" itself, of which the union that is mounted there is never made anew.
+func replaces(c delta.Conflict) bool {
+	return (c.Local != delta.Directory || c.Below == delta.Type) && strings.Count(c.Path, "/") > 1
+}
 
 // replaced returns the paths that a step is to take out of the writable layer.
 func (f *Findings) replaced(s Step) []string {
