@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/powernode/powernode-agent/internal/aftercare"
 	"github.com/powernode/powernode-agent/internal/boot"
 	"github.com/powernode/powernode-agent/internal/change"
 	"github.com/powernode/powernode-agent/internal/fault"
@@ -46,6 +47,7 @@ func (f *updateFlags) softReboot(ctx context.Context, generation uint64) error {
 	spec := rootfs.Spec{
 		Store: st, RootDigest: g.RootDigest, Level: facts.Level, Persist: boot.PersistInRoot, PersistReadOnly: facts.Persist.ReadOnly,
 		Upper: rootfs.Upper{Kind: facts.Root.Upper, Size: facts.Root.UpperSize}, Etc: facts.Root.Etc,
+		Derived: aftercare.Derived,
 	}
 	next := nextFacts(facts, g, candidate)
 	spec.Remark = func(text, hint string) {
@@ -55,6 +57,14 @@ func (f *updateFlags) softReboot(ctx context.Context, generation uint64) error {
 		next.Remarks = append(next.Remarks, text)
 	}
 	root, err := rootfs.MakeNext(ctx, boot.RunDir, spec, func(r *rootfs.Root) ([]byte, error) {
+		// A persistent /etc is that of the root that runs, too.
+		report, err := change.AtBoot(ctx, st, rootfs.NextRoot, g.RootDigest, false)
+		if err != nil {
+			spec.Remark(err.Error(), "")
+		}
+		for _, s := range report.Failed() {
+			spec.Remark(s.String(), "run it by hand once the node is up")
+		}
 		next.Mount, next.Root = r.ID(), r.Facts()
 		return json.MarshalIndent(next, "", "  ")
 	})

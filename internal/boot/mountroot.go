@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/powernode/powernode-agent/internal/aftercare"
 	"github.com/powernode/powernode-agent/internal/bootconfig"
 	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/health"
@@ -48,6 +49,7 @@ func (b *boot) mount(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	b.runPrograms(ctx)
 	b.state()
 	said := fmt.Sprintf("generation %d, integrity level %s", b.generation.Number, b.level)
 	if b.running.IsTrial {
@@ -110,10 +112,11 @@ func (b *boot) rootSpec() rootfs.Spec {
 		At: b.rootDir(), Scratch: RunDir,
 		Store: b.store, RootDigest: b.composition.RootDigest, Level: b.level,
 		Persist: b.persistDir, PersistReadOnly: b.persist.ReadOnly,
-		Upper:  rootfs.Upper{Kind: kind, Size: size},
-		Etc:    rootfs.Etc(b.settings.Etc),
-		Init:   b.config.Init[0],
-		Remark: b.remark,
+		Upper:   rootfs.Upper{Kind: kind, Size: size},
+		Etc:     rootfs.Etc(b.settings.Etc),
+		Init:    b.config.Init[0],
+		Derived: aftercare.Derived,
+		Remark:  b.remark,
 	}
 }
 

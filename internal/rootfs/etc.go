@@ -73,6 +73,9 @@ func (r *Root) mountEtc(ctx context.Context, root *switchroot.Root) error {
 	}
 	defer drop()
 	if !r.spec.PersistReadOnly {
+		if err := r.dropDerivedOfEtc(ctx); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			r.spec.Remark(fmt.Sprintf("what programs made in /etc of another root image stays: %v", err), fault.HintOf(err))
+		}
 		err := r.attachEtc(root, image)
 		if err == nil {
 			r.facts.Etc = Persistent

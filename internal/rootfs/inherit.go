@@ -118,6 +118,12 @@ func (r *Root) settleLayer(ctx context.Context, dir *durable.Dir, l *keptLayer) 
 		return err
 	}
 	defer upper.Close()
+	if err := r.dropDerived(ctx, upper, "/"); err != nil {
+		if fault.KindOf(err) == fault.Refuse {
+			err = &asideError{err}
+		}
+		return err
+	}
 	plan, left, err := r.planSettling(ctx, upper, l.record.Over)
 	if err == nil {
 		err = r.actOn(ctx, plan, sub, upper)

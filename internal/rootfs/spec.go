@@ -59,6 +59,9 @@ type Spec struct {
 	Etc Etc
 	// Init is the program that is to be started in the root; "" is /sbin/init.
 	Init string
+	// Derived reports whether what lies at an absolute path follows from the root image: of changes that are kept, such
+	// are dropped when another root image comes beneath them. nil drops none.
+	Derived func(path string) bool
 	// Remark takes what a person should know although the root is made; nil drops it.
 	Remark func(text, hint string)
 	// Hook sees the label of every durable write; for tests.
