@@ -28,8 +28,11 @@ func TestReplacingNeedsALiveChange(t *testing.T) {
 // TestWhatIsReplaced: a directory isn't taken out because of its mode, with all that is in it.
 func TestWhatIsReplaced(t *testing.T) {
 	f := Findings{Conflicts: []delta.Conflict{
-		{Path: "/etc", Local: delta.Directory, Below: delta.Attributes}, {Path: "/etc/file", Local: delta.File, Below: delta.Content},
-		{Path: "/srv", Local: delta.Whiteout, Below: delta.Content}, {Path: "/opt/dir", Local: delta.Directory, Below: delta.Type}, {Path: "/opt/gone", Local: delta.Whiteout, Below: delta.Content},
+		{Path: "/etc", Local: delta.Directory, Below: delta.Attributes},
+		{Path: "/etc/file", Local: delta.File, Below: delta.Content},
+		{Path: "/srv", Local: delta.Whiteout, Below: delta.Content},
+		{Path: "/opt/dir", Local: delta.Directory, Below: delta.Type},
+		{Path: "/opt/gone", Local: delta.Whiteout, Below: delta.Content},
 	}}
 	if got := f.replaced(Step{Replace: true}); strings.Join(got, " ") != "/etc/file /opt/dir /opt/gone" {
 		t.Error(got)
