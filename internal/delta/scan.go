@@ -57,7 +57,7 @@ type scanner struct {
 
 // entry takes a name into the delta and says whether to enter it.
 func (s *scanner) entry(f found) (bool, error) {
-	e := Entry{Path: f.path, Mode: uint16(f.stat.Mode & 0o7777), UID: f.stat.Uid, GID: f.stat.Gid, links: f.stat.Nlink}
+	e := Entry{Path: f.path, Mode: uint16(f.stat.Mode & 0o7777), UID: f.stat.Uid, GID: f.stat.Gid, links: uint64(f.stat.Nlink)} //nolint:unconvert // Nlink is narrower on arm64
 	err := s.marks.read(f)
 	switch {
 	case gone(err):
