@@ -114,20 +114,26 @@ func (n *Namespace) add(pid int, process string) {
 	}
 }
 
-// unitOf finds the systemd unit in the text of /proc/PID/cgroup: the last element of the path that is
-// a service or a scope, in the line of the unified hierarchy or of systemd's own.
+// unitOf finds the system manager's unit in the text of /proc/PID/cgroup: the first element of the path that is no slice, in the
+// line of the unified hierarchy or of systemd's own. What comes below it is that unit's own: those of a user's manager
+// are below user@UID.service, and those of a container below what runs it.
 func unitOf(cgroup string) string {
-	unit := ""
 	for line := range strings.Lines(cgroup) {
 		fields := strings.SplitN(strings.TrimSpace(line), ":", 3)
 		if len(fields) != 3 || fields[1] != "" && fields[1] != "name=systemd" {
 			continue
 		}
 		for element := range strings.SplitSeq(fields[2], "/") {
-			if strings.HasSuffix(element, ".service") || strings.HasSuffix(element, ".scope") {
-				unit = element
+			// A name that the kernel uses itself has an underscore in front.
+			element = strings.TrimPrefix(element, "_")
+			if element == "" || strings.HasSuffix(element, ".slice") {
+				continue
 			}
+			if strings.HasSuffix(element, ".service") || strings.HasSuffix(element, ".scope") {
+				return element
+			}
+			break
 		}
 	}
-	return unit
+	return ""
 }

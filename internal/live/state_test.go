@@ -175,9 +175,14 @@ func TestUnitOf(t *testing.T) {
 		"0::/system.slice/ssh.service\n": "ssh.service",
 		"12:pids:/x.service\n1:name=systemd:/user.slice/user-0.slice/session-1.scope\n0::/\n": "session-1.scope",
 		"0::/init.scope\n": "init.scope",
-		"0::/user.slice/user@0.service/app.slice/x.service\n": "x.service",
-		"":              "",
-		"nonsense\n0::": "",
+		"0::/user.slice/user-1000.slice/user@1000.service/app.slice/foo.service\n":  "user@1000.service",
+		"0::/user.slice/user-1000.slice/user@1000.service/init.scope\n":             "user@1000.service",
+		"0::/system.slice/docker.service/x/init.scope/y.service\n":                  "docker.service",
+		"0::/machine.slice/systemd-nspawn@c.service/payload/system.slice/x.service": "systemd-nspawn@c.service",
+		"0::/system.slice/_cpu.service\n":                                           "cpu.service",
+		"0::/lxc/c/system.slice/x.service\n":                                        "",
+		"":                                                                          "",
+		"nonsense\n0::":                                                             "",
 	} {
 		if got := unitOf(text); got != want {
 			t.Errorf("%q: %q, want %q", text, got, want)
