@@ -60,7 +60,7 @@ needed. The service does the same by itself once a generation was found good.`,
 
 // removed reports whether a collection came as far as to remove something.
 func (d *gcDoc) removed() bool {
-	return d.FreedBytes > 0 || len(d.Report.Generations) > 0 || len(d.Modules) > 0 || d.Objects.Count > 0
+	return d.FreedBytes > 0 || len(d.Generations) > 0 || len(d.Modules) > 0 || d.Objects.Count > 0
 }
 
 // gc collects, or says what it would.

@@ -71,7 +71,7 @@ func TestGCCutOff(t *testing.T) {
 		t.Fatal(err)
 	}
 	var doc gcDoc
-	if err := json.Unmarshal([]byte(text), &doc); err != nil || len(doc.Report.Generations) != 2 || doc.Report.Generations[0].Generation != 1 {
+	if err := json.Unmarshal([]byte(text), &doc); err != nil || len(doc.Generations) != 2 || doc.Generations[0].Generation != 1 {
 		t.Errorf("%s, %v", text, err)
 	}
 }
