@@ -158,6 +158,19 @@ func TestWhatIsChangedHereStays(t *testing.T) {
 	if page := s.read("/etc/app/page"); page != "my page" {
 		t.Errorf("the page: %q", page)
 	}
+	// Unless it is to be replaced: a dry run names what would be, and the module's own page is there then.
+	p.Publish(app("3"))
+	dry, code := s.change("update", "--local-changes", "replace", "--dry-run")
+	if code != 0 || dry.Outcome != change.WouldGoLive || len(dry.Plan.Conflicts) != 1 || !dry.Plan.Conflicts[0].Replaced || s.read("/etc/app/page") != "my page" {
+		t.Errorf("exit code %d, %+v, %+v", code, dry, dry.Plan)
+	}
+	u, code = s.change("update", "--local-changes", "replace")
+	if code != 0 || u.Outcome != change.WentLive || len(u.Plan.Conflicts) != 1 || !u.Plan.Conflicts[0].Replaced {
+		t.Errorf("exit code %d, %+v, %+v", code, u, u.Plan)
+	}
+	if page := s.read("/etc/app/page"); page == "my page" || !strings.Contains(page, "3") {
+		t.Errorf("the page: %q", page)
+	}
 	s.exit()
 }
 
