@@ -11,9 +11,12 @@ import (
 // egress writes which peers a unit may talk to. Without egress_allow it is all of them. Otherwise the machine itself
 // (loopback, where its resolver and the module's other services are), the addresses that are listed, and those of the names, which
 // Refresh finds. systemd filters by the peer's address in both directions, and knows no ports.
-func (b sandbox) egress(w *writer) error {
+func (b sandbox) egress(w *writer, node Node) error {
 	if len(b.security.EgressAllow) == 0 {
 		return nil
+	}
+	if node.NoEgress != "" {
+		return refused("boot a kernel with CONFIG_CGROUP_BPF, or remove egress_allow", "egress_allow: the kernel can't hold services to it: %s", node.NoEgress)
 	}
 	fixed, _, err := peers(b.security.EgressAllow)
 	if err != nil {

@@ -22,6 +22,8 @@ type Node struct {
 	Agent string
 	// AppArmor and SELinux say that the kernel runs with them.
 	AppArmor, SELinux bool
+	// NoEgress is why the kernel can't hold a unit to the peers that it may talk to; "" where it can.
+	NoEgress string
 	// Privileged are the modules that the trust policy lets have privileged services.
 	Privileged []string
 }

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// ProbeNode finds out what of a Node the running kernel says. root is where /sys is below, "/" on a node. agent is the path of the
+// ProbeNode finds out what of a Node the running kernel says. root is where /sys and /proc are below, "/" on a node. agent is the path of the
 // agent's program in the running system, and privileged what the trust policy says.
 func ProbeNode(root, agent string, privileged []string) Node {
 	return Node{
@@ -15,7 +15,8 @@ func ProbeNode(root, agent string, privileged []string) Node {
 		// Documentation/admin-guide/LSM/apparmor.rst; "N" where it is built in and switched off.
 		AppArmor: startsWith(root, "sys/module/apparmor/parameters/enabled", "Y"),
 		// The kernel makes the place to mount selinuxfs where SELinux is switched on (security/selinux/selinuxfs.c).
-		SELinux: exists(root, "sys/fs/selinux"),
+		SELinux:  exists(root, "sys/fs/selinux"),
+		NoEgress: noEgress(root, tryFilter),
 	}
 }
 

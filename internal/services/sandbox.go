@@ -48,7 +48,7 @@ var (
 
 // write writes the directives of [Service].
 func (b sandbox) write(w *writer, node Node) error {
-	if err := b.egress(w); err != nil {
+	if err := b.egress(w, node); err != nil {
 		return err
 	}
 	if b.security.Privileged {
