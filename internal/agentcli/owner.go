@@ -9,14 +9,13 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/powernode/powernode-agent/internal/assemble"
 	"github.com/powernode/powernode-agent/internal/boot"
 	"github.com/powernode/powernode-agent/internal/change"
 	"github.com/powernode/powernode-agent/internal/cli"
 	"github.com/powernode/powernode-agent/internal/compose"
 	"github.com/powernode/powernode-agent/internal/delta"
 	"github.com/powernode/powernode-agent/internal/fault"
-	"github.com/powernode/powernode-agent/internal/module"
-	"github.com/powernode/powernode-agent/internal/ociimage"
 	"github.com/powernode/powernode-agent/internal/store"
 	"github.com/powernode/powernode-agent/internal/tree"
 )
@@ -156,7 +155,7 @@ func composeAgain(ctx context.Context, st *store.Store, g store.Generation) (*co
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		manifest, err := manifestOf(st, m.ManifestDigest)
+		manifest, err := assemble.Manifest(st, m.ManifestDigest)
 		if err != nil {
 			return nil, fmt.Errorf("read module %s: %w", m.Name, err)
 		}
@@ -170,17 +169,4 @@ func composeAgain(ctx context.Context, st *store.Store, g store.Generation) (*co
 	var err error
 	c.result, err = compose.Compose(inputs)
 	return c, err
-}
-
-// manifestOf reads a module's manifest from its record.
-func manifestOf(st *store.Store, digest string) (*module.Manifest, error) {
-	rec, err := st.GetModule(digest)
-	if err != nil {
-		return nil, err
-	}
-	image, err := ociimage.ParseImage(rec.Manifest, rec.Config)
-	if err != nil {
-		return nil, err
-	}
-	return module.ParseManifest([]byte(image.Labels[module.LabelManifest]))
 }

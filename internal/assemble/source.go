@@ -133,14 +133,9 @@ func readSealed(want Wanted, image *ociimage.Image) (Sealed, error) {
 	if err != nil {
 		return Sealed{}, fmt.Errorf("module %s: %w", want, err)
 	}
-	label, ok := image.Labels[module.LabelManifest]
-	if !ok {
-		return Sealed{}, fault.New(fault.Refuse, fault.Verify, "build it with powernode module build",
-			"module %s: its config has no manifest.yaml (label %s)", want, module.LabelManifest)
-	}
-	described, err := module.ParseManifest([]byte(label))
+	described, err := manifestIn(want.String(), image)
 	if err != nil {
-		return Sealed{}, fault.New(fault.Refuse, fault.Verify, fault.HintOf(err), "module %s: its manifest.yaml: %w", want, err)
+		return Sealed{}, err
 	}
 	if described.Name != want.Name {
 		return Sealed{}, fault.New(fault.Refuse, fault.Verify, "build it again under its own name",

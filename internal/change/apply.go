@@ -122,7 +122,7 @@ func (w *work) goneNeedReboot() []string {
 		if ch.From == "" || ch.Kind == "changed" {
 			continue
 		}
-		p, err := manifestOf(w.c.Store, ch.FromDigest)
+		p, err := assemble.Manifest(w.c.Store, ch.FromDigest)
 		if err == nil && p.RebootRequired {
 			reasons = append(reasons, fmt.Sprintf("module %s %s asks for a restart (reboot_required)", ch.Name, ch.From))
 		}

@@ -10,10 +10,9 @@ import (
 	"slices"
 
 	"github.com/powernode/powernode-agent/internal/aftercare"
+	"github.com/powernode/powernode-agent/internal/assemble"
 	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/health/systemd"
-	"github.com/powernode/powernode-agent/internal/module"
-	"github.com/powernode/powernode-agent/internal/ociimage"
 	"github.com/powernode/powernode-agent/internal/services"
 	"github.com/powernode/powernode-agent/internal/store"
 )
@@ -113,7 +112,7 @@ func (c *Care) Place(g store.Generation) error {
 	}
 	modules := make([]services.Module, 0, len(g.Modules))
 	for _, m := range g.Modules {
-		manifest, err := manifestOf(c.Store, m.ManifestDigest)
+		manifest, err := assemble.Manifest(c.Store, m.ManifestDigest)
 		if err != nil {
 			return fmt.Errorf("place the services of module %s: %w", m.Name, err)
 		}
@@ -121,19 +120,6 @@ func (c *Care) Place(g store.Generation) error {
 	}
 	_, err := services.Place(c.Run, c.set(modules))
 	return err
-}
-
-// manifestOf reads a module's manifest from its record, whose bytes are those that its digest names.
-func manifestOf(st *store.Store, digest string) (*module.Manifest, error) {
-	rec, err := st.SignedModule(digest)
-	if err != nil {
-		return nil, err
-	}
-	image, err := ociimage.ParseImage(rec.Manifest, rec.Config)
-	if err != nil {
-		return nil, err
-	}
-	return module.ParseManifest([]byte(image.Labels[module.LabelManifest]))
 }
 
 // judge sorts what failed: units that don't run are somebody's fault, the rest is for a person to know.
