@@ -55,7 +55,7 @@ func crashBoot(dir string, hook durable.Hook) error {
 	var seen error
 	r, err := Make(context.Background(), Spec{
 		At: filepath.Join(run, "newroot"), Scratch: run, Store: st, RootDigest: digest, Level: level, Persist: dir,
-		Upper: Upper{Kind: OnPersist}, Etc: Persistent,
+		Upper: Upper{Kind: OnPersist}, Etc: Persistent, Derived: isDerived,
 		Hook: func(op string) error {
 			if hook == nil {
 				return nil

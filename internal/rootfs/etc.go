@@ -74,6 +74,7 @@ func (r *Root) mountEtc(ctx context.Context, root *switchroot.Root) error {
 	defer drop()
 	if !r.spec.PersistReadOnly {
 		if err := r.dropDerivedOfEtc(ctx); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			r.derivedLeft = true
 			r.spec.Remark(fmt.Sprintf("what programs made in /etc of another root image stays: %v", err), fault.HintOf(err))
 		}
 		err := r.attachEtc(root, image)
@@ -191,6 +192,9 @@ func (r *Root) settle() error {
 		r.facts.EtcConflicts, err = r.countConflicts(last.RootDigest)
 	case errors.Is(err, fs.ErrNotExist):
 		err = nil
+	}
+	if r.derivedLeft {
+		return err // the next boot drops it
 	}
 	return errors.Join(err, dir.WriteJSON(etcStateName, etcState{RootDigest: r.spec.RootDigest}, 0o600, "etc-record"))
 }

@@ -18,7 +18,7 @@ import (
 func settledFiles(version string) map[string]string {
 	return map[string]string{
 		"usr/mode": big + version, "usr/two": big + version, "usr/w": version, "opt/dir/f": big + version, "opt/dir/sub/g": version, "opt/dir/gone": version,
-		"srv/" + version: version, "etc/": "",
+		"srv/" + version: version, "etc/": "", "usr/cache": version,
 	}
 }
 
@@ -30,7 +30,9 @@ func settledWant() map[string]string {
 	}
 }
 
-func onDisk(s *Spec) { s.Upper.Kind = OnPersist }
+func onDisk(s *Spec) { s.Upper.Kind, s.Derived = OnPersist, isDerived }
+
+func isDerived(path string) bool { return path == "/usr/cache" || path == "/etc/cache" }
 
 // crashAtSettling boots an older root again after a live change to another one: the layer is settled for it.
 func crashAtSettling() durabletest.Scenario {
@@ -44,6 +46,7 @@ func crashAtSettling() durabletest.Scenario {
 			must(t, errors.Join(os.Rename(r.in("opt/dir"), r.in("opt/renamed")), os.Remove(r.in("opt/renamed/gone"))))
 			r.write("usr/w", "mine")
 			r.write("usr/mine", "mine")
+			r.write("usr/cache", "a program's, of version 2")
 			r.shutDown()
 			must(t, n.store.Close())
 			must(t, errors.Join(os.WriteFile(filepath.Join(dir, "root"), []byte(one.String()), 0o644), os.WriteFile(filepath.Join(dir, "other"), []byte(two.String()), 0o644)))
@@ -64,6 +67,9 @@ func crashAtSettling() durabletest.Scenario {
 					if got := r.read(path); got != want {
 						t.Errorf("stopped at %q, in the %s: %s reads %.40q, want %.40q", op, name, path, got, want)
 					}
+				}
+				if got, want := r.read("usr/cache"), map[string]string{"root": "1", "other": "2"}[name]; got != want {
+					t.Errorf("stopped at %q, in the %s: the image's %s is hidden by %q", op, name, want, got)
 				}
 				if got := r.read("opt/renamed/gone"); !strings.HasPrefix(got, "error") {
 					t.Errorf("what was removed is back: %q", got)

@@ -22,6 +22,8 @@ type Root struct {
 	memory mount.ID
 	// inherited says that the writable layer may know other root images.
 	inherited bool
+	// derivedLeft says that a persistent /etc has something still that programs made of another root image.
+	derivedLeft bool
 }
 
 // Make mounts the union of the root image, the objects and a writable layer at spec.At, checks
