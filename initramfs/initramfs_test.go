@@ -80,6 +80,7 @@ var kernel = map[string]string{
 	"agent":            "the agent's program",
 	"trust/trust.yaml": "schema_version: 1\n",
 	"trust/keys/a.pub": "a key",
+	"ca.pem":           "the certificates\nof the authorities\n",
 	"k/6.12/modules.dep": "kernel/drivers/net/virtio_net.ko.xz: kernel/drivers/net/net_failover.ko.xz kernel/net/core/failover.ko.xz\n" +
 		"kernel/drivers/net/net_failover.ko.xz: kernel/net/core/failover.ko.xz\nkernel/net/core/failover.ko.xz:\n" +
 		"kernel/fs/overlayfs/overlay.ko.xz:\nkernel/sound/beep-beep.ko:\n",
@@ -93,7 +94,7 @@ var kernel = map[string]string{
 func TestWriteTakesWhatIsNeededAndNothingElse(t *testing.T) {
 	dir := host(t, kernel)
 	var b bytes.Buffer
-	report, err := Write(&b, Spec{Init: dir + "/agent", KernelDir: dir + "/k/6.12", Trust: dir + "/trust"})
+	report, err := Write(&b, Spec{Init: dir + "/agent", KernelDir: dir + "/k/6.12", Trust: dir + "/trust", CA: dir + "/ca.pem"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,7 +114,7 @@ func TestWriteTakesWhatIsNeededAndNothingElse(t *testing.T) {
 	}
 	m := "lib/modules/6.12/"
 	want := []string{
-		"etc/powernode/keys/a.pub", "etc/powernode/trust.yaml", "init",
+		"etc/powernode/keys/a.pub", "etc/powernode/trust.yaml", "etc/ssl/certs/ca-certificates.crt", "init",
 		m + "kernel/drivers/net/net_failover.ko.xz", m + "kernel/drivers/net/virtio_net.ko.xz", m + "kernel/fs/overlayfs/overlay.ko.xz",
 		m + "kernel/net/core/failover.ko.xz", m + "modules.alias", m + "modules.builtin", m + "modules.dep", m + "modules.softdep",
 	}
@@ -122,6 +123,10 @@ func TestWriteTakesWhatIsNeededAndNothingElse(t *testing.T) {
 	}
 	if f := files["init"]; f.mode != modeRegular|0o755 || f.text != kernel["agent"] {
 		t.Errorf("init: %o %q", f.mode, f.text)
+	}
+	// Where Go programs look for them, byte by byte, for everybody to read.
+	if f := files["etc/ssl/certs/ca-certificates.crt"]; f.mode != modeRegular|0o644 || f.text != kernel["ca.pem"] {
+		t.Errorf("CA certificates: %o %q", f.mode, f.text)
 	}
 	if f := files["dev/console"]; f.mode != modeCharDevice|0o600 || f.major != 5 || f.minor != 1 {
 		t.Errorf("console: %+v", f)

@@ -208,11 +208,7 @@ func parseToken(text, where string) (secret.Text, error) {
 
 // openClock returns the clock that certificates are judged by on a running node.
 func openClock(stateDir string) *signedtime.Clock {
-	var source time.Time
-	if t, err := time.Parse(time.RFC3339, version.Get().Date); err == nil {
-		source = t
-	}
-	return signedtime.Open(stateDir, signedtime.Options{Floor: []time.Time{source}})
+	return signedtime.Open(stateDir, signedtime.Options{Floor: []time.Time{version.Get().Written()}})
 }
 
 // smallFile bounds files that a person names on the command line, in bytes.

@@ -29,7 +29,7 @@ func (b *boot) openClock() {
 			return
 		}
 	}
-	b.clock = signedtime.Open(b.store.Path(), signedtime.Options{Floor: []time.Time{source()}, Wall: b.config.Now})
+	b.clock = signedtime.Open(b.store.Path(), signedtime.Options{Floor: []time.Time{version.Get().Written()}, Wall: b.config.Now})
 	for _, text := range b.clock.Remarks() {
 		b.remark(text, "")
 	}
@@ -164,18 +164,9 @@ func (p past) correct(now time.Time) time.Time {
 	return sure
 }
 
-// source returns when the agent's source was written; zero where that isn't known.
-func source() time.Time {
-	t, err := time.Parse(time.RFC3339, version.Get().Date)
-	if err != nil {
-		return time.Time{}
-	}
-	return t
-}
-
 // past reads what is known; what can't be read counts for nothing here.
 func (b *boot) past() past {
-	p := past{source: source()}
+	p := past{source: version.Get().Written()}
 	if b.store == nil {
 		return p
 	}

@@ -10,7 +10,6 @@ import (
 
 	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/nodeapi"
-	"github.com/powernode/powernode-agent/internal/nodehttp"
 )
 
 // maxLifetime is the longest validity that a node's certificate may have; a longer one isn't what a
@@ -34,8 +33,7 @@ var errOtherCA = errors.New("the certificate doesn't lead to the CA that this no
 func (o Options) judge(ctx context.Context, doing string, a nodeapi.EnrollResponse, e expected) (*Credentials, error) {
 	c, err := accept(a, e, o.now(), o.keys())
 	if errors.Is(err, errOtherCA) {
-		m := &nodehttp.Material{PlatformURL: e.base.PlatformURL, CAs: e.base.CAs, Proxy: e.base.Proxy()}
-		cas, bundle, no := o.offeredCA(ctx, m, e.base.LocalClock, e.base.caPEM)
+		cas, bundle, no := o.offeredCA(ctx, e.base.stranger(), e.base.LocalClock, e.base.caPEM)
 		switch {
 		case fault.KindOf(no) == fault.Retry:
 			return nil, fmt.Errorf("%s: %w", doing, no)

@@ -15,7 +15,7 @@ func Connect(ctx context.Context, o Options, b Bootstrap) (*nodehttp.Conn, error
 	if err != nil {
 		return nil, err
 	}
-	m := &nodehttp.Material{PlatformURL: b.PlatformURL, CAs: base.CAs, Proxy: base.Proxy()}
+	m := base.stranger()
 	if err := o.askTime(ctx, m, b.LocalClock); err != nil {
 		return nil, err
 	}

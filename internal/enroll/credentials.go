@@ -129,12 +129,15 @@ func (c *Credentials) trusting(cas []*x509.Certificate, bundle string) *Credenti
 	})
 }
 
+// stranger returns what a connection to the platform needs that shows no certificate of the node: each time a new one.
+func (c *Credentials) stranger() *nodehttp.Material {
+	return &nodehttp.Material{PlatformURL: c.PlatformURL, CAs: c.CAs, Proxy: c.Proxy()}
+}
+
 // connect makes the material of a complete pair.
 func (c *Credentials) connect() {
-	c.material = &nodehttp.Material{
-		PlatformURL: c.PlatformURL, CAs: c.CAs, Proxy: c.Proxy(),
-		Certificate: &tls.Certificate{PrivateKey: c.key.Signer, Leaf: c.Leaf},
-	}
+	c.material = c.stranger()
+	c.material.Certificate = &tls.Certificate{PrivateKey: c.key.Signer, Leaf: c.Leaf}
 	for _, cert := range append([]*x509.Certificate{c.Leaf}, c.Intermediates...) {
 		c.material.Certificate.Certificate = append(c.material.Certificate.Certificate, cert.Raw)
 	}

@@ -87,7 +87,7 @@ func exchange(ctx context.Context, o Options, b Bootstrap, key nodeKey) (*Creden
 		return nil, err
 	}
 	var answer nodeapi.EnrollResponse
-	t := talk{o, &nodehttp.Material{PlatformURL: b.PlatformURL, CAs: base.CAs, Proxy: base.Proxy()}, b.LocalClock}
+	t := talk{o, base.stranger(), b.LocalClock}
 	conn, err := t.call(ctx, nodehttp.Call{
 		Doing: doing, Method: http.MethodPost, Path: nodeapi.PathEnroll, Into: &answer,
 		Secrets: []secret.Text{b.Token},

@@ -4,7 +4,6 @@ import (
 	"context"
 
 	"github.com/powernode/powernode-agent/internal/durable"
-	"github.com/powernode/powernode-agent/internal/nodehttp"
 )
 
 // change has alter work on the credentials and their directory under the lock.
@@ -54,8 +53,7 @@ func (k *Keeper) replace(ctx context.Context, by func(context.Context, Options, 
 func (k *Keeper) AdoptCA(ctx context.Context) error {
 	return k.change(ctx, func(d *durable.Dir, c *Credentials) error {
 		// Without the certificate, which the platform may not take any more.
-		m := &nodehttp.Material{PlatformURL: c.PlatformURL, CAs: c.CAs, Proxy: c.Proxy()}
-		cas, bundle, err := k.o.offeredCA(ctx, m, c.LocalClock, c.caPEM)
+		cas, bundle, err := k.o.offeredCA(ctx, c.stranger(), c.LocalClock, c.caPEM)
 		if err != nil || cas == nil {
 			return err
 		}

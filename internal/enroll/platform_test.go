@@ -1,6 +1,7 @@
 package enroll
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -63,6 +64,9 @@ type platform struct {
 	now func() time.Time
 	// taken, if not nil, is the only CA whose certificates don't end the handshake.
 	taken *x509.Certificate
+	// arrived, if not nil, hears of every request before anything is done about it: its path, and what certificate it
+	// asks for, if any.
+	arrived func(path string, csr *x509.CertificateRequest)
 	// template and answer alter what is issued and what is said.
 	template func(*x509.Certificate)
 	answer   func(*nodeapi.EnrollResponse)
@@ -106,7 +110,7 @@ func newPlatform(t testing.TB) *platform {
 		}
 		ok(w, r.TLS.PeerCertificates[0].Subject.CommonName)
 	})
-	p.Server = p.ca.Serve(p.ca.Web(), mux, func(c *tls.Config) {
+	p.Server = p.ca.Serve(p.ca.Web(), p.looked(mux), func(c *tls.Config) {
 		// Whose certificate is good, the handlers say.
 		c.ClientAuth = tls.RequestClientCert
 		c.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
@@ -120,6 +124,33 @@ func newPlatform(t testing.TB) *platform {
 		}
 	})
 	return p
+}
+
+// looked has arrived hear of a request before next does.
+func (p *platform) looked(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(io.LimitReader(r.Body, 1<<20))
+		if err != nil {
+			reply(w, 400, nodeapi.Envelope{Error: err.Error()})
+			return
+		}
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		p.set(func() {
+			if p.arrived == nil {
+				return
+			}
+			var asks struct {
+				CSRPEM string `json:"csr_pem"`
+			}
+			_ = json.Unmarshal(body, &asks) // the time's request is none
+			var csr *x509.CertificateRequest
+			if block, _ := pem.Decode([]byte(asks.CSRPEM)); block != nil {
+				csr, _ = x509.ParseCertificateRequest(block.Bytes)
+			}
+			p.arrived(r.URL.Path, csr)
+		})
+		next.ServeHTTP(w, r)
+	})
 }
 
 // set changes what the platform does, also while a request that nobody waits for any more is under way.

@@ -52,7 +52,7 @@ func renew(ctx context.Context, o Options, d *durable.Dir, cur *Credentials) (*C
 	request := &nodeapi.RenewRequest{
 		CSRPEM: csr, CertificatePEM: encodeCertificates([]*x509.Certificate{cur.Leaf}), AgentVersion: o.AgentVersion, DMIUUID: o.DMIUUID,
 	}
-	t := talk{o, &nodehttp.Material{PlatformURL: cur.PlatformURL, CAs: cur.CAs, Proxy: cur.Proxy()}, cur.LocalClock}
+	t := talk{o, cur.stranger(), cur.LocalClock}
 	ask := func() (*nodehttp.Conn, error) {
 		return t.call(ctx, nodehttp.Call{Doing: doing, Method: http.MethodPost, Path: nodeapi.PathRenew, Into: &answer, Body: request}, func() (err error) {
 			// Of each attempt: the one before may have waited for long.

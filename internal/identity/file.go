@@ -18,6 +18,12 @@ type File struct {
 	Path string
 }
 
+// ConfigPaths returns where an identity.cfg is looked for on a machine, in the order in which they count. A cloud-config that
+// writes one of them means the same.
+func ConfigPaths() []string {
+	return []string{"/boot/identity.cfg", "/etc/identity.cfg", "/persist/etc/identity.cfg"}
+}
+
 // Name returns "file:" and the path.
 func (f File) Name() string { return "file:" + f.Path }
 

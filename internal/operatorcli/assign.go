@@ -65,19 +65,15 @@ func eachModule(
 	change func(ctx context.Context, c *operatorclient.Client, node, module string) (operatorapi.AssignmentList, error),
 ) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
-		client, err := conn.client()
-		if err != nil {
-			return err
-		}
-		defer client.Close()
 		node := args[0]
-		var list operatorapi.AssignmentList
-		for i, module := range args[1:] {
-			if list, err = change(cmd.Context(), client, node, module); err != nil {
-				return partly(err, i, cmd.Name(), module, node)
+		return show(app, conn, func(client *operatorclient.Client) (list operatorapi.AssignmentList, err error) {
+			for i, module := range args[1:] {
+				if list, err = change(cmd.Context(), client, node, module); err != nil {
+					return list, partly(err, i, cmd.Name(), module, node)
+				}
 			}
-		}
-		return app.Print(list, func(w io.Writer) error { return assignmentTable(w, node, list) })
+			return list, nil
+		}, func(w io.Writer, list operatorapi.AssignmentList) error { return assignmentTable(w, node, list) })
 	}
 }
 

@@ -1,7 +1,6 @@
 package operatorcli
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"strings"
@@ -11,6 +10,7 @@ import (
 
 	"github.com/powernode/powernode-agent/internal/cli"
 	"github.com/powernode/powernode-agent/internal/operatorapi"
+	"github.com/powernode/powernode-agent/internal/operatorclient"
 )
 
 func caCommand(app *cli.App, conn *connection) *cobra.Command {
@@ -24,16 +24,7 @@ func caListCommand(app *cli.App, conn *connection) *cobra.Command {
 		Short: "List the authorities, and the nodes that keep the old one from being retired",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			client, err := conn.client()
-			if err != nil {
-				return err
-			}
-			defer client.Close()
-			list, err := client.CA(cmd.Context())
-			if err != nil {
-				return err
-			}
-			return printCA(app, list)
+			return show(app, conn, func(c *operatorclient.Client) (operatorapi.CAList, error) { return c.CA(cmd.Context()) }, caTable)
 		},
 	}
 }
@@ -50,20 +41,12 @@ heartbeat on. It signs nothing yet; powernode ca activate lets it. To drop it ag
 after an older backup of the record was restored; powernode ca list says so. Activate it then.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			client, err := conn.client()
-			if err != nil {
-				return err
-			}
-			defer client.Close()
-			prepare := client.PrepareCA
-			if takeUp != "" {
-				prepare = func(ctx context.Context) (operatorapi.CAList, error) { return client.TakeUpCA(ctx, takeUp) }
-			}
-			list, err := prepare(cmd.Context())
-			if err != nil {
-				return err
-			}
-			return printCA(app, list)
+			return show(app, conn, func(c *operatorclient.Client) (operatorapi.CAList, error) {
+				if takeUp != "" {
+					return c.TakeUpCA(cmd.Context(), takeUp)
+				}
+				return c.PrepareCA(cmd.Context())
+			}, caTable)
 		},
 	}
 	cmd.Flags().StringVar(&takeUp, "take-up", "", "ID of an authority that the record doesn't name, instead of a new one")
@@ -79,16 +62,7 @@ the one before stay good, and the nodes are asked to get one of the new authorit
 heartbeat. A node that is off meanwhile is led to the new authority by a certificate of the old one.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			client, err := conn.client()
-			if err != nil {
-				return err
-			}
-			defer client.Close()
-			list, err := client.ActivateCA(cmd.Context())
-			if err != nil {
-				return err
-			}
-			return printCA(app, list)
+			return show(app, conn, func(c *operatorclient.Client) (operatorapi.CAList, error) { return c.ActivateCA(cmd.Context()) }, caTable)
 		},
 	}
 }
@@ -110,24 +84,11 @@ the refusal says for how many nodes that is, and what the policy makes of them.`
 			if len(args) > 0 {
 				in.Authority = args[0]
 			}
-			client, err := conn.client()
-			if err != nil {
-				return err
-			}
-			defer client.Close()
-			list, err := client.RetireCA(cmd.Context(), in)
-			if err != nil {
-				return err
-			}
-			return printCA(app, list)
+			return show(app, conn, func(c *operatorclient.Client) (operatorapi.CAList, error) { return c.RetireCA(cmd.Context(), in) }, caTable)
 		},
 	}
 	cmd.Flags().BoolVar(&in.Force, "force", false, "though nodes still need it")
 	return cmd
-}
-
-func printCA(app *cli.App, list operatorapi.CAList) error {
-	return app.Print(list, func(w io.Writer) error { return caTable(w, list) })
 }
 
 func caTable(w io.Writer, list operatorapi.CAList) error {

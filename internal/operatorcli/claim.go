@@ -10,6 +10,7 @@ import (
 	"github.com/powernode/powernode-agent/internal/cli"
 	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/operatorapi"
+	"github.com/powernode/powernode-agent/internal/operatorclient"
 )
 
 func claimCommand(app *cli.App, conn *connection) *cobra.Command {
@@ -25,16 +26,9 @@ func claimListCommand(app *cli.App, conn *connection) *cobra.Command {
 the code tells machines apart, and it is on the machine's own console.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			client, err := conn.client()
-			if err != nil {
-				return err
-			}
-			defer client.Close()
-			list, err := client.Claims(cmd.Context())
-			if err != nil {
-				return err
-			}
-			return app.Print(list, func(w io.Writer) error { return claimTable(w, list.Claims) })
+			return show(app, conn, func(c *operatorclient.Client) (operatorapi.ClaimList, error) {
+				return c.Claims(cmd.Context())
+			}, func(w io.Writer, list operatorapi.ClaimList) error { return claimTable(w, list.Claims) })
 		},
 	}
 }
@@ -81,16 +75,9 @@ can ask for one.`,
 			if in.Node == "" && in.Create == "" {
 				return fault.New(fault.Refuse, fault.Input, "give --node NODE, or --create NAME for a new one", "accept claim %.40q: it isn't said which node the machine becomes", args[0])
 			}
-			client, err := conn.client()
-			if err != nil {
-				return err
-			}
-			defer client.Close()
-			claim, err := client.AcceptClaim(cmd.Context(), args[0], in)
-			if err != nil {
-				return err
-			}
-			return app.Print(claim, func(w io.Writer) error { return printClaim(w, claim) })
+			return show(app, conn, func(c *operatorclient.Client) (operatorapi.Claim, error) {
+				return c.AcceptClaim(cmd.Context(), args[0], in)
+			}, printClaim)
 		},
 	}
 	cmd.Flags().StringVar(&in.Node, "node", "", "the node, by ID or name, that the machine becomes")
@@ -108,16 +95,9 @@ func claimRejectCommand(app *cli.App, conn *connection) *cobra.Command {
 It may be accepted again for as long as the machine asks.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			client, err := conn.client()
-			if err != nil {
-				return err
-			}
-			defer client.Close()
-			claim, err := client.RejectClaim(cmd.Context(), args[0])
-			if err != nil {
-				return err
-			}
-			return app.Print(claim, func(w io.Writer) error { return printClaim(w, claim) })
+			return show(app, conn, func(c *operatorclient.Client) (operatorapi.Claim, error) {
+				return c.RejectClaim(cmd.Context(), args[0])
+			}, printClaim)
 		},
 	}
 }

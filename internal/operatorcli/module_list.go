@@ -8,6 +8,7 @@ import (
 
 	"github.com/powernode/powernode-agent/internal/cli"
 	"github.com/powernode/powernode-agent/internal/operatorapi"
+	"github.com/powernode/powernode-agent/internal/operatorclient"
 )
 
 func moduleListCommand(app *cli.App, conn *connection) *cobra.Command {
@@ -16,16 +17,11 @@ func moduleListCommand(app *cli.App, conn *connection) *cobra.Command {
 		Short: "List the modules that the platform knows, in their current versions",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			client, err := conn.client()
-			if err != nil {
-				return err
-			}
-			defer client.Close()
-			list, err := client.Modules(cmd.Context())
-			if err != nil {
-				return err
-			}
-			return app.Print(list, func(w io.Writer) error { return cli.Rows(w, moduleHeader, moduleRows(list.Modules)) })
+			return show(app, conn, func(c *operatorclient.Client) (operatorapi.ModuleList, error) {
+				return c.Modules(cmd.Context())
+			}, func(w io.Writer, list operatorapi.ModuleList) error {
+				return cli.Rows(w, moduleHeader, moduleRows(list.Modules))
+			})
 		},
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/powernode/powernode-agent/internal/cli"
 	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/operatorapi"
+	"github.com/powernode/powernode-agent/internal/operatorclient"
 )
 
 func nodeApproveCommand(app *cli.App, conn *connection) *cobra.Command {
@@ -48,27 +49,17 @@ database doesn't know of that any more.`,
 			if dryRun && !unfiled {
 				return fault.New(fault.Refuse, fault.Input, "powernode node show NODE says what waits at one node", "--dry-run goes with --unfiled only")
 			}
-			client, err := conn.client()
-			if err != nil {
-				return err
-			}
-			defer client.Close()
 			if unfiled {
-				ask := client.ApproveUnfiled
-				if dryRun {
-					ask = client.Unfiled
-				}
-				list, err := ask(cmd.Context())
-				if err != nil {
-					return err
-				}
-				return app.Print(list, func(w io.Writer) error { return unfiledTable(w, list) })
+				return show(app, conn, func(c *operatorclient.Client) (operatorapi.UnfiledList, error) {
+					if dryRun {
+						return c.Unfiled(cmd.Context())
+					}
+					return c.ApproveUnfiled(cmd.Context())
+				}, unfiledTable)
 			}
-			done, err := client.ApproveNode(cmd.Context(), args[0], in)
-			if err != nil {
-				return err
-			}
-			return app.Print(done, func(w io.Writer) error { return printApproved(w, done) })
+			return show(app, conn, func(c *operatorclient.Client) (operatorapi.ApproveResult, error) {
+				return c.ApproveNode(cmd.Context(), args[0], in)
+			}, printApproved)
 		},
 	}
 	flags := cmd.Flags()

@@ -7,6 +7,7 @@ import (
 
 	"github.com/powernode/powernode-agent/internal/cli"
 	"github.com/powernode/powernode-agent/internal/operatorapi"
+	"github.com/powernode/powernode-agent/internal/operatorclient"
 )
 
 func nodeCreateCommand(app *cli.App, conn *connection) *cobra.Command {
@@ -19,16 +20,9 @@ see powernode token create.`,
 		Example: "  powernode node create web-1 --architecture amd64",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			client, err := conn.client()
-			if err != nil {
-				return err
-			}
-			defer client.Close()
-			node, err := client.CreateNode(cmd.Context(), operatorapi.NodeCreate{Name: args[0], Architecture: architecture})
-			if err != nil {
-				return err
-			}
-			return app.Print(node, func(w io.Writer) error {
+			return show(app, conn, func(c *operatorclient.Client) (operatorapi.Node, error) {
+				return c.CreateNode(cmd.Context(), operatorapi.NodeCreate{Name: args[0], Architecture: architecture})
+			}, func(w io.Writer, node operatorapi.Node) error {
 				return cli.Pairs(w, [][2]string{{"node", node.Name}, {"id", node.ID}, {"architecture", orDash(node.Architecture)}})
 			})
 		},

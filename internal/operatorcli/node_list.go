@@ -10,6 +10,7 @@ import (
 
 	"github.com/powernode/powernode-agent/internal/cli"
 	"github.com/powernode/powernode-agent/internal/operatorapi"
+	"github.com/powernode/powernode-agent/internal/operatorclient"
 )
 
 func nodeListCommand(app *cli.App, conn *connection) *cobra.Command {
@@ -18,16 +19,9 @@ func nodeListCommand(app *cli.App, conn *connection) *cobra.Command {
 		Short: "List the nodes, and whether each runs what it should",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			client, err := conn.client()
-			if err != nil {
-				return err
-			}
-			defer client.Close()
-			list, err := client.Nodes(cmd.Context())
-			if err != nil {
-				return err
-			}
-			return app.Print(list, func(w io.Writer) error { return nodeTable(w, list.Nodes) })
+			return show(app, conn, func(c *operatorclient.Client) (operatorapi.NodeList, error) {
+				return c.Nodes(cmd.Context())
+			}, func(w io.Writer, list operatorapi.NodeList) error { return nodeTable(w, list.Nodes) })
 		},
 	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/powernode/powernode-agent/internal/cli"
 	"github.com/powernode/powernode-agent/internal/operatorapi"
+	"github.com/powernode/powernode-agent/internal/operatorclient"
 )
 
 func nodeRevokeCommand(app *cli.App, conn *connection) *cobra.Command {
@@ -23,16 +24,9 @@ The node comes back with a new token: see powernode token create.`,
   powernode node revoke web-1 --serial 5F3A09C27B1E4D60A1B2C3D4E5F60718`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			client, err := conn.client()
-			if err != nil {
-				return err
-			}
-			defer client.Close()
-			done, err := client.RevokeNode(cmd.Context(), args[0], operatorapi.RevokeRequest{Serial: serial})
-			if err != nil {
-				return err
-			}
-			return app.Print(done, func(w io.Writer) error {
+			return show(app, conn, func(c *operatorclient.Client) (operatorapi.RevokeResult, error) {
+				return c.RevokeNode(cmd.Context(), args[0], operatorapi.RevokeRequest{Serial: serial})
+			}, func(w io.Writer, done operatorapi.RevokeResult) error {
 				text := "none: they had ended before"
 				if len(done.Serials) > 0 {
 					text = strings.Join(done.Serials, ", ")

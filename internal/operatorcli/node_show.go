@@ -10,6 +10,7 @@ import (
 
 	"github.com/powernode/powernode-agent/internal/cli"
 	"github.com/powernode/powernode-agent/internal/operatorapi"
+	"github.com/powernode/powernode-agent/internal/operatorclient"
 )
 
 func nodeShowCommand(app *cli.App, conn *connection) *cobra.Command {
@@ -18,16 +19,7 @@ func nodeShowCommand(app *cli.App, conn *connection) *cobra.Command {
 		Short: "Show a node: what it runs, what it should run, and what happened to it",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			client, err := conn.client()
-			if err != nil {
-				return err
-			}
-			defer client.Close()
-			detail, err := client.Node(cmd.Context(), args[0])
-			if err != nil {
-				return err
-			}
-			return app.Print(detail, func(w io.Writer) error { return showNode(w, detail) })
+			return show(app, conn, func(c *operatorclient.Client) (operatorapi.NodeDetail, error) { return c.Node(cmd.Context(), args[0]) }, showNode)
 		},
 	}
 }

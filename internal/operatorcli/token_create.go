@@ -10,6 +10,7 @@ import (
 	"github.com/powernode/powernode-agent/internal/cli"
 	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/operatorapi"
+	"github.com/powernode/powernode-agent/internal/operatorclient"
 )
 
 func tokenCreateCommand(app *cli.App, conn *connection) *cobra.Command {
@@ -28,16 +29,9 @@ platform's URL and its CA.`,
 			if ttl < time.Second || ttl > operatorapi.MaxTokenTTL {
 				return fault.New(fault.Refuse, fault.Input, fmt.Sprintf("give --ttl between 1s and %s", operatorapi.MaxTokenTTL), "a token can't live %s", ttl)
 			}
-			client, err := conn.client()
-			if err != nil {
-				return err
-			}
-			defer client.Close()
-			token, err := client.CreateToken(cmd.Context(), args[0], operatorapi.TokenCreate{TTLSeconds: int64(ttl / time.Second)})
-			if err != nil {
-				return err
-			}
-			return app.Print(token, func(w io.Writer) error {
+			return show(app, conn, func(c *operatorclient.Client) (operatorapi.Token, error) {
+				return c.CreateToken(cmd.Context(), args[0], operatorapi.TokenCreate{TTLSeconds: int64(ttl / time.Second)})
+			}, func(w io.Writer, token operatorapi.Token) error {
 				return cli.Pairs(w, [][2]string{
 					{"node", token.NodeName},
 					{"id", token.NodeID},

@@ -4,7 +4,6 @@ import (
 	"crypto"
 	"crypto/sha256"
 	"encoding/pem"
-	"io"
 	"net/http"
 	"strings"
 	"sync"
@@ -157,21 +156,7 @@ func TestRevoke(t *testing.T) {
 	p := platformtest.Start(t)
 	ctx := t.Context()
 	node := p.Enroll("web-1", "amd64")
-	client := p.Client(node)
-	client.Transport.(*http.Transport).DisableKeepAlives = false
-	defer client.CloseIdleConnections()
-	get := func() int {
-		t.Helper()
-		resp, err := client.Get(p.URL + nodeapi.PathModules)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer resp.Body.Close()
-		if _, err := io.Copy(io.Discard, resp.Body); err != nil {
-			t.Fatal(err)
-		}
-		return resp.StatusCode
-	}
+	get := overOneConnection(t, p, node)
 	if got := get(); got != http.StatusOK {
 		t.Fatal(got)
 	}

@@ -411,14 +411,13 @@ func TestNodeAuthorization(t *testing.T) {
 	}
 }
 
-// TestRevokedOnAnOpenConnection revokes a certificate while its connection stays open: the next
-// request is refused.
-func TestRevokedOnAnOpenConnection(t *testing.T) {
-	p := platformtest.Start(t)
-	node := p.Enroll("n", "amd64")
+// overOneConnection returns what asks for the node's modules, each time on the connection that is open already, and returns the status.
+func overOneConnection(t *testing.T, p *platformtest.Platform, node *platformtest.Node) func() int {
+	t.Helper()
 	client := p.Client(node)
 	client.Transport.(*http.Transport).DisableKeepAlives = false
-	get := func() int {
+	t.Cleanup(client.CloseIdleConnections)
+	return func() int {
 		t.Helper()
 		resp, err := client.Get(p.URL + nodeapi.PathModules)
 		if err != nil {
@@ -430,6 +429,14 @@ func TestRevokedOnAnOpenConnection(t *testing.T) {
 		}
 		return resp.StatusCode
 	}
+}
+
+// TestRevokedOnAnOpenConnection revokes a certificate while its connection stays open: the next
+// request is refused.
+func TestRevokedOnAnOpenConnection(t *testing.T) {
+	p := platformtest.Start(t)
+	node := p.Enroll("n", "amd64")
+	get := overOneConnection(t, p, node)
 	if got := get(); got != http.StatusOK {
 		t.Fatal(got)
 	}

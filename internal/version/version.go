@@ -7,6 +7,7 @@ package version
 import (
 	"runtime"
 	"runtime/debug"
+	"time"
 
 	"github.com/powernode/powernode-agent/internal/nodeapi"
 )
@@ -31,6 +32,15 @@ type Info struct {
 	Protocol     int `json:"protocol_version"`
 	ModuleSchema int `json:"module_schema_version"`
 	Image        int `json:"image_version"`
+}
+
+// Written returns when the source was written; zero where that isn't known.
+func (i Info) Written() time.Time {
+	t, err := time.Parse(time.RFC3339, i.Date)
+	if err != nil {
+		return time.Time{}
+	}
+	return t
 }
 
 // Get returns the Info of this binary. What isn't known is "unknown".

@@ -17,6 +17,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -45,15 +46,15 @@ const (
 type Options struct {
 	// Sys is the mount point of sysfs; "" is /sys.
 	Sys string
-	// Ask is the name of a source that is to be asked whatever the firmware says, "" for none.
-	Ask string
+	// Ask are the names of sources that are to be asked whatever the firmware says.
+	Ask []string
 }
 
 // Sources returns one source for each cloud. At most one of them finds the machine to be its own.
 func Sources(o Options) []Source {
 	var out []Source
 	for _, p := range []provider{aws(), gcp(), azure(), digitalOcean(), hetzner()} {
-		out = append(out, Source{provider: p, sys: o.Sys, asked: o.Ask == p.name})
+		out = append(out, Source{provider: p, sys: o.Sys, asked: slices.Contains(o.Ask, p.name)})
 	}
 	return out
 }

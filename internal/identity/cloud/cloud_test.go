@@ -353,7 +353,7 @@ func TestNoPacket(t *testing.T) {
 		})
 	}
 	// The last of them, so that what closes its connection isn't taken for another's.
-	for _, source := range Sources(Options{Sys: t.TempDir(), Ask: Hetzner}) {
+	for _, source := range Sources(Options{Sys: t.TempDir(), Ask: []string{Hetzner}}) {
 		if here, why := source.Here(); here != (source.Name() == Hetzner) {
 			t.Errorf("%s: here %v: %s", source.Name(), here, why)
 		}

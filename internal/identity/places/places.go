@@ -60,28 +60,16 @@ func (p Places) Sources() []identity.Source {
 	}
 	files := p.Files
 	if files == nil {
-		files = []string{"/boot/identity.cfg", "/etc/identity.cfg", "/persist/etc/identity.cfg"}
+		files = identity.ConfigPaths()
 	}
 	for _, f := range files {
 		add(FileName, identity.File{Path: f})
 	}
 	add(volume.NoCloudName, volume.NoCloud{Devices: p.Devices})
-	for _, s := range cloud.Sources(cloud.Options{Sys: p.Sys}) {
-		name := s.Name()
-		if slices.Contains(p.Only, name) {
-			s = named(cloud.Sources(cloud.Options{Sys: p.Sys, Ask: name}), name, s)
-		}
-		add(name, s)
+	for _, s := range cloud.Sources(cloud.Options{Sys: p.Sys, Ask: p.Only}) {
+		add(s.Name(), s)
 	}
 	return sources
-}
-
-// named returns the source of that name.
-func named(sources []cloud.Source, name string, otherwise cloud.Source) cloud.Source {
-	if i := slices.IndexFunc(sources, func(s cloud.Source) bool { return s.Name() == name }); i >= 0 {
-		return sources[i]
-	}
-	return otherwise
 }
 
 // Claim reports whether a machine that has no token may ask its platform to be claimed. Where a person named a file, and

@@ -45,7 +45,7 @@ func (p *parser) cloudConfig(text string) (string, error) {
 		return "", err
 	}
 	for _, f := range files {
-		if !isConfigPath(f.path) {
+		if !slices.Contains(identity.ConfigPaths(), f.path) {
 			continue
 		}
 		plain, err := p.content(f)
@@ -137,11 +137,6 @@ func scalar(n *yaml.Node, what string) (string, error) {
 type file struct {
 	path, encoding string
 	content        *yaml.Node
-}
-
-// isConfigPath reports whether a file is one of those that the agent itself reads its identity from.
-func isConfigPath(name string) bool {
-	return name == "/etc/identity.cfg" || name == "/boot/identity.cfg" || name == "/persist/etc/identity.cfg"
 }
 
 func readFiles(n *yaml.Node) ([]file, error) {

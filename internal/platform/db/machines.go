@@ -1,6 +1,7 @@
 package db
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -125,11 +126,10 @@ func (d *DB) sight(ctx context.Context, tx *sql.Tx, s Sender, hb nodeapi.Heartbe
 			}
 		}
 	}
-	for column, value := range map[string]string{"dmi_uuid": hb.Machine.DMIUUID, "vm_generation_id": hb.Machine.VMGenerationID} {
-		if value == "" {
-			continue
-		}
-		if _, err := tx.ExecContext(ctx, "UPDATE certificates SET "+column+" = ?1 WHERE id = ?2 AND "+column+" = ''", value, s.CertificateID); err != nil {
+	first := known.first
+	first.DMIUUID, first.VMGenerationID = cmp.Or(first.DMIUUID, hb.Machine.DMIUUID), cmp.Or(first.VMGenerationID, hb.Machine.VMGenerationID)
+	if first != known.first {
+		if _, err := tx.ExecContext(ctx, "UPDATE certificates SET dmi_uuid = ?, vm_generation_id = ? WHERE id = ?", first.DMIUUID, first.VMGenerationID, s.CertificateID); err != nil {
 			return false, err
 		}
 	}
