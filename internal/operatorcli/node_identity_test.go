@@ -10,6 +10,49 @@ import (
 	"github.com/powernode/powernode-agent/internal/platform/platformtest"
 )
 
+// TestAnotherMachineIsShown: a heartbeat of another DMI UUID, and one of another VM generation ID, over the certificate
+// that was first used by one machine.
+func TestAnotherMachineIsShown(t *testing.T) {
+	p := platformtest.Start(t)
+	o := operator{t, p}
+	for name, c := range map[string]struct {
+		now  nodeapi.Machine
+		want string
+	}{
+		"clone": {nodeapi.Machine{DMIUUID: "dmi-2", VMGenerationID: "vm-1"}, "another machine uses this identity: its DMI UUID was dmi-1 when the certificate was first used and is dmi-2 now, from 127.0.0.1"},
+		"snapshot": {
+			nodeapi.Machine{DMIUUID: "dmi-1", VMGenerationID: "vm-2"},
+			"this virtual machine was cloned, or restored from a snapshot: its generation ID was vm-1 when the certificate was first used and is vm-2 now, from 127.0.0.1",
+		},
+	} {
+		node := p.Enroll(name, "amd64")
+		var before string
+		for _, machine := range []nodeapi.Machine{{DMIUUID: "dmi-1", VMGenerationID: "vm-1"}, c.now} {
+			before = o.ok("node", "show", name)
+			p.Do(node, http.MethodPost, nodeapi.PathHeartbeat, nodeapi.Heartbeat{
+				BootID: "a", AgentVersion: "v9", Architecture: "amd64", MountState: nodeapi.MountMounted, Machine: machine,
+			}).Into(&nodeapi.HeartbeatResponse{})
+		}
+		if strings.Contains(before, "attention") || strings.Contains(before, "identity.shared") {
+			t.Errorf("before the change:\n%s", before)
+		}
+		var attention, event bool
+		table := o.ok("node", "show", name)
+		for line := range strings.Lines(table) {
+			attention = attention || strings.HasPrefix(line, "attention") && strings.Contains(line, c.want+"; if you know why, powernode node approve "+name+" --attention")
+			event = event || strings.Contains(line, "identity.shared") && strings.Contains(line, c.want)
+		}
+		if !attention || !event {
+			t.Errorf("attention %v, event %v in\n%s", attention, event, table)
+		}
+		for line := range strings.Lines(o.ok("node", "list")) {
+			if strings.HasPrefix(line, name+" ") && !strings.Contains(line, "identity") {
+				t.Errorf("the list: %s", line)
+			}
+		}
+	}
+}
+
 // TestNodeIdentityCommands: two machines with one identity, a certificate that waits, and a revocation, as
 // the operator sees and settles them.
 func TestNodeIdentityCommands(t *testing.T) {
