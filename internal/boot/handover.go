@@ -87,8 +87,12 @@ func (b *boot) bringUnits() {
 
 // bringServices has the new root's systemd run what the modules' manifests say.
 func (b *boot) bringServices() {
-	if _, err := services.Place(filepath.Dir(RunDir), b.makeServices()); err != nil {
-		b.remark(err.Error(), "no module's services are started")
+	_, err := services.Place(filepath.Dir(RunDir), b.makeServices())
+	switch {
+	case fault.AreaOf(err) == fault.Partial:
+		b.remark(oneLine(err), fault.HintOf(err))
+	case err != nil:
+		b.remark(err.Error(), "services of modules may be missing")
 	}
 }
 
