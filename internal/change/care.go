@@ -132,10 +132,8 @@ func (c *Care) judge(r aftercare.Report, owner func(path string) string) ([]Unit
 			continue
 		}
 		f := UnitFailure{Unit: s.What, Module: services.UnitModule(s.What), Reason: fault.OneLine(s.Error)}
-		for _, dir := range []string{"/etc/systemd/system/", "/usr/lib/systemd/system/"} {
-			if f.Module == "" && owner != nil {
-				f.Module = owner(dir + s.What)
-			}
+		if f.Module == "" && s.File != "" && owner != nil {
+			f.Module = owner(s.File)
 		}
 		failures = append(failures, f)
 	}
