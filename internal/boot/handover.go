@@ -103,7 +103,9 @@ func (b *boot) makeServices() services.Set {
 	for i, p := range b.proven {
 		modules[i] = services.Module{Name: p.Wanted.Name, Version: p.Wanted.Version, Manifest: p.Manifest}
 	}
-	set := services.MakeAll(modules, services.ProbeNode("/", AgentPath, b.trust.PrivilegedServices))
+	node := services.ProbeNode("/", AgentPath, b.trust.PrivilegedServices)
+	node.Profiles = nil // the new root's system loads its own
+	set := services.MakeAll(modules, node)
 	for _, r := range set.Refused {
 		b.remark(r.Reason, r.Hint)
 	}

@@ -20,7 +20,7 @@ func setOf(t testing.TB, manifests ...string) Set {
 	for _, m := range manifests {
 		modules = append(modules, moduleOf(t, m))
 	}
-	set := MakeAll(modules, Node{Agent: agentPath})
+	set := MakeAll(modules, Node{Agent: agentPath, Privileged: []string{"chrony", "old"}})
 	if len(set.Refused) > 0 {
 		t.Fatalf("%+v", set.Refused)
 	}
