@@ -17,6 +17,7 @@ import (
 	"github.com/powernode/powernode-agent/internal/difference"
 	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/fsverity"
+	"github.com/powernode/powernode-agent/internal/live"
 	"github.com/powernode/powernode-agent/internal/retain"
 	"github.com/powernode/powernode-agent/internal/store"
 	"github.com/powernode/powernode-agent/internal/tree"
@@ -230,49 +231,17 @@ func (w *work) keep(ctx context.Context, c *assemble.Composition) (store.Generat
 	return w.c.Reconciler.Keep(c, w.request.cause())
 }
 
-// stage has the next boot try a generation.
-func (w *work) stage(g store.Generation) error {
-	if err := w.say(); err != nil {
-		return err
-	}
-	if err := w.leave(g); err != nil {
-		return err
-	}
-	w.result.Outcome = Staged
-	if g.Number == w.known.Current {
-		// It is what the next boot takes by itself.
-		return w.c.Store.SetPointer(store.Staged, 0)
-	}
-	return w.c.Store.Stage(g.Number)
-}
-
-// leave records that what runs is left for good, where somebody goes back from it, and that what is to run is wanted.
-func (w *work) leave(g store.Generation) error {
-	if err := w.c.Store.TakeUp(g.Number); err != nil {
-		return err
-	}
-	for _, l := range w.known.Lefts {
-		// The same modules may have been left as another generation.
-		if w.request.Retry && assemble.Same(w.generation(l.Generation).Modules, g.Modules) {
-			if err := w.c.Store.TakeUp(l.Generation); err != nil {
-				return err
-			}
-		}
-	}
-	if !w.wanted.withdraws || w.from.Number == 0 || w.from.Number == g.Number {
-		return nil
-	}
-	return w.c.Store.PutLeft(store.Left{Generation: w.from.Number, For: g.Number, At: w.c.Now()})
-}
-
 // goLive puts the generation beneath the running system. Until it is the current one, whatever goes wrong is taken back.
 func (w *work) goLive(ctx context.Context, s *Step) (again bool, err error) {
-	if err := w.c.writeRun(JournalName, journal{From: s.From.Number, To: s.To.Number, Local: w.local, Aftercare: w.findings.Aftercare}); err != nil {
+	if err := w.journal(journal{From: s.From.Number, To: s.To.Number, Aftercare: w.findings.Aftercare, Before: w.before(s.To.Number)}); err != nil {
 		return false, err
 	}
 	remarks, err := w.c.System.Swap(ctx, *s, w.findings)
 	w.remark(remarks...)
 	if err != nil {
+		if live.Recoverable(w.c.RunDir) {
+			return false, err // the way back failed, too: Recover goes it, and needs the journal for what comes after it
+		}
 		return false, errors.Join(err, removeRun(w.c.RunDir, JournalName, w.c.Hook))
 	}
 	failures, remarks := w.c.System.After(ctx, *s, w.findings)
@@ -312,6 +281,9 @@ func (w *work) undo(ctx context.Context, s *Step, blamed map[string]error) error
 	if err != nil {
 		return fmt.Errorf("take the change back: %w", err)
 	}
+	if w.unrestored {
+		return nil // Recover restores what couldn't be
+	}
 	if err := removeRun(w.c.RunDir, JournalName, w.c.Hook); err != nil {
 		return err
 	}
@@ -340,7 +312,7 @@ func (w *work) commit(ctx context.Context, s *Step) error {
 	c := w.c
 	if w.request.Confirm > 0 {
 		if err := w.expectConfirmation(s); err != nil {
-			return errors.Join(err, removeRun(c.RunDir, ConfirmName, c.Hook))
+			return errors.Join(err, c.unexpect(s.To.Number))
 		}
 	}
 	err := w.say()
@@ -355,11 +327,9 @@ func (w *work) commit(ctx context.Context, s *Step) error {
 			err = c.Store.PutLive(store.Live{Generation: s.To.Number, From: s.From.Number, At: c.Now(), BootID: c.Running.BootID})
 		}
 	}
-	if err == nil && w.known.Staged != 0 && w.known.Staged != s.To.Number {
-		// What was staged before is of an older wish.
-		if err = c.Store.SetPointer(store.Staged, 0); err == nil {
-			w.remark(fmt.Sprintf("generation %d was staged, and isn't any more; powernode-agent update brings what the platform assigns", w.known.Staged))
-		}
+	withdrawn := w.known.Staged != 0 && w.known.Staged != s.To.Number
+	if err == nil && withdrawn {
+		err = c.Store.SetPointer(store.Staged, 0) // it is of an older wish
 	}
 	if err == nil {
 		err = c.Store.Promote(s.To.Number)
@@ -370,9 +340,14 @@ func (w *work) commit(ctx context.Context, s *Step) error {
 		err = nil
 	}
 	if err != nil {
-		return errors.Join(err, w.unsay(), removeRun(c.RunDir, ConfirmName, c.Hook))
+		restored := errors.Join(c.restore(w.before(s.To.Number), s.To.Number), c.unexpect(s.To.Number))
+		w.unrestored = restored != nil
+		return errors.Join(err, restored)
 	}
 	w.result.Outcome = WentLive
+	if withdrawn {
+		w.remark(fmt.Sprintf("generation %d was staged, and isn't any more; powernode-agent update brings what the platform assigns", w.known.Staged))
+	}
 	// From here on it is done: what is left to do is done by Recover, at the latest.
 	if w.request.Confirm > 0 {
 		return w.end(ctx, s.To) // what may yet be taken back raises nothing: Confirmed does
@@ -405,5 +380,9 @@ func (c *Changer) ends(ctx context.Context, g store.Generation) ([]string, error
 		return remarks, err
 	}
 	c.Running.Generation = g.Number
+	staged, _ := c.Store.Pointer(store.Staged) // a damaged one names nothing
+	if err := c.takenUp(g.Modules, staged); err != nil {
+		return remarks, err
+	}
 	return remarks, removeRun(c.RunDir, JournalName, c.Hook)
 }

@@ -87,6 +87,10 @@ type work struct {
 	proven  []*assemble.Proven
 	// fromTree returns the tree of from, which is read beside the composition.
 	fromTree func() (*tree.Node, error)
+	// base is what a module is attached to and detached from: what is staged, or else what runs.
+	base store.Generation
+	// unrestored says that what was said of a change that came to nothing couldn't all be taken back.
+	unrestored bool
 	// findings are those of the plan.
 	findings Findings
 	// nothingLeft says that what was wrong was left out, and nothing else is to be done.
@@ -156,6 +160,7 @@ func (c *Changer) begin(request Request) (*work, error) {
 		n = w.known.Current
 	}
 	w.from = w.generation(n)
+	w.base = w.from
 	w.floors = retain.NewFloorRule(c.Store, w.from, w.generation(w.known.Staged))
 	w.floors.All = request.AllowDowngrade
 	w.result.From, w.result.FromRootDigest = w.from.Number, w.from.RootDigest
@@ -196,23 +201,27 @@ func (w *work) heal(ctx context.Context) error {
 // was tried and found bad.
 func (w *work) asItIs() (bool, error) {
 	wanted, r := records(w.parts), w.result
+	again := w.request.Retry || w.request.Kind != Update
+	if n, reason := trial.Left(w.known, wanted); n != 0 && !again {
+		return true, notAgain(n, reason)
+	}
 	if w.from.Number != 0 && assemble.Same(w.from.Modules, wanted) && w.request.Kind != Rollback {
 		r.Outcome, r.Generation, r.RootDigest = InStep, w.from.Number, w.from.RootDigest
-		pending := w.request.Kind == Update && w.known.Staged != 0 && w.known.Staged != w.from.Number
+		pending := w.known.Staged != 0 && w.known.Staged != w.from.Number
 		switch {
 		case pending && w.request.DryRun:
 			r.Outcome = WouldWithdraw
 		case pending:
-			r.Outcome = Withdrawn
-			if err := w.c.Store.SetPointer(store.Staged, 0); err != nil {
+			return true, w.withdraw()
+		case !w.request.DryRun && len(w.known.Lefts) > 0:
+			if err := w.c.takenUp(w.from.Modules, w.known.Staged); err != nil {
 				return true, err
 			}
 		}
 		return true, w.say()
 	}
-	if n, reason := trial.Refused(w.known, wanted); n != 0 && !w.request.Retry && w.request.Kind == Update {
-		return true, fault.New(fault.Refuse, fault.Policy, "assign another version, or try once more with --retry",
-			"generation %d holds exactly these modules, and isn't tried again: %s", n, reason)
+	if n, reason := trial.Refused(w.known, wanted); n != 0 && !again {
+		return true, notAgain(n, reason)
 	}
 	staged := w.generation(w.known.Staged)
 	if staged.Number != 0 && assemble.Same(staged.Modules, wanted) && !w.request.Retry && w.stages() {
@@ -220,6 +229,11 @@ func (w *work) asItIs() (bool, error) {
 		return true, w.say()
 	}
 	return false, nil
+}
+
+func notAgain(n uint64, reason string) error {
+	return fault.New(fault.Refuse, fault.Policy, "assign another version, or try once more with --retry",
+		"generation %d holds exactly these modules, and isn't tried again: %s", n, reason)
 }
 
 // stages reports whether nothing can go live, whatever the change is.
@@ -255,14 +269,6 @@ func (w *work) make(ctx context.Context) error {
 			return err
 		}
 	}
-}
-
-// unsay takes back what was said.
-func (w *work) unsay() error {
-	if w.wanted.local.Equal(w.local) {
-		return nil
-	}
-	return desired.WriteLocal(w.c.Store.Path(), w.local, w.c.Hook)
 }
 
 // expect remarks a root digest that isn't the platform's.

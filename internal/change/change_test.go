@@ -13,7 +13,9 @@ import (
 
 	"github.com/powernode/powernode-agent/internal/aftercare"
 	"github.com/powernode/powernode-agent/internal/change/desired"
+	"github.com/powernode/powernode-agent/internal/durable"
 	"github.com/powernode/powernode-agent/internal/fault"
+	"github.com/powernode/powernode-agent/internal/mount"
 	"github.com/powernode/powernode-agent/internal/nodeapi"
 	"github.com/powernode/powernode-agent/internal/reconcile"
 	"github.com/powernode/powernode-agent/internal/store"
@@ -23,9 +25,12 @@ import (
 type fakeSystem struct {
 	// runs is the generation whose root is mounted; swap is the one that is under way, 0 for none.
 	runs, back, swap uint64
+	root             mount.ID
 	said             []string
 	obstacles        []string
 	swapErr          error
+	// leaves is the journal of the mounts that stays where the swap fails.
+	leaves string
 	// hook sees each step, before and after the mounts are changed.
 	hook func(string) error
 	// broken are files whose units don't work, by the module that they come from.
@@ -38,6 +43,9 @@ func (f *fakeSystem) Examine(_ context.Context, s Step) (Findings, error) {
 
 func (f *fakeSystem) Swap(_ context.Context, s Step, _ Findings) ([]string, error) {
 	if f.swapErr != nil {
+		if f.leaves != "" {
+			return nil, errors.Join(f.swapErr, os.WriteFile(f.leaves, []byte("{}"), 0o600))
+		}
 		return nil, f.swapErr
 	}
 	f.said = append(f.said, fmt.Sprintf("swap %d to %d", s.From.Number, s.To.Number))
@@ -82,6 +90,8 @@ func (f *fakeSystem) Undo(context.Context, Step, Findings) ([]string, error) {
 
 func (f *fakeSystem) Resume(context.Context, store.Generation, *aftercare.Plan) []string { return nil }
 
+func (f *fakeSystem) Root() (mount.ID, error) { return f.root, nil }
+
 func (f *fakeSystem) Finish(context.Context) ([]string, error) {
 	if err := f.step("finish"); err != nil {
 		return nil, err
@@ -108,6 +118,8 @@ type node struct {
 	system *fakeSystem
 	facts  uint64
 	run    string
+	// hook is what sees each labelled step.
+	hook durable.Hook
 }
 
 func (w *world) runs() *node {

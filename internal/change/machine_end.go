@@ -31,6 +31,12 @@ func (m *Machine) Finish(ctx context.Context) ([]string, error) {
 	return remarks, live.Finish(m.Place.RunDir, m.Place.Hook)
 }
 
+// Root implements System.
+func (m *Machine) Root() (mount.ID, error) {
+	e, err := mount.At(m.Place.Root)
+	return e.ID, err
+}
+
 // goBack puts local changes back that were replaced, and then the old root in the place of the new one, whose unions see them.
 func (m *Machine) goBack(ctx context.Context, to fsverity.Digest) error {
 	if err := m.endReplaced(to, false); err != nil {

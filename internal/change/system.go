@@ -7,6 +7,7 @@ import (
 	"github.com/powernode/powernode-agent/internal/assemble"
 	"github.com/powernode/powernode-agent/internal/delta"
 	"github.com/powernode/powernode-agent/internal/difference"
+	"github.com/powernode/powernode-agent/internal/mount"
 	"github.com/powernode/powernode-agent/internal/store"
 	"github.com/powernode/powernode-agent/internal/tree"
 )
@@ -62,6 +63,8 @@ type System interface {
 	// Finish ends a change whose generation is the current one.
 	// and says what a person should know.
 	Finish(ctx context.Context) ([]string, error)
+	// Root returns the mount of the root: another one is another system, after a soft-reboot.
+	Root() (mount.ID, error)
 	// Recover brings a swap to its end that somebody left unfinished: forward if the generation that it leads to is the
 	// current one, else back. ok is false where there was none.
 	Recover(ctx context.Context, current uint64) (r Recovered, ok bool, err error)
