@@ -124,6 +124,11 @@ func (w *work) do(ctx context.Context) (*Result, error) {
 	if len(w.parts) == 0 {
 		return nil, noneUsable(len(all), w.result)
 	}
+	if len(w.result.Failed) > 0 {
+		if err := w.guard(); err != nil {
+			return nil, err
+		}
+	}
 	w.result.compare(w.from, w.parts)
 	if done, err := w.asItIs(); done || err != nil {
 		if err == nil && !request.DryRun && w.result.Generation == w.from.Number && request.Kind == Update {

@@ -360,6 +360,50 @@ func TestOneBadModule(t *testing.T) {
 	}
 }
 
+// TestAnotherPriorityOfWhatRuns: a module that runs stays as it runs where it can't have the priority that it is assigned with.
+func TestAnotherPriorityOfWhatRuns(t *testing.T) {
+	n := three(t)
+	m := n.module("app", "1", map[string]string{"usr/lib/systemd/system/app.service": long("x")})
+	n.must(Request{Kind: Update})
+	n.is("before", 2, "app 1, base 1, site 1")
+	n.system.broken = map[string]string{"usr/lib/systemd/system/app.service": "app"}
+	m.EffectivePriority += 5
+	n.assign(m)
+	r := n.must(Request{Kind: Update})
+	if r.Outcome != InStep || len(r.Failed) != 1 || r.Failed[0].Kept != "1" || !strings.Contains(r.Failed[0].Reason, "app.service doesn't work") {
+		t.Errorf("%+v", r)
+	}
+	n.is("alone", 2, "app 1, base 1, site 1")
+	n.module("base", "2", map[string]string{"usr/base": long("base2")})
+	if r = n.must(Request{Kind: Update}); r.Outcome != WentLive || changes(r) != "changed base 1 2" || len(r.Failed) != 1 {
+		t.Errorf("%+v", r)
+	}
+	n.is("beside a good one", r.Generation, "app 1, base 2, site 1")
+}
+
+// TestWhatCantBeKept: modules that can't be used, and that nothing can stay in the place of, are no removal that somebody meant.
+func TestWhatCantBeKept(t *testing.T) {
+	n := three(t)
+	g, err := n.store.Generation(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range g.Modules {
+		if m.Name == "base" {
+			continue
+		}
+		n.assign(n.publish(m.Name, "2", nil, nil))
+		if err := os.RemoveAll(filepath.Join(n.store.Path(), "modules", strings.TrimPrefix(m.ManifestDigest, "sha256:"))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err = n.do(Request{Kind: Update, RemoveMost: true})
+	if fault.KindOf(err) != fault.Refuse || !strings.Contains(err.Error(), "2 of 3 modules would go at once") || !strings.Contains(err.Error(), "signature") {
+		t.Errorf("%v", err)
+	}
+	n.is("after", 1, "app 1, base 1, site 1")
+}
+
 // TestNothingIsTakenByMistake.
 func TestNothingIsTakenByMistake(t *testing.T) {
 	n := three(t)
