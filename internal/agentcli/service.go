@@ -64,7 +64,7 @@ next boots, and it says when the writable layer of the root fills up.`,
 				config.Beside = []runtime.Loop{
 					runtime.BootReports{Source: &bootReports{stateDir: stateDir, facts: facts}, Platform: platform, Log: log},
 				}
-				config.Beside = append(config.Beside, unfinished{stateDir, log}.loop())
+				config.Beside = append(config.Beside, newUnfinished(stateDir, platform, log).loop())
 				loops, remarks := upkeep{stateDir: stateDir, facts: facts, log: log}.loops(cmd.Context())
 				config.Beside, config.Remarks = append(config.Beside, loops...), remarksOf(remarks, lastRemarks)
 				if facts.Level == mount.Enforced {
@@ -132,6 +132,14 @@ func (p *nodePlatform) Heartbeat(ctx context.Context, hb nodeapi.Heartbeat) (*no
 		return nil, err
 	}
 	return p.client.Heartbeat(ctx, hb)
+}
+
+// Modules implements reconcile.Platform.
+func (p *nodePlatform) Modules(ctx context.Context) (*nodeapi.ModuleList, error) {
+	if err := p.load(); err != nil {
+		return nil, err
+	}
+	return p.client.Modules(ctx)
 }
 
 // BootReport implements runtime.BootPlatform.

@@ -1,7 +1,6 @@
 package change
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -13,7 +12,6 @@ import (
 
 	"github.com/powernode/powernode-agent/internal/change/desired"
 	"github.com/powernode/powernode-agent/internal/durable"
-	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/nodeapi"
 	"github.com/powernode/powernode-agent/internal/store"
 )
@@ -244,59 +242,5 @@ func TestFailsAtEachStep(t *testing.T) {
 				}
 			})
 		})
-	}
-}
-
-// settle waits for what became of a change, and has that done, as a command does.
-func (n *node) settle(r *Result) {
-	n.t.Helper()
-	reached, err := Await(n.t.Context(), n.run, n, func(context.Context, time.Duration) {})
-	if err == nil {
-		err = n.changer().Settle(n.t.Context(), reached, r)
-	}
-	if err != nil {
-		n.t.Fatal(err)
-	}
-}
-
-// TestConfirm: a change that nobody confirms is taken back, by whoever comes first; one that is confirmed stays.
-func TestConfirm(t *testing.T) {
-	n := ready(t)
-	detach := Request{Kind: Detach, Modules: []string{"site"}, Confirm: time.Hour}
-	r, err := n.do(detach)
-	if err != nil || r.ConfirmBy.IsZero() {
-		t.Fatal(r, err)
-	}
-	n.settle(r)
-	if r.Outcome != WentLive || !r.ConfirmBy.IsZero() {
-		t.Errorf("the platform answers: %+v", r)
-	}
-	n.is("confirmed", 3, "app 1, base 2")
-	n.must(Request{Kind: Attach, Modules: []string{"site"}})
-	now := n.facts
-
-	n.down = fault.New(fault.Retry, fault.Platform, "", "no answer")
-	detach.Confirm = time.Nanosecond
-	if r, err = n.do(detach); err != nil || r.Outcome != WentLive {
-		t.Fatal(r, err)
-	}
-	if p, ok, err := Waiting(n.run); !ok || err != nil || p.Generation != r.Generation || p.Back != now {
-		t.Errorf("%+v, %t, %v", p, ok, err)
-	}
-	tried := r.Generation
-	// Its process is killed now; another one comes.
-	n.settle(r)
-	if r.Outcome != TakenBack || r.Generation != now || !r.ConfirmBy.IsZero() {
-		t.Errorf("nobody answers: %+v", r)
-	}
-	n.is("taken back", now, "app 1, base 2, site 1")
-	if l, err := desired.ReadLocal(n.store.Path()); err != nil || len(l.Detached) != 0 {
-		t.Errorf("%+v, %v", l, err)
-	}
-	if tr, err := n.store.Trial(tried); err != nil || tr.Failed == "" {
-		t.Errorf("%+v, %v", tr, err)
-	}
-	if r, err := n.changer().TakeBack(context.Background()); r != nil || err != nil {
-		t.Error("once more", r, err)
 	}
 }
