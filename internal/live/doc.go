@@ -33,7 +33,8 @@
 //   - A directory made in "/" is marked as opaque, which would hide the one of the same name in a later
 //     image. The mark is taken away.
 //   - A file of which only the mode was changed, and a directory that was renamed, refer to the image
-//     beneath. They have to be settled before; package delta finds them.
+//     beneath. They have to be settled before; package delta finds them. Place.BeforeReplace is the moment for that: all else
+//     is ready. What is changed between that and Result.Ended through the old union is the caller's to look for (delta.Mend).
 //
 // Other mount namespaces. One that gets its mounts from ours and has nothing of its own there sees the new
 // trees at once (PrivateTmp=). One that sees a directory by mounts of its own, as the sandboxes of units do
@@ -51,6 +52,6 @@
 // next boot, so that no mark of ours that it was removed can hide it in a later image.
 //
 // It trusts package store for the images and objects, its caller to be alone with the mounts (the lock
-// for changes) and to have settled the upper, and the directory of this boot, which only root may
+// for changes) and to settle the upper, and the directory of this boot, which only root may
 // write to.
 package live

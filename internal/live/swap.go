@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/fsverity"
 	"github.com/powernode/powernode-agent/internal/mount"
 )
@@ -20,6 +21,8 @@ type Result struct {
 	// Prepared is the time until the first directory was replaced, Swapped that from then until the
 	// last one was.
 	Prepared, Swapped time.Duration
+	// Ended is when the last directory was replaced.
+	Ended time.Time
 	// Directories are the names that were replaced.
 	Directories []string
 	// Kept are the mount namespaces that go on with the old trees.
@@ -78,6 +81,9 @@ func (w *work) swap(ctx context.Context) (Result, error) {
 	if result.Kept, err = w.hold(result.Directories); err != nil {
 		return Result{}, err
 	}
+	if err := w.beforeReplace(ctx, replaced); err != nil {
+		return Result{}, err
+	}
 	if err := w.unchanged(replaced); err != nil {
 		return Result{}, err
 	}
@@ -85,7 +91,7 @@ func (w *work) swap(ctx context.Context) (Result, error) {
 	if err := w.replace(replaced); err != nil {
 		return Result{}, err
 	}
-	result.Swapped = time.Since(begun) - result.Prepared
+	result.Swapped, result.Ended = time.Since(begun)-result.Prepared, time.Now()
 	for _, c := range w.spec.Changes {
 		if !c.mounts() {
 			if err := w.link(c); err != nil {
@@ -94,6 +100,19 @@ func (w *work) swap(ctx context.Context) (Result, error) {
 		}
 	}
 	return result, w.finish(replaced)
+}
+
+// beforeReplace has the caller settle what was changed while all this was made ready.
+func (w *work) beforeReplace(ctx context.Context, replaced []*replacement) error {
+	if w.spec.BeforeReplace == nil || len(replaced) == 0 {
+		return nil
+	}
+	err := w.spec.BeforeReplace(ctx, w.undoing)
+	if err != nil && w.undoing {
+		w.spec.Remark(fault.OneLine(err.Error()), fault.HintOf(err))
+		return nil
+	}
+	return err
 }
 
 // replacements finds the directories that don't show the new root image yet, and sees to it that they
