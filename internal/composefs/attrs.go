@@ -109,14 +109,16 @@ func hasDigest(n *tree.Node) bool {
 
 // appendObjectPath adds d.ObjectPath() to b.
 func appendObjectPath(b []byte, d fsverity.Digest) []byte {
-	const digits = "0123456789abcdef"
+	var path [redirectSize - 1]byte
+	path[2] = '/'
 	for i, c := range d {
-		if i == 1 {
-			b = append(b, '/')
+		at := 2 * i
+		if i > 0 {
+			at++
 		}
-		b = append(b, digits[c>>4], digits[c&15])
+		path[at], path[at+1] = stubNames[2*int(c)], stubNames[2*int(c)+1]
 	}
-	return b
+	return append(b, path[:]...)
 }
 
 // set adds an attribute or replaces the one of that name.

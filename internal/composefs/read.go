@@ -163,7 +163,12 @@ func (r *reader) addDir(in erofs.Inode, parent int, name string) (*tree.Node, er
 func (r *reader) readDir(index int) error {
 	dir := r.queue[index]
 	dots, whiteouts := 0, false
-	err := r.image.Dirents(&dir.inode, func(e erofs.Dirent) error {
+	added := 2 // "." and ".."
+	if index == 0 {
+		added += len(stubNames) / 2
+	}
+	room := func(entries int) { dir.node.Grow(max(0, entries-added)) }
+	err := r.image.Dirents(&dir.inode, room, func(e erofs.Dirent) error {
 		switch e.Name {
 		case ".", "..":
 			want := dir.inode.NID
@@ -197,7 +202,7 @@ func (r *reader) readDir(index int) error {
 // entry reads the inode of a directory's entry, or finds it among those seen before. It returns nil
 // for a stub.
 func (r *reader) entry(index int, e erofs.Dirent) (*tree.Node, error) {
-	name := readName{index, e.Name}
+	name := readName{int32(index), e.Name}
 	if at := r.seen(e.NID); at > 0 {
 		l := &r.leaves[at-1]
 		if l.stub || isWhiteout(l.node) {
@@ -206,7 +211,10 @@ func (r *reader) entry(index int, e erofs.Dirent) (*tree.Node, error) {
 		if e.Type != l.fileType {
 			return nil, fmt.Errorf("entry of type %d for an inode of type %d", e.Type, l.fileType)
 		}
-		l.more = append(l.more, name)
+		if l.more == nil {
+			l.more = new(readNames)
+		}
+		l.more.names = append(l.more.names, name)
 		r.number(l, name)
 		return l.node, nil
 	}
