@@ -101,6 +101,8 @@ func (w *work) notLive(s *Step) []string {
 	switch {
 	case w.request.Stage:
 		return []string{"it was asked for"}
+	case w.base.Number != w.from.Number:
+		return []string{fmt.Sprintf("generation %d is staged, and this is a change of what it holds", w.base.Number)}
 	case w.c.Running.NotLive != "":
 		return []string{w.c.Running.NotLive}
 	case w.c.System == nil, w.from.Number == 0:

@@ -166,10 +166,22 @@ func (c *Changer) begin(request Request) (*work, error) {
 	}
 	w.from = w.generation(n)
 	w.base = w.from
+	if request.Kind == Attach || request.Kind == Detach {
+		w.base = w.staged()
+	}
 	w.floors = retain.NewFloorRule(c.Store, w.from, w.generation(w.known.Staged))
 	w.floors.All = request.AllowDowngrade
 	w.result.From, w.result.FromRootDigest = w.from.Number, w.from.RootDigest
 	return w, nil
+}
+
+// staged returns the generation that the next boot tries, or else the one that runs.
+func (w *work) staged() store.Generation {
+	g := w.generation(w.known.Staged)
+	if g.Number == 0 || slices.ContainsFunc(w.known.Trials, func(t store.Trial) bool { return t.Generation == g.Number && t.Exhausted() }) {
+		return w.from
+	}
+	return g
 }
 
 // generation returns the record of a generation, or a zero one.
@@ -242,7 +254,9 @@ func notAgain(n uint64, reason string) error {
 }
 
 // stages reports whether nothing can go live, whatever the change is.
-func (w *work) stages() bool { return w.request.Stage || w.c.System == nil }
+func (w *work) stages() bool {
+	return w.request.Stage || w.c.System == nil || w.base.Number != w.from.Number
+}
 
 // say keeps the administrator's word.
 func (w *work) say() error {

@@ -41,7 +41,7 @@ func (w *work) single() bool { return w.request.Kind == Attach && len(w.request.
 // instead notes that a module can't be used, and puts what runs of it in its place, if that is something else.
 func (w *work) instead(p part, reason error) {
 	name, version := p.assigned.Name, p.assigned.Version
-	if w.request.Kind == Attach && !slices.Contains(w.from.Modules, p.record()) {
+	if w.request.Kind == Attach && !slices.Contains(w.base.Modules, p.record()) {
 		// What can't be attached isn't the administrator's word either.
 		w.wanted.local = w.wanted.local.As(w.local, name)
 	}

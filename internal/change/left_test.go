@@ -7,7 +7,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/powernode/powernode-agent/internal/change/desired"
 	"github.com/powernode/powernode-agent/internal/fault"
+	"github.com/powernode/powernode-agent/internal/nodeapi"
 	"github.com/powernode/powernode-agent/internal/store"
 	"github.com/powernode/powernode-agent/internal/trial"
 )
@@ -85,6 +87,65 @@ func TestNobodyLeavesWhatRuns(t *testing.T) {
 			t.Errorf("%+v, %v", lefts, err)
 		}
 	})
+}
+
+// TestWhatIsStagedCounts: what is attached and detached is so to what the next boot takes.
+func TestWhatIsStagedCounts(t *testing.T) {
+	n := three(t)
+	n.manifest = "reboot_required: true\n"
+	tool := n.publish("tool", "1", map[string]string{"usr/tool": long("tool")}, n.key)
+	kit := n.publish("kit", "1", map[string]string{"usr/kit": long("kit")}, n.key)
+	attach := func(m nodeapi.Module) Request {
+		return Request{Kind: Attach, Modules: []string{m.Repository + "@" + m.Digest}}
+	}
+	detach := func(name string) Request { return Request{Kind: Detach, Modules: []string{name}} }
+	word := func(what, want string) {
+		t.Helper()
+		l, err := desired.ReadLocal(n.store.Path())
+		text := strings.Join(l.Detached, " ")
+		for _, a := range l.Attached {
+			text += " +" + a.Name
+		}
+		if strings.TrimSpace(text) != want || err != nil {
+			t.Errorf("%s: the administrator's word is %q, %v", what, text, err)
+		}
+	}
+	if r := n.must(attach(tool)); r.Outcome != Staged {
+		t.Fatalf("%+v", r)
+	}
+	dry := detach("tool")
+	dry.DryRun = true
+	if r := n.must(dry); r.Outcome != WouldWithdraw {
+		t.Errorf("%+v", r)
+	}
+	if r := n.must(detach("tool")); r.Outcome != Withdrawn || r.Generation != 1 || n.pointer(store.Staged) != 0 {
+		t.Errorf("what is staged only: %+v", r)
+	}
+	word("withdrawn", "")
+
+	n.must(attach(tool))
+	r := n.must(attach(kit))
+	if r.Outcome != Staged || changes(r) != "added kit 1, added tool 1" || n.pointer(store.Staged) != r.Generation || !strings.Contains(r.Plan.Reasons[0], "is staged") {
+		t.Errorf("another one: %+v", r)
+	}
+	word("another one", "+kit +tool")
+	if r = n.must(detach("site")); r.Outcome != Staged || changes(r) != "added kit 1, added tool 1, removed site 1" {
+		t.Errorf("and one less: %+v", r)
+	}
+	if again := n.must(detach("site")); again.Outcome != AlreadyStaged || again.Generation != r.Generation {
+		t.Errorf("again: %+v", again)
+	}
+	if r = n.must(Request{Kind: Attach, Modules: []string{"site"}}); r.Outcome != Staged || changes(r) != "added kit 1, added tool 1" {
+		t.Errorf("and back: %+v", r)
+	}
+	word("and back", "+kit +tool")
+	// What failed its trial is nothing to go on with.
+	if err := n.store.PutTrial(store.Trial{Generation: r.Generation, Attempts: 3, Limit: 3}); err != nil {
+		t.Fatal(err)
+	}
+	if r = n.must(detach("site")); r.Outcome != WentLive || changes(r) != "removed site 1" {
+		t.Errorf("after its trial: %+v", r)
+	}
 }
 
 // TestTheJournalStaysWithTheMounts: where the way back fails, too, whoever comes next knows what it was about.

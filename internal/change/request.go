@@ -18,7 +18,7 @@ type Kind string
 const (
 	// Update follows the platform's list and the administrator's word.
 	Update Kind = "update"
-	// Attach adds modules to what runs, Detach takes some away. Everything else stays as it is.
+	// Attach adds modules to what is staged, or else to what runs, Detach takes some away. Everything else stays as it is.
 	Attach Kind = "attach"
 	Detach Kind = "detach"
 	// Rollback makes a generation of an old one's modules.

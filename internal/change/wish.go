@@ -70,9 +70,9 @@ func (w *work) follow(ctx context.Context) (wish, error) {
 	return out, nil
 }
 
-// attach is what runs, with the modules that are named.
+// attach is what is staged, or else what runs, with the modules that are named.
 func (w *work) attach(ctx context.Context) (wish, error) {
-	kept, err := keptParts(w.c.Store, w.from)
+	kept, err := keptParts(w.c.Store, w.base)
 	if err != nil {
 		return wish{}, err
 	}
@@ -122,8 +122,8 @@ func (w *work) attachNamed(ctx context.Context, arg string, list *listOnce, out 
 			}
 		}
 	}
-	if slices.ContainsFunc(w.from.Modules, func(m store.GenerationModule) bool { return m.Name == arg || m.ID == arg && m.ID != "" }) {
-		return nil // it runs; who doesn't assign it any more says so in the next update
+	if slices.ContainsFunc(w.base.Modules, func(m store.GenerationModule) bool { return m.Name == arg || m.ID == arg && m.ID != "" }) {
+		return nil // it runs, or is staged; who doesn't assign it any more says so in the next update
 	}
 	if err == nil {
 		return fault.New(fault.Refuse, fault.Input, "name one of another registry as host/path:tag, or assign it: powernode assign",
@@ -163,9 +163,9 @@ func (w *wish) replace(a reconcile.Assigned) {
 	w.assigned = append(w.assigned, a)
 }
 
-// detach is what runs, without the modules that are named.
+// detach is what is staged, or else what runs, without the modules that are named.
 func (w *work) detach(ctx context.Context) (wish, error) {
-	kept, err := keptParts(w.c.Store, w.from)
+	kept, err := keptParts(w.c.Store, w.base)
 	if err != nil {
 		return wish{}, err
 	}
