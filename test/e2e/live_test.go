@@ -245,6 +245,16 @@ func TestLiveWithOneBadModule(t *testing.T) {
 	if code != 8 || u.Outcome != change.WentLive || len(u.Failed) != 2 || len(u.Changes) != 1 || u.Changes[0].Name != "tool" || !s.has("/usr/lib/tool") {
 		t.Errorf("exit code %d, %+v", code, u)
 	}
+	// The reasons are in the next heartbeat, where an operator sees them.
+	remarks := strings.Join(s.report().Report.Remarks, "\n")
+	for _, f := range u.Failed {
+		if want := fmt.Sprintf("module %s %s can't be used: %s", f.Name, f.Version, f.Reason); !strings.Contains(remarks, want) || f.Kept != "" && !strings.Contains(remarks, "version "+f.Kept+" stays") {
+			t.Errorf("the platform hears %q, and not %q", remarks, want)
+		}
+	}
+	if shown := p.Operator("node", "show", "web").OK(t); !strings.Contains(shown, "can't be used") {
+		t.Errorf("an operator sees nothing of it:\n%s", shown)
+	}
 	s.exit()
 }
 
