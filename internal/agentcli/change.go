@@ -78,7 +78,7 @@ func (f *changeFlags) finish(app *cli.App, doc *changeDoc) error {
 	if err := app.Print(doc, doc.table); err != nil {
 		return err
 	}
-	if len(doc.Failed) > 0 || doc.Outcome == change.TakenBack {
+	if len(doc.Failed) > 0 || len(doc.Undone) > 0 || doc.Outcome == change.TakenBack {
 		return cli.ExitStatus(cli.ExitPartial)
 	}
 	return nil

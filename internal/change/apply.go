@@ -246,8 +246,8 @@ func (w *work) goLive(ctx context.Context, s *Step) (again bool, err error) {
 		}
 		return false, errors.Join(err, removeRun(w.c.RunDir, JournalName, w.c.Hook))
 	}
-	failures, remarks := w.c.System.After(ctx, *s, w.findings)
-	w.remark(remarks...)
+	failures, failed := w.c.System.After(ctx, *s, w.findings)
+	w.undone(failed...)
 	blamed := w.blame(failures)
 	err = context.Cause(ctx)
 	if err == nil && len(blamed) == 0 {
@@ -260,14 +260,14 @@ func (w *work) goLive(ctx context.Context, s *Step) (again bool, err error) {
 }
 
 // blame returns the parts that are to be left out because of units that don't work. Units of modules that the change didn't bring
-// or change are only told of.
+// or change are steps that failed, and so are all of a rollback.
 func (w *work) blame(failures []UnitFailure) map[string]error {
 	blamed := make(map[string]error)
 	for _, f := range failures {
 		changed := slices.ContainsFunc(w.result.Changes, func(c Change) bool { return c.Name == f.Module && c.Kind != "removed" })
 		err := fault.New(fault.Refuse, fault.Service, "systemctl status "+f.Unit, "unit %s doesn't work: %s", f.Unit, f.Reason)
 		if !changed || w.request.Kind == Rollback {
-			w.remark(fault.OneLine(err.Error()))
+			w.undone(fault.OneLine(err.Error()))
 			continue
 		}
 		blamed[f.Module] = err
@@ -278,8 +278,10 @@ func (w *work) blame(failures []UnitFailure) map[string]error {
 // undo takes the change back, and leaves out the modules that are to blame for that.
 func (w *work) undo(ctx context.Context, s *Step, blamed map[string]error) error {
 	// What was begun is brought to an end also when nobody waits any more.
-	remarks, err := w.c.System.Undo(context.WithoutCancel(ctx), *s, w.findings)
-	w.remark(remarks...)
+	failed, err := w.c.System.Undo(context.WithoutCancel(ctx), *s, w.findings)
+	w.remark(w.result.Undone...) // what failed of a change that is taken back isn't to be done any more
+	w.result.Undone = nil
+	w.undone(failed...)
 	if err != nil {
 		return fmt.Errorf("take the change back: %w", err)
 	}
@@ -363,10 +365,10 @@ func (w *work) commit(ctx context.Context, s *Step) error {
 // end has everybody know what runs, and the journals gone.
 func (w *work) end(ctx context.Context, g store.Generation) error {
 	// What was begun is brought to an end also when nobody waits any more.
-	remarks, err := w.c.ends(context.WithoutCancel(ctx), g)
-	w.remark(remarks...)
+	failed, err := w.c.ends(context.WithoutCancel(ctx), g)
+	w.undone(failed...)
 	if err != nil {
-		w.remark(fmt.Sprintf("generation %d runs, and its change isn't finished: %s", g.Number, fault.OneLine(err.Error())))
+		w.undone(fmt.Sprintf("generation %d runs, and its change isn't finished: %s", g.Number, fault.OneLine(err.Error())))
 	}
 	return nil
 }

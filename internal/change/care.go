@@ -28,6 +28,9 @@ type Care struct {
 	// Privileged are the modules that the trust policy lets have privileged services.
 	Privileged []string
 	Manager    systemd.Manager
+
+	// failed are the steps before a swap that failed, until somebody asks.
+	failed []string
 }
 
 // plan says what a step calls for. local reports whether the writable layer has something of its own at an absolute path.
@@ -90,19 +93,22 @@ func (c *Care) generated(set services.Set) ([]aftercare.GeneratedUnit, error) {
 // before stops what goes away, while its files are there.
 func (c *Care) before(ctx context.Context, p *aftercare.Plan) []string {
 	r := aftercare.Runner{Root: c.Root, Systemd: c.Manager}
-	_, remarks := c.judge(r.Before(ctx, p), nil)
-	return remarks
+	_, failed := c.judge(r.Before(ctx, p), nil)
+	c.failed = append(c.failed, failed...)
+	return failed
 }
 
-// after does what comes after the swap to a generation.
+// after does what comes after the swap to a generation. It says which units don't work, and which other steps failed, those
+// before the swap among them.
 func (c *Care) after(ctx context.Context, g store.Generation, p *aftercare.Plan, owner func(path string) string) ([]UnitFailure, []string) {
-	var remarks []string
+	failed := c.failed
+	c.failed = nil
 	if err := c.Place(g); err != nil {
-		remarks = append(remarks, fault.OneLine(err.Error()))
+		failed = append(failed, fault.OneLine(err.Error()))
 	}
 	r := aftercare.Runner{Root: c.Root, Systemd: c.Manager}
 	failures, more := c.judge(r.After(ctx, p), owner)
-	return failures, append(remarks, more...)
+	return failures, append(failed, more...)
 }
 
 // Place makes the units of a generation's modules those of the running system, where systemd runs. systemd has to read them still.

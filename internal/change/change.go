@@ -306,6 +306,16 @@ func (w *work) remark(texts ...string) {
 	}
 }
 
+// undone notes steps that failed after the change.
+func (w *work) undone(texts ...string) {
+	for _, text := range texts {
+		w.result.Remarks = slices.DeleteFunc(w.result.Remarks, func(r string) bool { return r == text })
+		if !slices.Contains(w.result.Undone, text) {
+			w.result.Undone = append(w.result.Undone, text)
+		}
+	}
+}
+
 // retryable reports whether an error says nothing of a module: the whole change may go well another time.
 func retryable(ctx context.Context, err error) bool {
 	return ctx.Err() != nil || fault.KindOf(err) == fault.Retry || errors.Is(err, context.Canceled)

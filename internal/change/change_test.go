@@ -35,6 +35,8 @@ type fakeSystem struct {
 	hook func(string) error
 	// broken are files whose units don't work, by the module that they come from.
 	broken map[string]string
+	// failed are steps that fail after a swap.
+	failed []string
 }
 
 func (f *fakeSystem) Examine(_ context.Context, s Step) (Findings, error) {
@@ -79,7 +81,7 @@ func (f *fakeSystem) After(_ context.Context, s Step, _ Findings) ([]UnitFailure
 			failures = append(failures, UnitFailure{Unit: filepath.Base(file), Module: module, Reason: "exit code 1"})
 		}
 	}
-	return failures, nil
+	return failures, f.failed
 }
 
 func (f *fakeSystem) Undo(context.Context, Step, Findings) ([]string, error) {

@@ -116,6 +116,8 @@ type Result struct {
 	Mended []string `json:"mended,omitempty"`
 	// ConfirmBy is until when the platform has to be reached, where that was asked for and didn't happen yet.
 	ConfirmBy time.Time `json:"confirm_by,omitzero"`
+	// Undone are the steps that failed after the change, each in a sentence: it is done, in part.
+	Undone []string `json:"undone,omitempty"`
 	Remarks   []string  `json:"remarks,omitempty"`
 }
 

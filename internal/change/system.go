@@ -54,14 +54,13 @@ type System interface {
 	// Swap puts the new root beneath the system, with what has to come before, and says what a person should know. An error
 	// leaves the old root as it was.
 	Swap(ctx context.Context, s Step, f Findings) ([]string, error)
-	// After does what the system needs then, and says which units don't work, and what else a person should know.
+	// After does what the system needs then, and says which units don't work, and which other steps failed, those of Swap too.
 	After(ctx context.Context, s Step, f Findings) ([]UnitFailure, []string)
-	// Undo takes a swap back and gives the system what it needs for that.
+	// Undo takes a swap back and gives the system what it needs for that. It says which steps of that failed.
 	Undo(ctx context.Context, s Step, f Findings) ([]string, error)
 	// Resume gives the system what a plan asks for, with a generation that runs: where somebody was killed who would have.
 	Resume(ctx context.Context, g store.Generation, p *aftercare.Plan) []string
-	// Finish ends a change whose generation is the current one.
-	// and says what a person should know.
+	// Finish ends a change whose generation is the current one, and says which steps of that failed.
 	Finish(ctx context.Context) ([]string, error)
 	// Root returns the mount of the root: another one is another system, after a soft-reboot.
 	Root() (mount.ID, error)
