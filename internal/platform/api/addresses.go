@@ -55,7 +55,7 @@ func (l *addressLimiter) rested(free, now time.Time) bool {
 }
 
 // key returns what an address is remembered by, after forgetting those that have their whole burst: once in an
-// interval, since before that none has got it, and looking at all of them for each call is what a flood would like.
+// interval, since looking at all of them for each call is what a flood would like.
 func (l *addressLimiter) key(network netip.Prefix, now time.Time) netip.Prefix {
 	if _, known := l.free[network]; known || len(l.free) < maxAddresses {
 		return network
