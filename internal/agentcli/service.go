@@ -65,7 +65,7 @@ next boots, and it says when the writable layer of the root fills up.`,
 					runtime.BootReports{Source: &bootReports{stateDir: stateDir, facts: facts}, Platform: platform, Log: log},
 				}
 				config.Beside = append(config.Beside, newUnfinished(stateDir, platform, log).loop())
-				loops, remarks := upkeep{stateDir: stateDir, facts: facts, log: log}.loops(cmd.Context())
+				loops, remarks := upkeep{root: "/", stateDir: stateDir, facts: facts, log: log}.loops(cmd.Context())
 				config.Beside, config.Remarks = append(config.Beside, loops...), remarksOf(remarks, lastRemarks)
 				if facts.Level == mount.Enforced {
 					// At other levels the kernel checks nothing, and so tells nothing.
