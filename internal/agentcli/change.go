@@ -39,6 +39,7 @@ func (f *changeFlags) changing(cmd *cobra.Command) {
 	flags.BoolVar(&f.request.DryRun, "dry-run", false, "say what would change, and change nothing")
 	flags.BoolVar(&f.request.AllFiles, "files", false, "name every file that differs, and not the first ones only")
 	flags.BoolVar(&f.request.Stage, "stage", false, "leave what runs alone, and have the next boot try it")
+	flags.BoolVar(&f.request.BreakLocks, "break-locks", false, "go live although processes hold locks of files in directories that change, as the plan names them: who comes later isn't kept out")
 	flags.StringVar((*string)(&f.request.LocalChanges), "local-changes", string(change.KeepLocal),
 		"what becomes of local changes of what is changed, too, as the plan names them: keep, or replace, which can't be taken back once it is done")
 	flags.DurationVar(&f.request.Confirm, "confirm", 0, "take a live change back unless the platform is reached again within this time, as 60s")

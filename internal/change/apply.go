@@ -29,6 +29,7 @@ func (w *work) plan(ctx context.Context, c *composed) (*Step, error) {
 	building.Go(func() { _, _ = c.image() }) // who needs it gets the error
 	defer building.Wait()
 	s := &Step{From: w.from, FromTree: tree.NewDir(0o755), ToTree: c.result.Root, Modules: c.modules, Replace: w.request.LocalChanges == ReplaceLocal}
+	s.BreakLocks = w.request.BreakLocks || w.request.exact != nil // what is taken back isn't kept by a lock
 	if w.from.Number != 0 {
 		var err error
 		if s.FromTree, err = w.fromTree(); err != nil {

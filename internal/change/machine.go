@@ -79,11 +79,15 @@ func (m *Machine) Examine(ctx context.Context, s Step) (Findings, error) {
 			return kept(path) && !slices.ContainsFunc(f.Replaced, func(r string) bool { return path == r || strings.HasPrefix(path, r+"/") })
 		}
 	}
-	if m.Care == nil {
-		return f, nil
+	ties, err := m.ties(ctx, report.Directories, f.fifos)
+	if err != nil {
+		return f, err
 	}
-	f.Aftercare, remarks, err = m.Care.plan(ctx, s, local, held)
-	f.Remarks = append(f.Remarks, remarks...)
+	if m.Care != nil {
+		f.Aftercare, remarks, err = m.Care.plan(ctx, s, local, append(held, tiedUnits(ties)...))
+		f.Remarks = append(f.Remarks, remarks...)
+	}
+	f.tied(ties, s.BreakLocks)
 	return f, err
 }
 
@@ -101,6 +105,7 @@ func (f *Findings) delta(ctx context.Context, upper *os.File, s Step, covered []
 	if err != nil {
 		return nil, err
 	}
+	f.fifos = f.fifos || d.FIFOs()
 	for _, c := range delta.Conflicts(d, s.FromTree, s.ToTree) {
 		if !aftercare.Derived(c.Path) {
 			f.Conflicts = append(f.Conflicts, c)
@@ -125,6 +130,7 @@ func (f *Findings) deltaOfEtc(ctx context.Context, path string, s Step, elsewher
 	if err != nil {
 		return nil, err
 	}
+	f.fifos = f.fifos || d.FIFOs()
 	f.Conflicts = slices.DeleteFunc(f.Conflicts, func(c delta.Conflict) bool { return strings.HasPrefix(c.Path, inEtc) })
 	for _, c := range delta.ConflictsAt("/etc", d, s.FromTree, s.ToTree) {
 		if !aftercare.Derived(c.Path) {

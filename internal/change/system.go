@@ -23,6 +23,8 @@ type Step struct {
 	Modules []*assemble.Proven
 	// Replace takes local changes out of the writable layer that lie over something which the step changes.
 	Replace bool
+	// BreakLocks has it go live although a process holds a lock of a file that it loses by that.
+	BreakLocks bool
 	// Owner names the module that an absolute path of ToTree, or else of FromTree, comes from.
 	Owner func(path string) string
 }
@@ -33,10 +35,15 @@ type Findings struct {
 	Obstacles []string
 	Conflicts []delta.Conflict
 	// Replaced are the local changes that the step takes out of the writable layer, with all that is in them.
-	Replaced  []string
-	Settle    *delta.Plan
+	Replaced []string
+	Settle   *delta.Plan
+	// Ties are what processes hold in directories that are replaced, and what doesn't cross over to the new ones.
+	Ties      []Tie
 	Aftercare *aftercare.Plan
 	Remarks   []string
+
+	// fifos says that the writable layer has FIFOs.
+	fifos bool
 }
 
 // UnitFailure is a unit that a change brought, or changed, and that doesn't work.

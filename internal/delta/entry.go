@@ -66,6 +66,8 @@ type Entry struct {
 	copied bool
 	// hides says that it has the mark of an Opaque directory that was made in the place of an image's.
 	hides bool
+	// fifo says that a Device is a FIFO.
+	fifo  bool
 	links uint64
 	// length and mtime are those of a Metacopy: the image's file's, unless somebody set the time.
 	length uint64
@@ -139,6 +141,11 @@ func (d *Delta) Entry(path string) (Entry, bool) {
 		return Entry{}, false
 	}
 	return d.Entries[i], true
+}
+
+// FIFOs reports whether there is a FIFO.
+func (d *Delta) FIFOs() bool {
+	return slices.ContainsFunc(d.Entries, func(e Entry) bool { return e.fifo })
 }
 
 // Changed reports whether a path was changed here: it has an entry of its own, or a directory above it hides or

@@ -103,7 +103,7 @@ func (s *scanner) classify(e *Entry, f found) (err error) {
 			e.Kind = Whiteout
 		}
 	default:
-		e.Kind = Device
+		e.Kind, e.fifo = Device, f.stat.Mode&unix.S_IFMT == unix.S_IFIFO
 	}
 	return err
 }

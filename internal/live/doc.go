@@ -5,7 +5,8 @@
 //   - whoever opens, stats, lists, executes or maps a path while it works finds it, and within one
 //     top-level directory finds the old tree or the new one, never some of both;
 //   - a file that is open stays the file it is, and what is written to it isn't lost: the upper
-//     directory stays the same one, so that a file in it is one file for the old tree and the new;
+//     directory stays the same one, so that a file in it has one content for the old tree and the new. But it has
+//     an inode in each: see below;
 //   - a call that fails leaves the system on the root it was on, and one that is killed leaves a
 //     journal in the directory of this boot, by which Recover brings it back there, or, once
 //     the caller has made the new generation the current one, wholly to the new one;
@@ -43,6 +44,10 @@
 // ProtectSystem=), so its mounts are made private before. Check and Swap say which those are. In the
 // rare case that something is mounted inside of a mount inside of a directory (/usr/local/x in a mount at
 // /usr/local), namespaces of the first sort may keep the old tree of that directory, too.
+//
+// Locks, Unix sockets and FIFOs are the inode's, and don't cross over: a lock that is held in the old tree can be had in the new one, a
+// socket that was bound in the old one refuses, and the two ends of a FIFO don't meet (seen on Linux 6.18). Ties finds who holds
+// such a thing; it is the caller's to let them end first, or to leave the change to the next boot.
 //
 // Whoever watches a directory or file (inotify) watches the old one; daemons are to be told as after any
 // update. The old union is dissolved when its last user has closed it.
