@@ -1,6 +1,7 @@
 package agentcli
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
@@ -28,18 +29,18 @@ func TestChangeFlags(t *testing.T) {
 func TestExitCodeOfAChange(t *testing.T) {
 	for _, c := range []struct {
 		result change.Result
-		want   int
+		want   error
 	}{
-		{change.Result{Outcome: change.WentLive}, cli.ExitOK},
-		{change.Result{Outcome: change.WentLive, Undone: []string{"run ldconfig: exit code 1"}}, cli.ExitPartial},
-		{change.Result{Outcome: change.WentLive, Failed: []change.Failure{{Name: "app"}}}, cli.ExitPartial},
-		{change.Result{Outcome: change.TakenBack}, cli.ExitPartial},
+		{change.Result{Outcome: change.WentLive}, nil},
+		{change.Result{Outcome: change.WentLive, Undone: []string{"run ldconfig: exit code 1"}}, cli.ExitStatus(cli.ExitPartial)},
+		{change.Result{Outcome: change.WentLive, Failed: []change.Failure{{Name: "app"}}}, cli.ExitStatus(cli.ExitPartial)},
+		{change.Result{Outcome: change.TakenBack}, cli.ExitStatus(cli.ExitPartial)},
 	} {
 		var out strings.Builder
 		app := &cli.App{Out: &out}
 		err := (&changeFlags{}).finish(app, &changeDoc{Result: c.result})
-		if got := cli.ExitCode(err); got != c.want {
-			t.Errorf("%+v: exit code %d (%v), want %d", c.result, got, err, c.want)
+		if !errors.Is(err, c.want) {
+			t.Errorf("%+v: %v, want %v", c.result, err, c.want)
 		}
 		if len(c.result.Undone) > 0 && !strings.Contains(out.String(), "ldconfig") {
 			t.Error(out.String())

@@ -1,6 +1,7 @@
 package change
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -116,14 +117,19 @@ func (w *work) notLive(s *Step) []string {
 			reasons = append(reasons, fmt.Sprintf("module %s asks for a restart (reboot_required)", m.Wanted))
 		}
 	}
-	return append(append(reasons, w.goneNeedReboot()...), obstacles(s.Difference, kernelRelease())...)
+	for _, reason := range w.goneNeedReboot() {
+		if !slices.Contains(reasons, reason) { // of the same version, with another priority
+			reasons = append(reasons, reason)
+		}
+	}
+	return append(reasons, obstacles(s.Difference, kernelRelease())...)
 }
 
 // goneNeedReboot names the modules that go, or change, and asked for a restart in the version that runs.
 func (w *work) goneNeedReboot() []string {
 	var reasons []string
 	for _, ch := range w.result.Changes {
-		if ch.From == "" || ch.Kind == "changed" {
+		if ch.From == "" {
 			continue
 		}
 		p, err := assemble.Manifest(w.c.Store, ch.FromDigest)
@@ -249,21 +255,24 @@ func (w *work) goLive(ctx context.Context, s *Step) (again bool, err error) {
 	}
 	failures, failed := w.c.System.After(ctx, *s, w.findings)
 	w.undone(failed...)
-	blamed := w.blame(failures)
+	out := w.blame(failures)
 	err = context.Cause(ctx)
-	if err == nil && len(blamed) == 0 {
+	if err == nil && len(out) == 0 {
 		err = w.commit(ctx, s)
 	}
-	if err == nil && len(blamed) == 0 {
+	if err == nil && len(out) == 0 {
 		return false, nil
 	}
-	return err == nil, errors.Join(err, w.undo(ctx, s, blamed))
+	return err == nil, errors.Join(err, w.undo(ctx, s, out))
 }
 
 // blame returns the parts that are to be left out because of units that don't work. Units of modules that the change didn't bring
-// or change are steps that failed, and so are all of a rollback.
-func (w *work) blame(failures []UnitFailure) map[string]error {
-	blamed := make(map[string]error)
+// or change are steps that failed, and so are all of a rollback. The parts are in the order of their names, with all of their units.
+func (w *work) blame(failures []UnitFailure) []blamed {
+	slices.SortStableFunc(failures, func(a, b UnitFailure) int {
+		return cmp.Or(strings.Compare(a.Module, b.Module), strings.Compare(a.Unit, b.Unit))
+	})
+	var list []blamed
 	for _, f := range failures {
 		changed := slices.ContainsFunc(w.result.Changes, func(c Change) bool { return c.Name == f.Module && c.Kind != "removed" })
 		err := fault.New(fault.Refuse, fault.Service, "systemctl status "+f.Unit, "unit %s doesn't work: %s", f.Unit, f.Reason)
@@ -271,13 +280,23 @@ func (w *work) blame(failures []UnitFailure) map[string]error {
 			w.undone(fault.OneLine(err.Error()))
 			continue
 		}
-		blamed[f.Module] = err
+		if n := len(list) - 1; n >= 0 && list[n].module == f.Module {
+			list[n].reason = fmt.Errorf("%w; %w", list[n].reason, err)
+			continue
+		}
+		list = append(list, blamed{f.Module, err})
 	}
-	return blamed
+	return list
+}
+
+// blamed is a module that is to be left out, and why.
+type blamed struct {
+	module string
+	reason error
 }
 
 // undo takes the change back, and leaves out the modules that are to blame for that.
-func (w *work) undo(ctx context.Context, s *Step, blamed map[string]error) error {
+func (w *work) undo(ctx context.Context, s *Step, out []blamed) error {
 	// What was begun is brought to an end also when nobody waits any more.
 	failed, err := w.c.System.Undo(context.WithoutCancel(ctx), *s, w.findings)
 	w.remark(w.result.Undone...) // what failed of a change that is taken back isn't to be done any more
@@ -292,18 +311,16 @@ func (w *work) undo(ctx context.Context, s *Step, blamed map[string]error) error
 	if err := removeRun(w.c.RunDir, JournalName, w.c.Hook); err != nil {
 		return err
 	}
-	if w.single() {
-		for _, reason := range blamed {
-			return reason
-		}
-	}
-	for name, reason := range blamed {
-		if i := slices.IndexFunc(w.parts, func(p part) bool { return p.want.Name == name }); i >= 0 {
-			w.instead(w.parts[i], reason)
-		}
-	}
-	if len(blamed) == 0 {
+	if len(out) == 0 {
 		return nil
+	}
+	if w.single() {
+		return out[0].reason
+	}
+	for _, b := range out {
+		if i := slices.IndexFunc(w.parts, func(p part) bool { return p.want.Name == b.module }); i >= 0 {
+			w.instead(w.parts[i], b.reason)
+		}
 	}
 	done, err := w.settled(-1)
 	if done && err == nil {
