@@ -100,6 +100,7 @@ type work struct {
 
 // Do does what is asked for. The result is good beside an error too where it isn't nil: what was found out before.
 func (c *Changer) Do(ctx context.Context, request Request) (*Result, error) {
+	defer leaveGarbage(availableMemory())()
 	w, err := c.begin(request)
 	if err != nil {
 		return nil, err
