@@ -163,6 +163,19 @@ func heldBy(namespaces []live.Namespace) (held []aftercare.Held, remarks []strin
 	return held, remarks
 }
 
+// heldSince says who goes on with the old root that wasn't there, or not so, when the plan was made.
+func (f *Findings) heldSince(r live.Result) []string {
+	held, remarks := heldBy(append(slices.Clone(r.Kept), r.Late...))
+	remarks = slices.DeleteFunc(remarks, func(text string) bool { return slices.Contains(f.Remarks, text) })
+	for _, h := range held {
+		if p := f.Aftercare; p != nil && (has(p.Stop, h.Unit) || has(p.Restart, h.Unit) || has(p.Later, h.Unit)) {
+			continue
+		}
+		remarks = append(remarks, fmt.Sprintf("%s was started while the change was made, and is to be restarted: %s", h.Unit, h.Why))
+	}
+	return remarks
+}
+
 // Swap implements System. What was settled needn't be undone: the upper means the same over the old root. It is settled before
 // anything is stopped, once more directly before the first directory is replaced, and what somebody changed over the
 // old root even after that is mended. What can't be mended has it go back, and try again.
@@ -211,6 +224,7 @@ func (m *Machine) swap(ctx context.Context, s Step, f Findings) (remarks []strin
 	if m.Swapped != nil {
 		m.Swapped(result)
 	}
+	remarks = append(remarks, f.heldSince(result)...)
 	if err = m.mendAfter(ctx, s, result.Ended); err == nil {
 		err = m.replace(ctx, s.To.RootDigest, f.Replaced)
 	}

@@ -41,7 +41,9 @@
 // trees at once (PrivateTmp=). One that sees a directory by mounts of its own, as the sandboxes of units do
 // (ProtectSystem=, ReadOnlyPaths=, InaccessiblePaths=), keeps the old tree until its processes are
 // restarted: a new tree on top of such a sandbox would take it away (seen: /usr could be written below
-// ProtectSystem=), so its mounts are made private before. Check and Swap say which those are. In the
+// ProtectSystem=), so its mounts are made private before. Check and Swap say which those are. Swap looks
+// again afterwards, for those that were just being made. Namespaces without a process, which only a bind mount of
+// nsfs or an open descriptor keeps, aren't looked at: nothing lists them all. In the
 // rare case that something is mounted inside of a mount inside of a directory (/usr/local/x in a mount at
 // /usr/local), namespaces of the first sort may keep the old tree of that directory, too.
 //

@@ -27,6 +27,9 @@ type Result struct {
 	Directories []string
 	// Kept are the mount namespaces that go on with the old trees.
 	Kept []Namespace
+	// Late are those that were just being made when it was looked for such, and that got the new trees upon their own mounts. That is taken
+	// back; their processes may see neither the old tree nor the new one, and are to be restarted.
+	Late []Namespace
 }
 
 // replacement is a top-level directory that is replaced.
@@ -99,7 +102,15 @@ func (w *work) swap(ctx context.Context) (Result, error) {
 			}
 		}
 	}
-	return result, w.finish(replaced)
+	if err := w.finish(replaced); err != nil {
+		return Result{}, err
+	}
+	late, err := w.holdLate(result.Directories, result.Kept)
+	if err != nil {
+		w.spec.Remark("the sandboxes of some processes that were just being started may be open until they are restarted: "+fault.OneLine(err.Error()), "restart them")
+	}
+	result.Late = late
+	return result, nil
 }
 
 // beforeReplace has the caller settle what was changed while all this was made ready.
