@@ -7,11 +7,8 @@ import (
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
-	"os"
 	"path/filepath"
 	"reflect"
-	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -305,18 +302,8 @@ func TestConfirmWindow(t *testing.T) {
 // killChild kills a program that the system's init has started, by its number on this machine.
 func (s *system) killChild(arg string) {
 	s.t.Helper()
-	init := s.process.Cmd.Process.Pid
-	children := strings.Fields(string(read(s.t, fmt.Sprintf("/proc/%d/task/%d/children", init, init))))
-	for _, child := range children {
-		cmdline, err := os.ReadFile("/proc/" + child + "/cmdline")
-		if err != nil || !slices.Contains(strings.Split(string(cmdline), "\x00"), arg) {
-			continue
-		}
-		pid, err := strconv.Atoi(child)
-		if err == nil {
-			err = syscall.Kill(pid, syscall.SIGKILL)
-		}
-		if err != nil && !errors.Is(err, syscall.ESRCH) {
+	if pid := s.child(arg); pid != 0 {
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
 			s.t.Fatal(err)
 		}
 	}
