@@ -54,11 +54,13 @@ func (c *Care) plan(ctx context.Context, s Step, local func(path string) bool, h
 			modules[i] = services.Module{Name: m.Wanted.Name, Version: m.Wanted.Version, Manifest: m.Manifest}
 		}
 		set := c.set(modules)
-		for _, r := range set.Refused {
-			remarks = append(remarks, fault.OneLine(r.Reason))
-		}
-		if in.Generated, err = c.generated(set); err != nil {
+		units, taken, err := c.generated(set)
+		if err != nil {
 			return nil, nil, err
+		}
+		in.Generated = units
+		for _, r := range slices.Concat(set.Refused, taken) {
+			remarks = append(remarks, fault.OneLine(r.Reason))
 		}
 	}
 	return aftercare.Decide(in), remarks, nil
@@ -68,13 +70,12 @@ func (c *Care) set(modules []services.Module) services.Set {
 	return services.MakeAll(modules, services.ProbeNode(c.Root, c.Agent, c.Privileged))
 }
 
-// generated returns the units of manifests that the step adds, changes and removes.
-func (c *Care) generated(set services.Set) ([]aftercare.GeneratedUnit, error) {
+// generated returns the units of manifests that the step adds, changes and removes, and the modules that get none because of a file in the way.
+func (c *Care) generated(set services.Set) (units []aftercare.GeneratedUnit, taken []services.Refusal, err error) {
 	changes, err := services.Diff(c.Run, set)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	var units []aftercare.GeneratedUnit
 	for _, name := range slices.Concat(changes.Added, changes.Changed, changes.Removed) {
 		g := aftercare.GeneratedUnit{Name: name}
 		if text, err := os.ReadFile(filepath.Join(c.Run, "systemd", "system", name)); err == nil {
@@ -87,7 +88,7 @@ func (c *Care) generated(set services.Set) ([]aftercare.GeneratedUnit, error) {
 		}
 		units = append(units, g)
 	}
-	return units, nil
+	return units, changes.Refused, nil
 }
 
 // before stops what goes away, while its files are there.
