@@ -99,6 +99,28 @@ func (c *Care) before(ctx context.Context, p *aftercare.Plan) []string {
 	return failed
 }
 
+// running returns those of the units that run. It is nobody where that can't be told.
+func (c *Care) running(ctx context.Context, units []aftercare.UnitStep) []string {
+	names := make([]string, len(units))
+	for i, u := range units {
+		names[i] = u.Unit
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	states, err := c.Manager.Units(ctx, names)
+	if err != nil {
+		return nil
+	}
+	var running []string
+	for _, u := range states {
+		if u.Active != "inactive" && u.Active != "failed" {
+			running = append(running, u.Name)
+		}
+	}
+	return running
+}
+
 // after does what comes after the swap to a generation. It says which units don't work, and which other steps failed, those
 // before the swap among them.
 func (c *Care) after(ctx context.Context, g store.Generation, p *aftercare.Plan, owner func(path string) string) ([]UnitFailure, []string) {

@@ -25,6 +25,8 @@ type Machine struct {
 	// Swapped is told of each swap, how long it took among the rest; nil for nobody.
 	Swapped func(live.Result)
 
+	// others are the units that somebody else had started before the step did.
+	others []string
 	// tidies is the step whose root was mounted last, until it is finished or taken back.
 	tidies *Step
 }
@@ -247,6 +249,7 @@ func (m *Machine) After(ctx context.Context, s Step, f Findings) ([]UnitFailure,
 	if m.Care == nil || f.Aftercare == nil {
 		return nil, nil
 	}
+	m.others = m.Care.running(ctx, f.Aftercare.Start)
 	return m.Care.after(ctx, s.To, f.Aftercare, s.Owner)
 }
 
@@ -254,8 +257,10 @@ func (m *Machine) After(ctx context.Context, s Step, f Findings) ([]UnitFailure,
 func (m *Machine) Undo(ctx context.Context, s Step, f Findings) ([]string, error) {
 	var remarks []string
 	if m.Care != nil && f.Aftercare != nil {
-		// What was started with the new files ends while they are there.
-		remarks = m.Care.before(ctx, back(f.Aftercare))
+		// What was started with the new files ends while they are there, but for what runs by somebody else's word.
+		p := back(f.Aftercare)
+		p.Stop = slices.DeleteFunc(p.Stop, func(u aftercare.UnitStep) bool { return slices.Contains(m.others, u.Unit) })
+		remarks = m.Care.before(ctx, p)
 	}
 	more, err := m.goBack(ctx, s, f)
 	remarks = append(remarks, more...)

@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/powernode/powernode-agent/internal/aftercare"
+	"github.com/powernode/powernode-agent/internal/health/systemd"
+	"github.com/powernode/powernode-agent/internal/health/systemd/systemdtest"
 	"github.com/powernode/powernode-agent/internal/store"
 )
 
@@ -77,5 +79,28 @@ func TestStepsBeforeTheSwapAreTold(t *testing.T) {
 		if failures, failed := c.after(t.Context(), store.Generation{}, &aftercare.Plan{}, nil); len(failures) != 0 || !slices.Equal(failed, want) {
 			t.Errorf("%+v, %q", failures, failed)
 		}
+	}
+}
+
+// TestWhoStartedIt: a change that is taken back stops what it started, and not what somebody else had started before.
+func TestWhoStartedIt(t *testing.T) {
+	run := t.TempDir()
+	f := &systemdtest.Fake{Properties: map[string]map[string]any{
+		"ours.service": {"ActiveState": "inactive", "SubState": "dead"}, "theirs.service": {"ActiveState": "active", "SubState": "running"},
+	}}
+	f.Start(t, run)
+	c := &Care{Root: t.TempDir(), Run: t.TempDir(), Manager: systemd.Manager{Run: run}}
+	m := &Machine{Care: c}
+	findings := Findings{Aftercare: &aftercare.Plan{Start: []aftercare.UnitStep{{Unit: "ours.service"}, {Unit: "theirs.service"}}}}
+	m.After(t.Context(), Step{}, findings)
+	_, err := m.Undo(t.Context(), Step{}, findings)
+	var stopped []string
+	for _, a := range f.Asked() {
+		if unit, ok := strings.CutPrefix(a, "StopUnit "); ok {
+			stopped = append(stopped, unit)
+		}
+	}
+	if !slices.Equal(stopped, []string{"ours.service"}) {
+		t.Errorf("stopped %q (%v)", stopped, err)
 	}
 }
