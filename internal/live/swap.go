@@ -45,6 +45,7 @@ type replacement struct {
 	// carried are the mounts inside of the old tree that were mounted inside of the new one too, nested
 	// says that there are more inside of those.
 	carried []*os.File
+	inside  mount.Table
 	nested  bool
 }
 
@@ -210,7 +211,8 @@ func (w *work) unchanged(replaced []*replacement) error {
 			continue
 		}
 		inside := insideOf(table, r.seen(w.base).ID.Mount, w.path(r.change.Name))
-		if len(inside) != len(r.carried) || len(w.stack(table, r.change.Name)) != len(r.stack) {
+		other := slices.ContainsFunc(inside, func(e mount.Entry) bool { return !r.has(e) })
+		if other || len(inside) != len(r.carried) || len(w.stack(table, r.change.Name)) != len(r.stack) {
 			return errChanging
 		}
 	}
@@ -258,15 +260,29 @@ func (w *work) replace(replaced []*replacement) error {
 		}
 	}
 	for _, r := range replaced {
-		what, do := ":detach", func() error { return mount.Detach(r.old) }
-		if len(r.stack) == 0 {
-			what, do = ":attach", func() error { return r.tree.AttachAt(r.old) }
-		}
-		if err := w.step(r.change.Name+what, do); err != nil {
+		if err := w.uncover(r); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// uncover has one new tree be seen.
+func (w *work) uncover(r *replacement) error {
+	if len(r.stack) == 0 {
+		// What is mounted inside of the old tree until then is covered by this, and goes nowhere.
+		if err := w.step(r.change.Name+":attach", func() error { return r.tree.AttachAt(r.old) }); err != nil {
+			return err
+		}
+		return errors.Join(w.stragglers(r), r.leaveGroups())
+	}
+	return w.step(r.change.Name+":detach", func() error {
+		// They would go with the old tree.
+		if err := errors.Join(w.stragglers(r), r.leaveGroups()); err != nil {
+			return err
+		}
+		return mount.Detach(r.old)
+	})
 }
 
 // finish takes away what is not seen any more.
