@@ -198,6 +198,9 @@ func (m *Machine) Swap(ctx context.Context, s Step, f Findings) ([]string, error
 			break
 		}
 	}
+	if err != nil && live.Recoverable(m.Place.RunDir) {
+		return remarks, err // the way back failed: nothing starts on what is half-way; Recover ends it, and resumes
+	}
 	if err != nil {
 		// Units that were stopped for it are wanted again.
 		return append(remarks, m.Resume(context.WithoutCancel(ctx), s.From, back(f.Aftercare))...), err
