@@ -246,7 +246,7 @@ func TestGCWaits(t *testing.T) {
 // TestAfter: what was done before an error is told with it, and the error is what it was.
 func TestAfter(t *testing.T) {
 	cause := fault.New(fault.Refuse, fault.Policy, "do it", "no")
-	if err := after(nil, cause); err != cause {
+	if err := after(nil, cause); !errors.Is(err, cause) || err.Error() != "no" {
 		t.Errorf("%v", err)
 	}
 	err := after([]string{"a change was interrupted", "generation 2 runs"}, cause)
