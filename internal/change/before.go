@@ -43,13 +43,14 @@ func (c *Changer) restore(b before, to uint64) error {
 	if now, err := desired.ReadLocal(c.Store.Path()); err != nil || !now.Equal(b.Local) {
 		errs = append(errs, desired.WriteLocal(c.Store.Path(), b.Local, c.Hook))
 	}
-	for _, p := range []struct {
-		name store.PointerName
-		was  uint64
-	}{{store.Staged, b.Staged}, {store.Previous, b.Previous}} {
-		if now, err := c.Store.Pointer(p.name); err == nil && now != p.was {
-			errs = append(errs, c.Store.SetPointer(p.name, p.was))
-		}
+	// What was staged may have been found good meanwhile, and be current.
+	current, _ := c.Store.Pointer(store.Current) // a damaged one names nothing
+	if now, err := c.Store.Pointer(store.Staged); err == nil && now != b.Staged && (b.Staged == 0 || b.Staged != current) {
+		errs = append(errs, c.Store.SetPointer(store.Staged, b.Staged))
+	}
+	// It names what is current where a promotion stopped half-way, and never else.
+	if now, err := c.Store.Pointer(store.Previous); err == nil && now != b.Previous && now == current {
+		errs = append(errs, c.Store.SetPointer(store.Previous, b.Previous))
 	}
 	errs = append(errs, c.restoreLefts(b.Lefts))
 	if t, err := c.Store.Trial(to); b.Trial != nil && err == nil && isNone(t) {

@@ -37,6 +37,8 @@ type fakeSystem struct {
 	broken map[string]string
 	// failed are steps that fail after a swap.
 	failed []string
+	// resumed are those that fail when somebody else goes on.
+	resumed []string
 }
 
 func (f *fakeSystem) Examine(_ context.Context, s Step) (Findings, error) {
@@ -90,7 +92,9 @@ func (f *fakeSystem) Undo(context.Context, Step, Findings) ([]string, error) {
 	return nil, nil
 }
 
-func (f *fakeSystem) Resume(context.Context, store.Generation, *aftercare.Plan) []string { return nil }
+func (f *fakeSystem) Resume(context.Context, store.Generation, *aftercare.Plan) []string {
+	return f.resumed
+}
 
 func (f *fakeSystem) Root() (mount.ID, error) { return f.root, nil }
 

@@ -57,6 +57,19 @@ func (l Last) Remarks() []string {
 	return remarks
 }
 
+// keepUndone keeps which steps failed of a change that somebody else had begun. That it can't be kept is a remark.
+func (c *Changer) keepUndone(failed []string) []string {
+	last, _, _ := ReadLast(c.RunDir) // one that can't be read is replaced
+	if slices.Equal(last.Undone, failed) {
+		return nil
+	}
+	last.Undone = failed
+	if err := c.writeRun(LastName, last); err != nil {
+		return []string{err.Error()}
+	}
+	return nil
+}
+
 // keepLast keeps what became of an update, and which steps failed of any change. That it can't be kept is a remark: nothing hangs on it.
 func (w *work) keepLast(err error) {
 	if w.request.DryRun || w.c.RunDir == "" {

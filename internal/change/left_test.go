@@ -181,3 +181,30 @@ func TestJournalOfAnotherRoot(t *testing.T) {
 		t.Error("it still isn't finished")
 	}
 }
+
+// TestWhatWasFoundGoodMeanwhile isn't staged again, and its way back stays, when a change for the next boot that was cut off is taken
+// back.
+func TestWhatWasFoundGoodMeanwhile(t *testing.T) {
+	n := ready(t)
+	staged := n.must(Request{Kind: Update, Stage: true}).Generation
+	n.system.runs, n.facts = staged, staged // it is booted, on trial
+	n.stepping(func(op string) error {
+		if strings.HasPrefix(op, "local:") {
+			panic(killed(op))
+		}
+		return nil
+	})
+	if at, err := n.dies(n.hook, Request{Kind: Detach, Modules: []string{"site"}, Stage: true}); at == "" || err != nil {
+		t.Fatal(at, err)
+	}
+	n.stepping(nil)
+	if err := n.store.Pass(staged, time.Now(), nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.changer().Recover(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if c, p, s := n.pointer(store.Current), n.pointer(store.Previous), n.pointer(store.Staged); c != staged || s != 0 || p == staged {
+		t.Errorf("current %d, previous %d, staged %d", c, p, s)
+	}
+}

@@ -84,6 +84,9 @@ func (c *Changer) Recover(ctx context.Context) (string, error) {
 		return "", err
 	}
 	remarks = slices.Concat(r.Remarks, remarks, more)
+	if runs == j.To || len(remarks) > 0 {
+		remarks = append(remarks, c.keepUndone(remarks)...)
+	}
 	if runs == j.To {
 		return strings.Join(append([]string{fmt.Sprintf("the change to generation %d was interrupted, and is finished now", runs)}, remarks...), "; "), nil
 	}

@@ -34,6 +34,29 @@ func TestStepsThatFailAreTold(t *testing.T) {
 	told("the next change", "")
 }
 
+// TestStepsThatFailForSomebodyElse: of a change whose process was killed, too.
+func TestStepsThatFailForSomebodyElse(t *testing.T) {
+	n := ready(t)
+	n.stepping(func(op string) error {
+		if op == "finish" {
+			panic(killed(op))
+		}
+		return nil
+	})
+	if at, err := n.dies(n.hook, Request{Kind: Detach, Modules: []string{"site"}}); at != "finish" || err != nil {
+		t.Fatal(at, err)
+	}
+	n.stepping(nil)
+	n.system.resumed = []string{"unit a.service doesn't work: exit code 1"}
+	text, err := n.changer().Recover(t.Context())
+	if err != nil || !strings.Contains(text, "is finished now") || !strings.Contains(text, "a.service") {
+		t.Errorf("%q, %v", text, err)
+	}
+	if last, _, err := ReadLast(n.run); err != nil || !slices.Equal(last.Undone, n.system.resumed) {
+		t.Errorf("%+v, %v", last, err)
+	}
+}
+
 // TestUnitsThatNobodyIsBlamedFor: a unit that doesn't work, and whose module the change didn't bring, is a step that failed.
 func TestUnitsThatNobodyIsBlamedFor(t *testing.T) {
 	const unit = "usr/lib/systemd/system/app.service"
