@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/powernode/powernode-agent/internal/change"
 )
@@ -23,7 +24,7 @@ func TestLateRemarks(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &luggage{agent: f, facts: Facts{Generation: 3}, assigned: &change.Last{Assigned: []change.LastModule{{Name: "app", Version: "2"}}}}
+	l := &luggage{agent: f, facts: Facts{Generation: 3}, assigned: &change.Last{At: time.Now(), Assigned: []change.LastModule{{Name: "app", Version: "2"}}}}
 	defer l.close()
 	if err := l.unpack(dir); err != nil {
 		t.Fatal(err)
