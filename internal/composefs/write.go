@@ -56,11 +56,38 @@ func Build(root *tree.Node, opts Options) ([]byte, fsverity.Digest, error) {
 	if err != nil {
 		return nil, fsverity.Digest{}, err
 	}
-	image := bytes.NewBuffer(make([]byte, 0, p.size()))
-	if err := p.writeTo(image); err != nil {
+	b := builder{image: make([]byte, 0, p.size()), written: make(chan []byte, p.size()/outputSize+2)}
+	digest := make(chan fsverity.Digest, 1)
+	go b.hash(digest)
+	err = p.writeTo(&b)
+	close(b.written)
+	sum := <-digest
+	if err != nil {
 		return nil, fsverity.Digest{}, err
 	}
-	return image.Bytes(), fsverity.SumBytes(image.Bytes()), nil
+	return b.image, sum, nil
+}
+
+// builder takes an image into memory, and has what was written hashed meanwhile.
+type builder struct {
+	image   []byte
+	written chan []byte
+}
+
+// Write never makes the image move: its size is known.
+func (b *builder) Write(p []byte) (int, error) {
+	n := len(b.image)
+	b.image = append(b.image, p...)
+	b.written <- b.image[n:]
+	return len(p), nil
+}
+
+func (b *builder) hash(digest chan<- fsverity.Digest) {
+	var h fsverity.Hasher
+	for p := range b.written {
+		_, _ = h.Write(p) // never fails
+	}
+	digest <- h.Sum()
 }
 
 // outputSize is how many bytes are gathered for one write: whole blocks, for the hasher's sake.
