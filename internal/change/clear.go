@@ -55,7 +55,11 @@ func (c *Changer) FinishEarlier(ctx context.Context) (said []string, err error) 
 	}
 	back, err := c.TakeBack(ctx)
 	if back != nil {
-		said = append(said, fmt.Sprintf("%s; generation %d runs again", back.Remarks[0], back.Generation))
+		became := "runs again"
+		if back.Outcome != WentLive {
+			became = backAtBoot
+		}
+		said = append(said, fmt.Sprintf("%s; generation %d %s", back.Remarks[0], back.Generation, became))
 		said = append(said, back.Remarks[1:]...)
 	}
 	return said, err

@@ -46,6 +46,9 @@ func Waiting(runDir string) (p Pending, ok bool, err error) {
 // what the change has done to the network.
 func Reached(err error) bool { return err == nil || nodehttp.StatusOf(err) != 0 }
 
+// backAtBoot is said of a generation that is to come back.
+const backAtBoot = "can't come back live, and does so at the next boot"
+
 // Ask asks the platform once whether it is there, for at most so long.
 func Ask(ctx context.Context, p reconcile.Platform, most time.Duration) bool {
 	ctx, cancel := context.WithTimeout(ctx, min(most, confirmMost))
@@ -97,6 +100,9 @@ func (c *Changer) Settle(ctx context.Context, reached bool, r *Result) error {
 	case back != nil:
 		r.Outcome, r.Generation, r.RootDigest, r.Plan = TakenBack, back.Generation, back.RootDigest, back.Plan
 		r.Remarks = append(r.Remarks, back.Remarks...)
+		if back.Outcome != WentLive {
+			r.Remarks = append(r.Remarks, fmt.Sprintf("generation %d %s", back.Generation, backAtBoot))
+		}
 	case c.Running.Generation != r.Generation:
 		r.Outcome, r.Generation = TakenBack, c.Running.Generation
 		if g, err := c.Store.Generation(c.Running.Generation); err == nil {

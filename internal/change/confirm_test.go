@@ -286,3 +286,18 @@ func TestSaidBesideAnError(t *testing.T) {
 		t.Errorf("%q, %v", said, err)
 	}
 }
+
+// TestTakenBackByABoot: what can't be taken back live is by the next boot, and that is said.
+func TestTakenBackByABoot(t *testing.T) {
+	n := ready(t)
+	if _, err := n.do(Request{Kind: Detach, Modules: []string{"site"}, Confirm: time.Nanosecond}); err != nil {
+		t.Fatal(err)
+	}
+	said, err := n.changer(func(c *Config) { c.Running.NotLive = "the kernel can't" }).FinishEarlier(t.Context())
+	if err != nil || len(said) == 0 || !strings.HasSuffix(said[0], "generation 2 can't come back live, and does so at the next boot") {
+		t.Errorf("%q, %v", said, err)
+	}
+	if _, waits, err := Waiting(n.run); waits || err != nil || n.pointer(store.Staged) != 2 {
+		t.Errorf("generation %d is staged; it waits: %t, %v", n.pointer(store.Staged), waits, err)
+	}
+}
