@@ -56,7 +56,7 @@ func (m *Machine) layer(over delta.Span) (delta.Live, func(), error) {
 	if err != nil {
 		return delta.Live{}, nil, err
 	}
-	l := delta.Live{Upper: upper, View: delta.Running(m.Place.Root), Over: over}
+	l := delta.Live{Upper: upper, View: delta.Running(m.Place.Root), Over: over, Mends: true}
 	if objects, ok := m.Place.Images.(delta.Objects); ok {
 		l.Objects = objects
 	}

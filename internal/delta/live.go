@@ -27,6 +27,8 @@ type Live struct {
 	// Over is when the image that Settle and Mend go from has been beneath the upper, if another one was there before or is there
 	// by now. A metacopy that shows by itself what it was made over is judged by that.
 	Over Span
+	// Mends says that Mend comes later: what is changed again and again while Settle works is left to that.
+	Mends bool
 }
 
 // ActLive settles the upper of a running union, over its own image still, before another comes beneath it. The
@@ -76,6 +78,9 @@ func (l Live) Settle(ctx context.Context, from, to *tree.Node, covered []string,
 		if troubles, err := p.ActLive(ctx, l); err != nil || len(troubles) > 0 {
 			return troubles, err
 		}
+	}
+	if l.Mends {
+		return nil, nil
 	}
 	troubles := make([]Trouble, 0, len(p.Steps))
 	for _, s := range p.Steps {

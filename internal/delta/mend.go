@@ -19,8 +19,9 @@ import (
 // running root, over the new image, and Over is when such changes were made.
 //
 // A file gets the old image's content back, from the object store, and takes its own place at once: who has it open
-// keeps what he has. Of a file with several names each becomes one by itself. The result are the paths that can't be mended
-// so: a directory that was renamed, or that hides one of the new image's. The way back makes them right.
+// keeps what he has. Of a file with several names each becomes one by itself. A directory that was renamed gets what the old image had in
+// it, file by file. The result are the paths that can't be mended so: a directory that was made, and hides one of the
+// new image's, as long as the union knows it so. The way back makes that right.
 func (l Live) Mend(ctx context.Context, from, to *tree.Node, covered []string) ([]Trouble, error) {
 	d, err := Scan(ctx, l.Upper.File(), Limits{})
 	if err != nil {
@@ -36,7 +37,9 @@ func (l Live) Mend(ctx context.Context, from, to *tree.Node, covered []string) (
 				return a.troubles, err
 			}
 		case MakeWhole:
-			a.troubles = append(a.troubles, Trouble{s.Path, "it was renamed while the root changed"})
+			if err := a.settle(s.Path, a.refill(s.place)); err != nil {
+				return a.troubles, err
+			}
 		case Merge:
 			a.troubles = append(a.troubles, Trouble{s.Path, "it was made while the root changed, and hides what the new root has there"})
 		case Hide:

@@ -16,8 +16,8 @@ import (
 func TestMend(t *testing.T) {
 	n := newNode(t)
 	same := func(seed string) string { return strings.Repeat(seed, 2000) } // of one length
-	from := n.image("usr/short", big("old"), "usr/equal", same("o"), "usr/later", same("o"), "usr/kept", big("k"), "usr/dir/f", big("old"), "usr/gone", big("gone"), "usr/hidden", "file")
-	to := n.image("usr/short", big("newer"), "usr/equal", same("n"), "usr/later", same("n"), "usr/kept", big("k"), "usr/dir/f", big("new"), "usr/made/f", "new", "usr/hidden", "file")
+	from := n.image("usr/short", big("old"), "usr/equal", same("o"), "usr/later", same("o"), "usr/kept", big("k"), "usr/dir/f", big("old"), "usr/dir/sub/s", "s", "usr/dir/sub/only", "only", "usr/dir/sub/same", big("same"), "usr/dir/kind", "file", "usr/dir/away/x", "x", "usr/dir/mode", big("m"), "usr/gone", big("gone"), "usr/hidden", "file")
+	to := n.image("usr/short", big("newer"), "usr/equal", same("n"), "usr/later", same("n"), "usr/kept", big("k"), "usr/dir/f", big("new"), "usr/dir/sub/s", "t", "usr/dir/sub/more", "more", "usr/dir/sub/same", big("same"), "usr/dir/kind/k", "k", "usr/dir/more/m", "m", "usr/dir/mode", big("n"), "usr/made/f", "new", "usr/hidden", "file")
 	m := n.mount(from)
 	began := time.Now()
 	tick()
@@ -26,7 +26,9 @@ func TestMend(t *testing.T) {
 	}
 	must(t, unix.Setxattr(m.path("usr/short"), "trusted.mine", []byte("x"), 0))
 	m.rename("usr/equal", "usr/moved")
+	m.chmod("usr/dir/mode", 0o711)
 	m.rename("usr/dir", "usr/other")
+	m.write("usr/other/mine", "mine")
 	m.mkdir("usr/made")
 	ended := time.Now()
 	tick()
@@ -40,9 +42,14 @@ func TestMend(t *testing.T) {
 	for _, trouble := range troubles {
 		paths = append(paths, trouble.Path)
 	}
-	if got := strings.Join(paths, " "); got != "/usr/made /usr/other" {
+	if got := strings.Join(paths, " "); got != "/usr/made" {
 		t.Errorf("troubles: %v", troubles)
 	}
+	other := map[string]string{
+		"usr/other": "/away f kind mine mode sub", "usr/other/f": big("old"), "usr/other/sub": "/only s same", "usr/other/sub/s": "s", "usr/other/sub/only": "only", "usr/other/sub/same": big("same"),
+		"usr/other/kind": "file", "usr/other/away/x": "x", "usr/other/mine": "mine", "usr/other/mode": big("m"),
+	}
+	over.check("the renamed directory", other)
 	over.check("mended", map[string]string{
 		"usr/short": big("old"), "usr/moved": same("o"), "usr/later": same("n"), "usr/kept": big("k"), "usr/gone": big("gone"),
 		"usr": "/gone hidden kept later made moved other short",
@@ -61,7 +68,9 @@ func TestMend(t *testing.T) {
 		t.Fatalf("%v, %v", troubles, err)
 	}
 	over.unmount()
-	n.mount(from).check("taken back", map[string]string{
+	back := n.mount(from)
+	back.check("the renamed directory, taken back", other)
+	back.check("taken back", map[string]string{
 		"usr/short": big("old"), "usr/moved": same("o"), "usr/later": same("n"), "usr/other/f": big("old"), "usr/dir": "", "usr/gone": big("gone"),
 	})
 }
