@@ -1,6 +1,7 @@
 package composefs
 
 import (
+	"encoding/binary"
 	"slices"
 	"strings"
 
@@ -109,16 +110,23 @@ func hasDigest(n *tree.Node) bool {
 
 // appendObjectPath adds d.ObjectPath() to b.
 func appendObjectPath(b []byte, d fsverity.Digest) []byte {
-	var path [redirectSize - 1]byte
-	path[2] = '/'
-	for i, c := range d {
-		at := 2 * i
-		if i > 0 {
-			at++
-		}
-		path[at], path[at+1] = stubNames[2*int(c)], stubNames[2*int(c)+1]
+	var digits [2 * digestSize]byte
+	for i := 0; i < digestSize; i += 4 {
+		binary.LittleEndian.PutUint64(digits[2*i:], hexDigits(binary.LittleEndian.Uint32(d[i:])))
 	}
-	return append(b, path[:]...)
+	return append(append(append(b, digits[:2]...), '/'), digits[2:]...)
+}
+
+// hexDigits returns the eight hexadecimal digits of four bytes, the lowest byte first: all at once, because each file's path is made
+// or compared whenever an image is written or read.
+func hexDigits(b uint32) uint64 {
+	const ones = 0x0101010101010101
+	x := uint64(b)
+	x = (x | x<<16) & 0x0000ffff0000ffff
+	x = (x | x<<8) & 0x00ff00ff00ff00ff
+	x = x>>4&0x000f000f000f000f | x&0x000f000f000f000f<<8
+	letters := (x + 6*ones) >> 4 & ones
+	return x + '0'*ones + letters*('a'-'0'-10)
 }
 
 // set adds an attribute or replaces the one of that name.
