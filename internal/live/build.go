@@ -256,6 +256,9 @@ func (w *work) carry(tree *mount.Mount, r *replacement, e mount.Entry, nested bo
 	if id.Mount != e.ID.Mount {
 		return stacked(e)
 	}
+	if err := w.copyUpTo(r, inside); err != nil {
+		return err
+	}
 	place, err := mount.OpenIn(tree.File(), inside)
 	if err != nil {
 		return placeless(e, err)
