@@ -276,7 +276,7 @@ func (s *stress) writers() (finish func()) {
 	}
 	s.loop("replace", func(n int) error {
 		temp, name, text := s.in("usr/created/.temp"), s.in("usr/created/replaced"), fmt.Sprint(n)
-		if err := errors.Join(os.WriteFile(temp, []byte(text), 0o644), os.Rename(temp, name)); err != nil {
+		if err := errors.Join(os.WriteFile(temp, []byte(text), 0o644), renamed(temp, name)); err != nil {
 			return err
 		}
 		b, err := os.ReadFile(name)
