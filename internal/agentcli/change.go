@@ -19,6 +19,7 @@ import (
 	"github.com/powernode/powernode-agent/internal/health/restart"
 	"github.com/powernode/powernode-agent/internal/live"
 	"github.com/powernode/powernode-agent/internal/mount"
+	"github.com/powernode/powernode-agent/internal/nodeclient"
 	"github.com/powernode/powernode-agent/internal/reconcile"
 	"github.com/powernode/powernode-agent/internal/retain"
 	"github.com/powernode/powernode-agent/internal/rootfs"
@@ -154,13 +155,9 @@ func (f *changeFlags) await(ctx context.Context, r *change.Result) error {
 	if err != nil {
 		return err
 	}
-	client, err := configClient(f.stateDir, false)
-	if err != nil {
-		return err
-	}
-	defer client.Close()
+	platform := afresh{func() (*nodeclient.Client, error) { return configClient(f.stateDir, false) }}
 	for {
-		reached, err := change.Await(ctx, boot.RunDir, client, nil)
+		reached, err := change.Await(ctx, boot.RunDir, platform, nil)
 		if ctx.Err() != nil {
 			return fault.New(fault.Retry, fault.General, "powernode-agent status tells", "generation %d runs and isn't confirmed: the service, or the next command, confirms it or goes back from it: %w", r.Generation, ctx.Err())
 		}

@@ -45,7 +45,7 @@ kept for the next boots, and it says when the writable layer of the root fills u
 				return err
 			}
 			credentials := newCertificateKeeper(stateDir, log)
-			platform := &nodePlatform{keeper: credentials}
+			platform := newNodePlatform(credentials)
 			defer platform.close()
 			facts, factsErr := boot.ReadFacts("/")
 			// On a node that booted, credentials that don't serve may do so later, and there is a
@@ -97,10 +97,18 @@ func newCertificateKeeper(stateDir string, log *slog.Logger) *enroll.Keeper {
 // nodePlatform is the platform by the credentials on the disk, which need not be there when the service
 // starts: a node may be enrolled while it runs. It may be used by several goroutines.
 type nodePlatform struct {
-	keeper *enroll.Keeper
+	open func() (*nodeclient.Client, error)
 
 	mu     sync.Mutex
 	client *nodeclient.Client
+}
+
+func newNodePlatform(keeper *enroll.Keeper) *nodePlatform {
+	return &nodePlatform{open: func() (*nodeclient.Client, error) {
+		return nodeclient.New(nodeclient.Config{
+			Credentials: keeper, HTTP: nodehttp.Options{Now: keeper.Now}, Prepare: keeper.Prepare, Heard: keeper.Heard,
+		})
+	}}
 }
 
 func (p *nodePlatform) load() error {
@@ -109,9 +117,7 @@ func (p *nodePlatform) load() error {
 	if p.client != nil {
 		return nil
 	}
-	client, err := nodeclient.New(nodeclient.Config{
-		Credentials: p.keeper, HTTP: nodehttp.Options{Now: p.keeper.Now}, Prepare: p.keeper.Prepare, Heard: p.keeper.Heard,
-	})
+	client, err := p.open()
 	if err != nil {
 		return err
 	}
@@ -133,14 +139,6 @@ func (p *nodePlatform) Heartbeat(ctx context.Context, hb nodeapi.Heartbeat) (*no
 		return nil, err
 	}
 	return p.client.Heartbeat(ctx, hb)
-}
-
-// Modules implements reconcile.Platform.
-func (p *nodePlatform) Modules(ctx context.Context) (*nodeapi.ModuleList, error) {
-	if err := p.load(); err != nil {
-		return nil, err
-	}
-	return p.client.Modules(ctx)
 }
 
 // BootReport implements runtime.BootPlatform.

@@ -39,8 +39,8 @@ const (
 	finishPause, finishPauseMax = 2 * time.Second, time.Minute
 )
 
-func newUnfinished(stateDir string, platform reconcile.Platform, log *slog.Logger) *unfinished {
-	return &unfinished{root: "/", stateDir: stateDir, platform: platform, systemd: systemd.Manager{}, here: finish, log: log}
+func newUnfinished(stateDir string, platform *nodePlatform, log *slog.Logger) *unfinished {
+	return &unfinished{root: "/", stateDir: stateDir, platform: afresh{platform.open}, systemd: systemd.Manager{}, here: finish, log: log}
 }
 
 func (u *unfinished) loop() runtime.Loop {

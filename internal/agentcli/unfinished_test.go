@@ -88,8 +88,8 @@ func TestUnfinished(t *testing.T) {
 	manager, platform := &aSystemd{}, &aPlatform{}
 	var log strings.Builder
 	here := 0
-	u := newUnfinished(n.state, platform, slog.New(slog.NewTextHandler(&log, nil)))
-	u.root, u.systemd = n.root, manager
+	u := newUnfinished(n.state, &nodePlatform{}, slog.New(slog.NewTextHandler(&log, nil)))
+	u.root, u.systemd, u.platform = n.root, manager, platform
 	u.here = func(context.Context, string) ([]string, error) {
 		here++
 		return []string{"done here"}, nil
@@ -172,8 +172,8 @@ func TestUnfinishedWaits(t *testing.T) {
 	manager.do = func(p systemd.Program) (int, error) {
 		return 0, errors.Join(os.Remove(filepath.Join(n.run, change.ConfirmName)), os.WriteFile(p.Output, []byte("{}"), 0o600))
 	}
-	u := newUnfinished(n.state, platform, slog.New(slog.DiscardHandler))
-	u.root, u.systemd = n.root, manager
+	u := newUnfinished(n.state, &nodePlatform{}, slog.New(slog.DiscardHandler))
+	u.root, u.systemd, u.platform = n.root, manager, platform
 	look := func(when string, waits bool, ran int) {
 		t.Helper()
 		if _, err := u.look(t.Context()); err != nil || n.has(change.ConfirmName) != waits || len(manager.ran) != ran {
