@@ -3,9 +3,11 @@ package change
 import (
 	"bytes"
 	"os"
+	"path"
 	"runtime"
 	"runtime/debug"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 )
@@ -44,9 +46,31 @@ func leaveGarbage(available uint64) (restore func()) {
 	return restore
 }
 
-// availableMemory is how many bytes the kernel would give without swapping, by its own estimate; 0 where it doesn't say.
+// availableMemory is how many bytes the kernel would give without swapping, by its own estimate, and by the limits of the process's
+// control groups; 0 where it doesn't say.
 func availableMemory() uint64 {
-	text, err := os.ReadFile("/proc/meminfo")
+	available := meminfo()
+	group, ok := ownGroup(proc + "/self/cgroup")
+	for ok && available > 0 {
+		if left, limited := groupLeaves(path.Join(cgroups, group)); limited {
+			available = min(available, left)
+		}
+		if group == "/" {
+			break
+		}
+		group = path.Dir(group)
+	}
+	return available
+}
+
+// Where the kernel's own file systems are.
+const (
+	proc    = "/proc"
+	cgroups = "/sys/fs/cgroup"
+)
+
+func meminfo() uint64 {
+	text, err := os.ReadFile(proc + "/meminfo")
 	if err != nil {
 		return 0
 	}
@@ -60,4 +84,36 @@ func availableMemory() uint64 {
 		return 0
 	}
 	return n << 10
+}
+
+// ownGroup returns the process's group of the unified hierarchy ("0::/…" of cgroups(7)), in which alone limits count here.
+func ownGroup(file string) (group string, ok bool) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return "", false
+	}
+	for line := range strings.Lines(string(text)) {
+		if group, ok := strings.CutPrefix(strings.TrimSuffix(line, "\n"), "0::/"); ok {
+			return path.Clean("/" + group), true
+		}
+	}
+	return "", false
+}
+
+// groupLeaves is how many bytes a group's limit leaves; false where it has none.
+func groupLeaves(dir string) (uint64, bool) {
+	read := func(name string) (uint64, bool) {
+		text, err := os.ReadFile(path.Join(dir, name))
+		if err != nil {
+			return 0, false
+		}
+		n, err := strconv.ParseUint(string(bytes.TrimSpace(text)), 10, 63) // "max" is no limit
+		return n, err == nil
+	}
+	most, limited := read("memory.max")
+	used, known := read("memory.current")
+	if !limited || !known {
+		return 0, false
+	}
+	return most - min(used, most), true
 }

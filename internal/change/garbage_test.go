@@ -2,6 +2,7 @@ package change
 
 import (
 	"os"
+	"path/filepath"
 	"runtime"
 	"runtime/debug"
 	"testing"
@@ -58,5 +59,39 @@ func TestLeaveGarbage(t *testing.T) {
 func TestAvailableMemory(t *testing.T) {
 	if n := availableMemory(); n < 1<<20 || n > 1<<50 {
 		t.Errorf("%d bytes", n)
+	}
+}
+
+func TestGroupLimits(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, content string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []struct {
+		most, used string
+		left       uint64
+		limited    bool
+	}{
+		{"1000\n", "400\n", 600, true},
+		{"1000\n", "1400\n", 0, true},
+		{"max\n", "400\n", 0, false},
+		{"", "", 0, false},
+	} {
+		write("memory.max", c.most)
+		write("memory.current", c.used)
+		if left, limited := groupLeaves(dir); left != c.left || limited != c.limited {
+			t.Errorf("%q of %q: %d, %v", c.used, c.most, left, limited)
+		}
+	}
+	for text, want := range map[string]string{
+		"0::/system.slice/a.service\n": "/system.slice/a.service", "4:memory:/x\n0::/\n": "/", "0::/../../x\n": "/x", "4:memory:/x\n": "", "": "",
+	} {
+		write("cgroup", text)
+		if got, ok := ownGroup(filepath.Join(dir, "cgroup")); got != want || ok != (want != "") {
+			t.Errorf("%q: %q, %v", text, got, ok)
+		}
 	}
 }

@@ -13,7 +13,8 @@ import (
 // Tie is something that a process holds in a directory that is replaced, and that doesn't cross over to the new one.
 type Tie struct {
 	live.Tie
-	// Ends says that it ends by the change itself, which stops or restarts the process's unit.
+	// Ends says that it ends by the change itself, which stops the process's unit, or restarts it. A lock has to end before the swap, so
+	// that a restart, which comes after it, isn't enough.
 	Ends bool `json:"ends,omitempty"`
 }
 
@@ -61,7 +62,7 @@ func tiedUnits(ties []live.Tie) []aftercare.Held {
 // that goes would be free for others: two would write who believe to be alone.
 func (f *Findings) tied(ties []live.Tie, breakLocks bool) {
 	for _, t := range ties {
-		tie := Tie{Tie: t, Ends: t.Unit != "" && f.Aftercare != nil && (has(f.Aftercare.Stop, t.Unit) || has(f.Aftercare.Restart, t.Unit))}
+		tie := Tie{Tie: t, Ends: t.Unit != "" && f.Aftercare != nil && (has(f.Aftercare.Stop, t.Unit) || !isLock(t) && has(f.Aftercare.Restart, t.Unit))}
 		f.Ties = append(f.Ties, tie)
 		switch {
 		case tie.Ends:

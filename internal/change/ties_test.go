@@ -26,7 +26,7 @@ func TestTied(t *testing.T) {
 	}{
 		"nothing":                {},
 		"a lock":                 {ties: []live.Tie{lock}, plan: &aftercare.Plan{}, obstacles: "process 7 db of db.service holds a lock of /opt/db"},
-		"a lock that ends":       {ties: []live.Tie{lock}, plan: restart},
+		"a lock until a restart": {ties: []live.Tie{lock}, plan: restart, obstacles: "process 7 db of db.service holds a lock of /opt/db"},
 		"a unit that is stopped": {ties: []live.Tie{lock}, plan: &aftercare.Plan{Stop: restart.Restart}},
 		"a lock that is broken":  {ties: []live.Tie{lock}, breaks: true, remarks: "doesn't keep out"},
 		"a unit's socket":        {ties: []live.Tie{socket}, plan: &aftercare.Plan{}},

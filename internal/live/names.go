@@ -71,7 +71,13 @@ func (w *work) copyUpTo(r *replacement, inside string) error {
 		if err != nil {
 			return err
 		}
-		err = w.step(r.change.Name+":copy-up-inside", func() error { return unix.Fchmodat(int(r.old.Fd()), name, info.Mode&0o7777, 0) })
+		err = w.step(r.change.Name+":copy-up-inside", func() error {
+			err := unix.Fchmodat(int(r.old.Fd()), name, info.Mode&0o7777, 0)
+			if errors.Is(err, unix.EROFS) {
+				return nil // a tree that somebody made read-only: nobody makes anything in it either
+			}
+			return err
+		})
 		if err != nil {
 			return fmt.Errorf("copy /%s/%s up: %w", r.change.Name, name, err)
 		}

@@ -2,6 +2,7 @@ package live
 
 import (
 	"errors"
+	"os"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -41,4 +42,27 @@ func TestWhatIsMadeBesideASubmount(t *testing.T) {
 			n.wantContent(map[string]string{"usr/deep/er/other": "other", "etc/deep/er/other": "other"})
 		})
 	}
+}
+
+// TestAReadOnlyDirectoryWithASubmount is replaced like any other, and stays read-only.
+func TestAReadOnlyDirectoryWithASubmount(t *testing.T) {
+	n := newNode(t)
+	files := func(version string) Side {
+		f := versionFiles(version)
+		f["usr/deep/er/place/"] = ""
+		return n.files(f)
+	}
+	a, b, c := files("a"), files("b"), files("c")
+	n.boot(a, nil)
+	n.swap(a, b) // so that /usr is a mount of its own
+	must(t, errors.Join(unix.Mount("sub", n.in("usr/deep/er/place"), "tmpfs", 0, ""), unix.Mount("", n.in("usr"), "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, "")))
+	n.swap(b, c)
+	n.whole(c)
+	if err := os.Mkdir(n.in("usr/deep/er/made"), 0o700); !errors.Is(err, unix.EROFS) {
+		t.Errorf("a directory is made in what is read-only: %v", err)
+	}
+	must(t, os.WriteFile(n.in("usr/deep/er/place/file"), nil, 0o600))
+	must(t, unix.Mount("", n.in("usr"), "", unix.MS_REMOUNT|unix.MS_BIND, ""))
+	n.write("usr/deep/er/made", "mine")
+	n.wantContent(map[string]string{"usr/deep/er/made": "mine"})
 }
