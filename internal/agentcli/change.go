@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -92,7 +93,7 @@ func (f *changeFlags) change(ctx context.Context, app *cli.App, progress *cli.Pr
 		defer app.Outlive("powernode-agent", "the change goes on, and is undone only where it fails; powernode-agent status tells what became of it")()
 	}
 	doc, err := f.make(ctx, progress)
-	if err == nil && doc.Outcome == change.WentLive && f.request.Confirm > 0 {
+	if err == nil && doc.Outcome == change.WentLive && !doc.ConfirmBy.IsZero() {
 		err = f.await(ctx, &doc.Result)
 	}
 	return doc, err
@@ -117,15 +118,15 @@ func (f *changeFlags) make(ctx context.Context, progress *cli.Progress) (*change
 		return nil, err
 	}
 	defer closing()
-	said, err := c.Clear(ctx, f.request)
-	if err != nil {
-		return nil, after(said, err)
+	earlier, err := c.Clear(ctx, f.request)
+	r := earlier.Result
+	if err == nil && r == nil {
+		r, err = c.Do(ctx, f.request)
 	}
-	r, err := c.Do(ctx, f.request)
 	if err != nil {
-		return nil, after(said, err)
+		return nil, after(slices.Concat(earlier.Said, earlier.Undone), err)
 	}
-	r.Remarks = append(said, r.Remarks...)
+	r.Remarks = append(earlier.Said, r.Remarks...)
 	doc := &changeDoc{Result: *r, Restart: noRestart}
 	if !f.request.DryRun {
 		if err := c.Forget(); err != nil {
@@ -157,7 +158,7 @@ func (f *changeFlags) await(ctx context.Context, r *change.Result) error {
 	}
 	platform := afresh{func() (*nodeclient.Client, error) { return configClient(f.stateDir, false) }}
 	for {
-		reached, err := change.Await(ctx, boot.RunDir, platform, nil)
+		reached, err := change.Await(ctx, boot.RunDir, r, platform, nil)
 		if ctx.Err() != nil {
 			return fault.New(fault.Retry, fault.General, "powernode-agent status tells", "generation %d runs and isn't confirmed: the service, or the next command, confirms it or goes back from it: %w", r.Generation, ctx.Err())
 		}
@@ -250,9 +251,29 @@ func newChanger(st *store.Store, trust boot.Trust, dryRun bool, progress func(st
 
 // liveHere says what runs here, and what of it can be changed.
 func liveHere(st *store.Store, facts boot.Facts, trust boot.Trust, level mount.Level, config *change.Config) error {
+	if !machineHere(st, facts, trust, config) {
+		return nil
+	}
+	in, _, err := retain.Read(st)
+	if err != nil {
+		return err
+	}
+	switch health := retain.HealthOf(in, facts.Generation); {
+	case facts.Persist.ReadOnly:
+		config.Running.NotLive = "the disk can't be written"
+	case facts.Health.Trial && health.State != retain.Good && health.State != retain.Live:
+		config.Running.NotLive = fmt.Sprintf("generation %d is on trial, and isn't found good yet", facts.Generation)
+	case level != facts.Level:
+		config.Running.NotLive = fmt.Sprintf("what runs is at the integrity level %s, and the next boot would be at %s", facts.Level, level)
+	}
+	return nil
+}
+
+// machineHere says what runs here, and how its root is changed. It returns false where what runs isn't of this store.
+func machineHere(st *store.Store, facts boot.Facts, trust boot.Trust, config *change.Config) bool {
 	if filepath.Clean(facts.StateDir) != filepath.Clean(st.Path()) {
 		config.Running.NotLive = "this machine runs from another directory of record"
-		return nil
+		return false
 	}
 	config.Running = change.Running{
 		Generation: facts.Generation, BootID: facts.Journal.BootID,
@@ -274,17 +295,5 @@ func liveHere(st *store.Store, facts boot.Facts, trust boot.Trust, level mount.L
 		machine.EtcUpper = filepath.Join(st.Path(), "etc", "upper")
 	}
 	config.System = machine
-	in, _, err := retain.Read(st)
-	if err != nil {
-		return err
-	}
-	switch health := retain.HealthOf(in, facts.Generation); {
-	case facts.Persist.ReadOnly:
-		config.Running.NotLive = "the disk can't be written"
-	case facts.Health.Trial && health.State != retain.Good && health.State != retain.Live:
-		config.Running.NotLive = fmt.Sprintf("generation %d is on trial, and isn't found good yet", facts.Generation)
-	case level != facts.Level:
-		config.Running.NotLive = fmt.Sprintf("what runs is at the integrity level %s, and the next boot would be at %s", facts.Level, level)
-	}
-	return nil
+	return true
 }

@@ -3,6 +3,7 @@ package agentcli
 import (
 	"context"
 	"io"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -10,6 +11,7 @@ import (
 	"github.com/powernode/powernode-agent/internal/change"
 	"github.com/powernode/powernode-agent/internal/cli"
 	"github.com/powernode/powernode-agent/internal/fault"
+	"github.com/powernode/powernode-agent/internal/store"
 )
 
 // finishName is the command's name, and that of its unit.
@@ -19,10 +21,21 @@ const finishName = "finish"
 type finishDoc struct {
 	// Done says in sentences what was done.
 	Done []string `json:"done,omitempty"`
+	// Undone are the steps that failed after it, each in a sentence.
+	Undone []string `json:"undone,omitempty"`
+}
+
+// said is all of it in sentences.
+func (d finishDoc) said() []string {
+	said := slices.Clone(d.Done)
+	for _, text := range d.Undone {
+		said = append(said, "done in part: "+text)
+	}
+	return said
 }
 
 func (d finishDoc) table(w io.Writer) error {
-	for _, text := range d.Done {
+	for _, text := range d.said() {
 		if _, err := io.WriteString(w, cli.Printable(text)+"\n"); err != nil {
 			return err
 		}
@@ -43,10 +56,12 @@ func finishCommand(app *cli.App) *cobra.Command {
 			if !toFinish(boot.RunDir) {
 				return app.Print(finishDoc{}, finishDoc{}.table)
 			}
-			done, err := finish(cmd.Context(), stateDir)
-			doc := finishDoc{done}
+			doc, err := finish(cmd.Context(), stateDir)
 			if printErr := app.Print(doc, doc.table); err == nil {
 				err = printErr
+			}
+			if err == nil && len(doc.Undone) > 0 {
+				err = cli.ExitStatus(cli.ExitPartial)
 			}
 			return err
 		},
@@ -58,27 +73,59 @@ func finishCommand(app *cli.App) *cobra.Command {
 // toFinish reports whether something is to be done that needs all rights.
 func toFinish(runDir string) bool {
 	p, waits, err := change.Waiting(runDir)
-	return change.Unfinished(runDir) || err == nil && waits && p.Left <= 0
+	// A record that can't be read is removed.
+	return change.Unfinished(runDir) || err != nil || waits && p.Left <= 0
 }
 
-// finish does it, unless somebody is at work, who does the same. It says in sentences what was done, beside an error too.
-func finish(ctx context.Context, stateDir string) ([]string, error) {
+// finish does it, unless somebody is at work, who does the same. What it tells is good beside an error too.
+func finish(ctx context.Context, stateDir string) (finishDoc, error) {
 	st, unlock, err := openLocked(stateDir)
 	if fault.KindOf(err) == fault.Retry {
-		return nil, nil
+		return finishDoc{}, nil
 	}
 	if err != nil {
-		return nil, err
+		return finishDoc{}, err
 	}
 	defer unlock()
+	doc, err := interrupted(ctx, st)
+	if err != nil || !toFinish(boot.RunDir) {
+		return doc, err
+	}
 	trust, err := boot.LoadTrust(boot.TrustPath)
 	if err != nil {
-		return nil, err
+		return doc, err
 	}
 	c, closing, err := newChanger(st, trust, false, nil)
 	if err != nil {
-		return nil, err
+		return doc, err
 	}
 	defer closing()
-	return c.FinishEarlier(ctx)
+	e, err := c.FinishEarlier(ctx)
+	return finishDoc{append(doc.Done, e.Said...), append(doc.Undone, e.Undone...)}, err
+}
+
+// interrupted brings to its end what was interrupted. Nothing is mounted for that that isn't there, and so it asks for nothing: neither how images can be
+// mounted, which takes devices that the agent's unit keeps from the commands before its start, nor at which level, nor for a trust policy.
+func interrupted(ctx context.Context, st *store.Store) (finishDoc, error) {
+	facts, err := boot.ReadFacts("/")
+	if err != nil || !change.Unfinished(boot.RunDir) {
+		return finishDoc{}, err
+	}
+	// Without the policy nobody may have privileged services.
+	trust, trustErr := boot.LoadTrust(boot.TrustPath)
+	var config change.Config
+	if !machineHere(st, facts, trust, &config) {
+		return finishDoc{}, nil
+	}
+	config.Store = st
+	c := change.New(config)
+	text, err := c.Recover(ctx)
+	doc := finishDoc{Undone: c.Undone()}
+	if text != "" {
+		doc.Done = []string{text}
+	}
+	if trustErr != nil {
+		doc.Undone = append(doc.Undone, fault.OneLine(trustErr.Error()))
+	}
+	return doc, err
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/powernode/powernode-agent/internal/boot"
 	"github.com/powernode/powernode-agent/internal/change"
+	"github.com/powernode/powernode-agent/internal/cli"
 	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/health/systemd"
 	"github.com/powernode/powernode-agent/internal/reconcile"
@@ -24,7 +25,7 @@ type unfinished struct {
 	platform       reconcile.Platform
 	systemd        programs
 	// here does it in this process.
-	here func(ctx context.Context, stateDir string) ([]string, error)
+	here func(ctx context.Context, stateDir string) (finishDoc, error)
 	log  *slog.Logger
 
 	// What failed is tried again after a while, which grows: pause, until after.
@@ -51,18 +52,15 @@ func (u *unfinished) runDir() string { return filepath.Join(u.root, boot.RunDir)
 
 // look does nothing while nothing is left, and while a command is at work: that has the lock, and does the same.
 func (u *unfinished) look(ctx context.Context) (bool, error) {
-	p, waits, err := change.Waiting(u.runDir())
-	if err != nil {
-		return false, err
-	}
 	if toFinish(u.runDir()) {
 		return false, u.finish(ctx)
 	}
 	u.pause, u.after = 0, time.Time{}
-	if !waits || !change.Ask(ctx, u.platform, p.Left) {
-		return false, nil
+	p, waits, err := change.Waiting(u.runDir())
+	if err != nil || !waits || !change.Ask(ctx, u.platform, p.Left) {
+		return false, err
 	}
-	return false, u.confirm()
+	return false, u.confirm(p)
 }
 
 // finish has it done, unless that failed just now.
@@ -77,13 +75,11 @@ func (u *unfinished) finish(ctx context.Context) error {
 	if err == nil {
 		err = lock.Unlock() // whoever does it takes it
 	}
-	var done []string
+	var doc finishDoc
 	if err == nil {
-		done, err = u.elsewhere(ctx)
+		doc, err = u.elsewhere(ctx)
 	}
-	for _, text := range done {
-		u.log.Warn(text)
-	}
+	u.tell(doc)
 	if err != nil {
 		u.pause = min(max(2*u.pause, finishPause), finishPauseMax)
 		u.after = time.Now().Add(u.pause)
@@ -91,23 +87,29 @@ func (u *unfinished) finish(ctx context.Context) error {
 	return err
 }
 
+func (u *unfinished) tell(doc finishDoc) {
+	for _, text := range doc.said() {
+		u.log.Warn(text)
+	}
+}
+
 // elsewhere has systemd run the command for it.
-func (u *unfinished) elsewhere(ctx context.Context) ([]string, error) {
+func (u *unfinished) elsewhere(ctx context.Context) (finishDoc, error) {
 	var doc finishDoc
 	code, err := privileged{u.systemd, u.runDir()}.run(ctx, finishName, finishTime, &doc, finishName, "--state", u.stateDir)
 	switch {
 	case errors.Is(err, systemd.ErrNone):
 		return u.here(ctx, u.stateDir)
 	case errors.Is(err, systemd.ErrRuns):
-		return nil, nil
-	case err == nil && code != 0:
+		return doc, nil
+	case err == nil && code != 0 && code != cli.ExitPartial:
 		err = fault.New(fault.Retry, fault.Mount, "journalctl -u "+unitOf(finishName), "powernode-agent %s ends with exit code %d", finishName, code)
 	}
-	return doc.Done, err
+	return doc, err
 }
 
-// confirm confirms what waits, now that the platform answers.
-func (u *unfinished) confirm() error {
+// confirm confirms what waited when the platform was asked that answers.
+func (u *unfinished) confirm(p change.Pending) error {
 	st, unlock, err := openLocked(u.stateDir)
 	if fault.KindOf(err) == fault.Retry {
 		return nil
@@ -121,7 +123,7 @@ func (u *unfinished) confirm() error {
 		return err
 	}
 	c := change.New(change.Config{Store: st, RunDir: u.runDir(), Running: change.Running{Generation: facts.Generation}})
-	confirmed, err := c.Confirmed()
+	confirmed, err := c.Confirmed(p)
 	if confirmed {
 		u.log.Info("the platform answers, and so what went live stays", "generation", facts.Generation)
 	}

@@ -90,9 +90,9 @@ func TestUnfinished(t *testing.T) {
 	here := 0
 	u := newUnfinished(n.state, &nodePlatform{}, slog.New(slog.NewTextHandler(&log, nil)))
 	u.root, u.systemd, u.platform = n.root, manager, platform
-	u.here = func(context.Context, string) ([]string, error) {
+	u.here = func(context.Context, string) (finishDoc, error) {
 		here++
-		return []string{"done here"}, nil
+		return finishDoc{Done: []string{"done here"}}, nil
 	}
 	look := func() error {
 		t.Helper()

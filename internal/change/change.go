@@ -54,7 +54,11 @@ type Running struct {
 
 // Changer changes what a node runs. Whoever uses it holds the lock of package reconcile, but for a dry run. It does one
 // change, and is not safe for concurrent use.
-type Changer struct{ Config }
+type Changer struct {
+	Config
+	// earlier is what it has brought to an end of changes before.
+	earlier earlier
+}
 
 // New returns a Changer. It does nothing yet.
 func New(c Config) *Changer {
@@ -64,7 +68,7 @@ func New(c Config) *Changer {
 	if c.Wait == nil {
 		c.Wait = wait
 	}
-	return &Changer{c}
+	return &Changer{Config: c}
 }
 
 func wait(ctx context.Context, d time.Duration) {

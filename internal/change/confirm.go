@@ -20,9 +20,9 @@ const (
 
 // expectConfirmation has the change taken back unless it is confirmed, whoever is there then to do it.
 func (w *work) expectConfirmation(s *Step) error {
-	w.result.ConfirmBy = w.c.Now().Add(w.request.Confirm).UTC()
+	w.result.ConfirmBy, w.result.window = w.c.Now().Add(w.request.Confirm).UTC(), health.Uptime()+w.request.Confirm
 	return w.c.writeRun(ConfirmName, confirmation{
-		Generation: s.To.Number, Back: s.From.Number, Local: w.local, Deadline: health.Uptime() + w.request.Confirm,
+		Generation: s.To.Number, Back: s.From.Number, Local: w.local, Deadline: w.result.window,
 	})
 }
 
@@ -32,13 +32,20 @@ type Pending struct {
 	Generation, Back uint64
 	// Left is how long there is; none where it is to be taken back.
 	Left time.Duration
+	// deadline tells it from another time that the same generation waits.
+	deadline time.Duration
+}
+
+// is reports whether it is that window in which a generation waits.
+func (p Pending) is(generation uint64, deadline time.Duration) bool {
+	return p.Generation == generation && p.deadline == deadline
 }
 
 // Waiting returns the change that waits to be confirmed; ok is false where there is none.
 func Waiting(runDir string) (p Pending, ok bool, err error) {
 	var c confirmation
 	ok, err = readRun(runDir, ConfirmName, &c)
-	return Pending{Generation: c.Generation, Back: c.Back, Left: c.Deadline - health.Uptime()}, ok, err
+	return Pending{Generation: c.Generation, Back: c.Back, Left: c.Deadline - health.Uptime(), deadline: c.Deadline}, ok, err
 }
 
 // Reached reports whether a call to the platform that ended with err was answered by it: well, or with a status, which comes
@@ -57,17 +64,17 @@ func Ask(ctx context.Context, p reconcile.Platform, most time.Duration) bool {
 	return Reached(err)
 }
 
-// Await asks the platform until it answers, the time of the change that waits is over, or none waits any more. It changes nothing,
+// Await asks the platform until it answers, the time of the change that r is of is over, or that waits no more. It changes nothing,
 // and needs no lock: whoever has something to do meanwhile does it. What has come of it is for Settle. pause is for tests; nil waits
 // indeed.
-func Await(ctx context.Context, runDir string, p reconcile.Platform, pause func(context.Context, time.Duration)) (reached bool, err error) {
+func Await(ctx context.Context, runDir string, r *Result, p reconcile.Platform, pause func(context.Context, time.Duration)) (reached bool, err error) {
 	if pause == nil {
 		pause = wait
 	}
 	for {
 		w, ok, err := Waiting(runDir)
-		if err != nil || !ok || w.Left <= 0 {
-			return false, err
+		if err != nil || !ok || !w.is(r.Generation, r.window) || w.Left <= 0 {
+			return false, nil // Settle mends a record that can't be read
 		}
 		if Ask(ctx, p, w.Left) {
 			return true, nil
@@ -83,48 +90,55 @@ func Await(ctx context.Context, runDir string, p reconcile.Platform, pause func(
 // caller holds the lock of package reconcile.
 func (c *Changer) Settle(ctx context.Context, reached bool, r *Result) error {
 	r.ConfirmBy = time.Time{}
-	if text, err := c.Recover(ctx); err != nil {
+	said, err := c.mend(ctx)
+	r.Remarks, r.Undone = append(r.Remarks, said...), append(r.Undone, c.earlier.undone...)
+	if err != nil {
 		return err
-	} else if text != "" {
-		r.Remarks = append(r.Remarks, text)
 	}
-	if reached {
-		if confirmed, err := c.Confirmed(); confirmed || err != nil {
+	p, waits, err := Waiting(c.RunDir)
+	if err != nil {
+		return err
+	}
+	var e ending
+	known := false
+	if waits && p.is(r.Generation, r.window) {
+		if reached {
+			ok, err := c.Confirmed(p)
+			if ok || err != nil {
+				return err
+			}
+		} else if back, err := c.TakeBack(ctx); err != nil {
 			return err
+		} else if back != nil {
+			e, known = endingOf(back), true
 		}
 	}
-	back, err := c.TakeBack(ctx)
-	switch {
-	case err != nil:
-		return err
-	case back != nil:
-		r.Outcome, r.Generation, r.RootDigest, r.Plan = TakenBack, back.Generation, back.RootDigest, back.Plan
-		r.Remarks = append(r.Remarks, back.Remarks...)
-		if back.Outcome != WentLive {
-			r.Remarks = append(r.Remarks, fmt.Sprintf("generation %d %s", back.Generation, backAtBoot))
+	if !known {
+		if e, known = c.ending(r.Generation, r.window); !known {
+			e = c.guess(r.Generation)
 		}
-	case c.Running.Generation != r.Generation:
-		r.Outcome, r.Generation = TakenBack, c.Running.Generation
-		if g, err := c.Store.Generation(c.Running.Generation); err == nil {
-			r.RootDigest = g.RootDigest
-		}
-		r.Remarks = append(r.Remarks, fmt.Sprintf("it wasn't confirmed, and somebody else went back from it: generation %d runs", r.Generation))
 	}
+	e.settle(r, c.Running.Generation)
 	return nil
 }
 
-// Confirmed says that the platform was reached since a generation went live. It reports whether that was waited for. The
-// caller holds the lock of package reconcile.
-func (c *Changer) Confirmed() (bool, error) {
-	p, ok, err := Waiting(c.RunDir)
-	if err != nil || !ok {
+// Confirmed says that the platform was reached since a generation went live, where that is waited for still, and by a question
+// that was asked in this window. It reports whether that was so. The caller holds the lock of package reconcile.
+func (c *Changer) Confirmed(p Pending) (bool, error) {
+	now, ok, err := Waiting(c.RunDir)
+	if err != nil || !ok || !now.is(p.Generation, p.deadline) {
 		return false, err
 	}
-	// First of all: a change that works isn't taken back because something else can't be read or written.
+	e := ending{Generation: p.Generation, Deadline: p.deadline, Verdict: wasConfirmed}
+	if p.Generation != c.Running.Generation {
+		e.Verdict, e.Back, e.RootDigest = wasLeft, c.Running.Generation, c.rootOf(c.Running.Generation)
+	}
+	// A change that works isn't taken back because something else can't be read or written.
+	_ = c.ended(e)
 	if err := removeRun(c.RunDir, ConfirmName, c.Hook); err != nil {
 		return false, err
 	}
-	if p.Generation != c.Running.Generation {
+	if e.Verdict != wasConfirmed {
 		return false, nil // something else runs by now
 	}
 	if g, err := c.Store.Generation(p.Generation); err == nil {
@@ -142,27 +156,66 @@ func (c *Changer) TakeBack(ctx context.Context) (*Result, error) {
 	if err != nil || !ok || waits.Deadline > health.Uptime() {
 		return nil, err
 	}
-	reason := fmt.Sprintf("the platform wasn't reached in time after generation %d went live", waits.Generation)
+	return c.goBack(ctx, waits, Request{Kind: Rollback}, fmt.Sprintf("the platform wasn't reached in time after generation %d went live", waits.Generation), true)
+}
+
+// goBack goes back from a change that waits, as a request says, and ends the waiting. failed says that the generation has failed, and not
+// that somebody wants it so.
+func (c *Changer) goBack(ctx context.Context, waits confirmation, request Request, reason string, failed bool) (*Result, error) {
+	e := ending{Generation: waits.Generation, Deadline: waits.Deadline, Verdict: wasTakenBack, Back: waits.Back, RootDigest: c.rootOf(waits.Back), Remarks: []string{reason}}
+	if !failed {
+		e.Verdict = wasLeft
+	}
 	switch c.Running.Generation {
 	case waits.Generation:
 	case waits.Back:
 		// Whoever went back couldn't write it down, or was killed before.
-		return nil, errors.Join(c.failed(waits.Generation, reason), removeRun(c.RunDir, ConfirmName, c.Hook))
+		var err error
+		if failed {
+			err = c.failed(waits.Generation, reason)
+		}
+		if _, known := c.ending(waits.Generation, waits.Deadline); known {
+			return nil, errors.Join(err, removeRun(c.RunDir, ConfirmName, c.Hook))
+		}
+		return nil, errors.Join(err, c.endWindow(e))
 	default:
-		return nil, removeRun(c.RunDir, ConfirmName, c.Hook) // something else runs by now
+		e.Verdict, e.Back, e.RootDigest, e.Remarks = wasLeft, c.Running.Generation, c.rootOf(c.Running.Generation), nil
+		return nil, c.endWindow(e) // something else runs by now
 	}
-	local := waits.Local
-	r, err := c.Do(ctx, Request{Kind: Rollback, Generation: waits.Back, exact: &local})
+	request.Generation, request.exact = waits.Back, &waits.Local
+	r, err := c.Do(ctx, request)
 	if err != nil {
 		return nil, fmt.Errorf("%s; go back to generation %d: %w", reason, waits.Back, err)
 	}
 	r.Remarks = append([]string{reason}, r.Remarks...)
-	if err := c.failed(waits.Generation, reason); err != nil {
-		// Whoever comes next tries once more.
-		r.Remarks = append(r.Remarks, fault.OneLine(err.Error()))
-		return r, nil
+	if failed {
+		if err := c.failed(waits.Generation, reason); err != nil {
+			// Whoever comes next tries once more.
+			r.Remarks = append(r.Remarks, fault.OneLine(err.Error()))
+			return r, nil
+		}
 	}
-	return r, removeRun(c.RunDir, ConfirmName, c.Hook)
+	done := endingOf(r)
+	done.Generation, done.Deadline, done.Verdict = e.Generation, e.Deadline, e.Verdict
+	if !failed {
+		done.Remarks = nil // who asked for it was told
+	}
+	return r, c.endWindow(done)
+}
+
+// endingOf is how a window ended that somebody went back from.
+func endingOf(back *Result) ending {
+	e := ending{Verdict: wasTakenBack, Back: back.Generation, RootDigest: back.RootDigest, Remarks: back.Remarks, Undone: back.Undone, plan: back.Plan}
+	if back.Plan != nil {
+		e.Way, e.Reasons = back.Plan.Way, back.Plan.Reasons
+	}
+	return e
+}
+
+// endWindow ends the waiting. That how it ended can't be written down ends it all the same.
+func (c *Changer) endWindow(e ending) error {
+	_ = c.ended(e)
+	return removeRun(c.RunDir, ConfirmName, c.Hook)
 }
 
 // failed writes down that a generation isn't to be taken up again.

@@ -24,13 +24,22 @@ var errSilent = fault.New(fault.Retry, fault.Platform, "", "no answer")
 // settle waits for what became of a change, and has that done, as a command does.
 func (n *node) settle(r *Result) {
 	n.t.Helper()
-	reached, err := Await(n.t.Context(), n.run, n, func(context.Context, time.Duration) {})
+	reached, err := Await(n.t.Context(), n.run, r, n, func(context.Context, time.Duration) {})
 	if err == nil {
 		err = n.changer().Settle(n.t.Context(), reached, r)
 	}
 	if err != nil {
 		n.t.Fatal(err)
 	}
+}
+
+// answered is an answer of the platform to a question that was just asked.
+func answered(c *Changer) (bool, error) {
+	p, ok, err := Waiting(c.RunDir)
+	if err != nil || !ok {
+		return false, err
+	}
+	return c.Confirmed(p)
 }
 
 // TestConfirm: a change that nobody confirms is taken back, by whoever comes first; one that is confirmed stays.
@@ -139,8 +148,8 @@ func TestOneWaits(t *testing.T) {
 	dry := other
 	dry.DryRun = true
 	before := n.state()
-	if said, err := n.changer().Clear(t.Context(), dry); err != nil || len(said) != 1 || !strings.Contains(said[0], "generation 2 comes back in 1h0m0s") {
-		t.Errorf("a dry run: %q, %v", said, err)
+	if e, err := n.changer().Clear(t.Context(), dry); err != nil || len(e.Said) != 1 || e.Result != nil || !strings.Contains(e.Said[0], "generation 2 comes back in 1h0m0s") {
+		t.Errorf("a dry run: %+v, %v", e, err)
 	}
 	if n.state() != before {
 		t.Error("a dry run changes something")
@@ -148,8 +157,8 @@ func TestOneWaits(t *testing.T) {
 
 	c := n.changer()
 	back := Request{Kind: Rollback, Generation: 2}
-	if said, err := c.Clear(t.Context(), back); err != nil || len(said) > 0 {
-		t.Fatal(said, err)
+	if e, err := c.Clear(t.Context(), back); err != nil || len(e.Said) > 0 || e.Result != nil {
+		t.Fatal(e, err)
 	}
 	if _, err := c.Do(t.Context(), back); err != nil {
 		t.Fatal(err)
@@ -163,9 +172,9 @@ func TestOneWaits(t *testing.T) {
 
 	wait()
 	n.down = nil
-	said, err := n.changer().Clear(t.Context(), other)
-	if err != nil || len(said) != 1 || !strings.Contains(said[0], "is confirmed: the platform answers") {
-		t.Errorf("the platform answers: %q, %v", said, err)
+	e, err := n.changer().Clear(t.Context(), other)
+	if err != nil || len(e.Said) != 1 || e.Result != nil || !strings.Contains(e.Said[0], "is confirmed: the platform answers") {
+		t.Errorf("the platform answers: %+v, %v", e, err)
 	}
 	if _, waits, err := Waiting(n.run); waits || err != nil {
 		t.Error("what was confirmed still waits", err)
@@ -183,7 +192,7 @@ func TestConfirmedWithoutARecord(t *testing.T) {
 	if err := os.WriteFile(record, []byte("x"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if ok, err := n.changer().Confirmed(); !ok || err != nil {
+	if ok, err := answered(n.changer()); !ok || err != nil {
 		t.Errorf("%t, %v", ok, err)
 	}
 	if _, waits, err := Waiting(n.run); waits || err != nil {
@@ -199,7 +208,7 @@ func TestAnotherRuns(t *testing.T) {
 		t.Fatal(err)
 	}
 	n.must(Request{Kind: Rollback})
-	if ok, err := n.changer().Confirmed(); ok || err != nil {
+	if ok, err := answered(n.changer()); ok || err != nil {
 		t.Errorf("%t, %v", ok, err)
 	}
 	if floors, err := n.store.Floors(); err != nil || floors["app"].Version != "1" {
@@ -281,9 +290,9 @@ func TestSaidBesideAnError(t *testing.T) {
 	if _, err := n.changer().Clear(t.Context(), Request{Kind: Update, DryRun: true}); fault.KindOf(err) != fault.Retry || fault.HintOf(err) == "" {
 		t.Errorf("a dry run: %v", err)
 	}
-	said, err := n.changer().Clear(t.Context(), Request{Kind: Update})
-	if err != nil || len(said) != 1 || !strings.Contains(said[0], "interrupted, and is taken back") {
-		t.Errorf("%q, %v", said, err)
+	e, err := n.changer().Clear(t.Context(), Request{Kind: Update})
+	if err != nil || len(e.Said) != 1 || !strings.Contains(e.Said[0], "interrupted, and is taken back") {
+		t.Errorf("%+v, %v", e, err)
 	}
 }
 
@@ -293,9 +302,9 @@ func TestTakenBackByABoot(t *testing.T) {
 	if _, err := n.do(Request{Kind: Detach, Modules: []string{"site"}, Confirm: time.Nanosecond}); err != nil {
 		t.Fatal(err)
 	}
-	said, err := n.changer(func(c *Config) { c.Running.NotLive = "the kernel can't" }).FinishEarlier(t.Context())
-	if err != nil || len(said) == 0 || !strings.HasSuffix(said[0], "generation 2 can't come back live, and does so at the next boot") {
-		t.Errorf("%q, %v", said, err)
+	e, err := n.changer(func(c *Config) { c.Running.NotLive = "the kernel can't" }).FinishEarlier(t.Context())
+	if err != nil || len(e.Said) == 0 || !strings.HasSuffix(e.Said[0], "generation 2 can't come back live, and does so at the next boot") {
+		t.Errorf("%+v, %v", e, err)
 	}
 	if _, waits, err := Waiting(n.run); waits || err != nil || n.pointer(store.Staged) != 2 {
 		t.Errorf("generation %d is staged; it waits: %t, %v", n.pointer(store.Staged), waits, err)

@@ -34,7 +34,7 @@ func TestFloorsRiseOnceConfirmed(t *testing.T) {
 	if text := n.written(); strings.Contains(text, "2.7") {
 		t.Errorf("before it is confirmed: %s", text)
 	}
-	if ok, err := c.Confirmed(); !ok || err != nil {
+	if ok, err := answered(c); !ok || err != nil {
 		t.Fatal(ok, err)
 	}
 	if text := n.written(); !strings.Contains(text, "2.7") {
@@ -89,7 +89,7 @@ func TestDamagedFloors(t *testing.T) {
 	if r := n.must(Request{Kind: Update, AllowDowngrade: true, Confirm: time.Hour}); r.Outcome != WentLive || len(r.Failed) > 0 {
 		t.Errorf("by a person's word: %+v", r)
 	}
-	if ok, err := n.changer().Confirmed(); !ok || err != nil {
+	if ok, err := answered(n.changer()); !ok || err != nil {
 		t.Errorf("confirmed: %t, %v", ok, err)
 	}
 }

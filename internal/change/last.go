@@ -70,11 +70,13 @@ func (c *Changer) keepUndone(failed []string) []string {
 	return nil
 }
 
-// keepLast keeps what became of an update, and which steps failed of any change. That it can't be kept is a remark: nothing hangs on it.
+// keepLast keeps what became of an update, and which steps failed of any change, and of what was brought to an end
+// before it. That it can't be kept is a remark: nothing hangs on it.
 func (w *work) keepLast(err error) {
 	if w.request.DryRun || w.c.RunDir == "" {
 		return
 	}
+	w.undone(w.c.earlier.undone...)      // of what this very command brought to its end before
 	before, _, _ := ReadLast(w.c.RunDir) // one that can't be read is replaced
 	last := before
 	if w.request.Kind == Update {

@@ -17,7 +17,7 @@ import (
 func TestReachedOverTLS(t *testing.T) {
 	ca, other := pkitest.NewCA(t, "CA"), pkitest.NewCA(t, "another CA")
 	says := func(status int) http.Handler {
-		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { 
+		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			w.WriteHeader(status)
 			_, _ = w.Write([]byte(`{"success":true,"data":{}}`))
 		})

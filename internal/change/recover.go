@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/powernode/powernode-agent/internal/live"
 	"github.com/powernode/powernode-agent/internal/store"
@@ -18,7 +17,7 @@ func Unfinished(runDir string) bool {
 }
 
 // Recover brings to its end what a process began that was killed: wholly to the new generation, if that is the current one,
-// or back to the old one, with what the administrator had said. It says in a sentence what it did, or "". Every
+// or back to the old one, with what the administrator had said. It says in a sentence what it did, or "", and keeps the steps that failed. Every
 // change begins with it, and so does the service; the caller holds the lock of package reconcile.
 func (c *Changer) Recover(ctx context.Context) (string, error) {
 	if c.System == nil {
@@ -83,12 +82,14 @@ func (c *Changer) Recover(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	remarks = slices.Concat(r.Remarks, remarks, more)
-	if runs == j.To || len(remarks) > 0 {
-		remarks = append(remarks, c.keepUndone(remarks)...)
+	c.earlier.undone = slices.Concat(r.Remarks, remarks, more)
+	if runs == j.To || len(c.earlier.undone) > 0 {
+		more = c.keepUndone(c.earlier.undone)
+		c.earlier.undone = append(c.earlier.undone, more...)
 	}
 	if runs == j.To {
-		return strings.Join(append([]string{fmt.Sprintf("the change to generation %d was interrupted, and is finished now", runs)}, remarks...), "; "), nil
+		return fmt.Sprintf("the change to generation %d was interrupted, and is finished now", runs), nil
 	}
-	return strings.Join(append([]string{fmt.Sprintf("a change was interrupted, and is taken back: generation %d runs", runs)}, remarks...), "; "), nil
+	c.earlier.back = true
+	return fmt.Sprintf("a change was interrupted, and is taken back: generation %d runs", runs), nil
 }

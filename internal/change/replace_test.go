@@ -40,7 +40,7 @@ func TestWhatIsReplaced(t *testing.T) {
 	if got := f.replaced(Step{}); got != nil {
 		t.Error(got)
 	}
-	w := &work{request: Request{LocalChanges: ReplaceLocal}, c: &Changer{Config{System: &fakeSystem{}}}}
+	w := &work{request: Request{LocalChanges: ReplaceLocal}, c: &Changer{Config: Config{System: &fakeSystem{}}}}
 	p := &Plan{Way: Boot, Reasons: []string{"it was asked for"}, Conflicts: []LocalConflict{{Path: "/etc"}}}
 	if err := w.cantReplace(p); err != nil {
 		t.Errorf("nothing is to be replaced: %v", err)

@@ -121,6 +121,9 @@ type Result struct {
 	// ConfirmBy is until when the platform has to be reached, where that was asked for and didn't happen yet.
 	ConfirmBy time.Time `json:"confirm_by,omitzero"`
 	Remarks   []string  `json:"remarks,omitempty"`
+
+	// window is the deadline of its confirmation, by which it is found again.
+	window time.Duration
 }
 
 // Change is one difference between the generation that runs and what is wanted.
