@@ -17,7 +17,7 @@ var directives = map[string][]string{
 		TimeoutStartSec TimeoutStopSec RuntimeDirectory RuntimeDirectoryPreserve IPAddressDeny IPAddressAllow SystemCallFilter SystemCallErrorNumber
 		CapabilityBoundingSet AmbientCapabilities NoNewPrivileges ProtectSystem ProtectHome PrivateTmp PrivateDevices PrivateUsers LockPersonality
 		RestrictSUIDSGID SystemCallArchitectures ProtectKernelModules ProtectKernelLogs ProtectKernelTunables ProtectHostname ProtectControlGroups
-		RestrictRealtime RestrictNamespaces RestrictAddressFamilies MemoryDenyWriteExecute AppArmorProfile SELinuxContext`),
+		RestrictRealtime RestrictNamespaces InaccessiblePaths ReadOnlyPaths RestrictAddressFamilies MemoryDenyWriteExecute AppArmorProfile SELinuxContext`),
 }
 
 // repeated are the directives that a unit may hold more than once.

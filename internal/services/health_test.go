@@ -3,6 +3,7 @@ package services
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -332,11 +333,11 @@ func TestProbeNode(t *testing.T) {
 	if err := os.MkdirAll(security, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for text, want := range map[string]string{"": "", "/usr/bin/man (enforce)\na//b (c) (complain)\n\n": "/usr/bin/man,a//b (c)"} {
+	for text, want := range map[string]string{"": "map[]", "/usr/bin/man (enforce)\na//b (c) (complain)\n\n": "map[/usr/bin/man:enforce a//b (c):complain]"} {
 		if err := os.WriteFile(filepath.Join(security, "profiles"), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if n := ProbeNode(root, "", nil); n.Profiles == nil || strings.Join(n.Profiles, ",") != want {
+		if n := ProbeNode(root, "", nil); n.Profiles == nil || fmt.Sprint(n.Profiles) != want {
 			t.Errorf("%q of %q", n.Profiles, text)
 		}
 	}

@@ -146,11 +146,13 @@ func egressUnits(m Module, s module.Service, names []string, node Node) ([]Unit,
 
 // makeInit makes the unit of the older form of a service: lines of a shell, which begin something and end it.
 func makeInit(made *Made, m Module, node Node) error {
-	box, err := newSandbox(m.Manifest.Security, module.Service{})
+	box, err := newSandbox(m.Manifest.Security, module.Service{}, node.consents(m.Name))
 	if err != nil {
 		return err
 	}
-	box.legacy = true
+	if box.free = box.consent; !box.free {
+		made.Remarks = append(made.Remarks, "init of module "+m.Name+" may do what a service may, and no more: the trust policy doesn't have it in allow_privileged_services")
+	}
 	switch _, names, err := peers(m.Manifest.Security.EgressAllow); {
 	case err != nil:
 		return err

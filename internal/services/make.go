@@ -24,9 +24,9 @@ type Node struct {
 	AppArmor, SELinux bool
 	// NoEgress is why the kernel can't hold a unit to the peers that it may talk to; "" where it can.
 	NoEgress string
-	// Profiles are the profiles of AppArmor that are loaded; nil where nobody knows, as before the system has started.
-	Profiles []string
-	// Privileged are the modules that the trust policy lets have services and an init that aren't held to anything.
+	// Profiles are the profiles of AppArmor that are loaded, each with its mode; nil where nobody knows, as before the system has started.
+	Profiles map[string]string
+	// Privileged are the modules that the trust policy lets have services and an init with rights that amount to all of root's.
 	Privileged []string
 }
 
@@ -111,8 +111,8 @@ func fill(made *Made, m Module, node Node) error {
 	if len(m.Manifest.Services) == 0 && !legacy {
 		return nil
 	}
-	if err := consent(m, node); err != nil {
-		return err
+	if m.Manifest.Security.Privileged && !node.consents(m.Name) {
+		return needsConsent("remove privileged", "it asks for privileged services")
 	}
 	made.Remarks = egressRemarks(m.Name, m.Manifest)
 	if len(m.Manifest.Services) == 0 {
@@ -133,27 +133,6 @@ func fill(made *Made, m Module, node Node) error {
 	return nil
 }
 
-// consent reports whether the trust policy allows what isn't held to anything: privileged services, and the older init, a root's shell,
-// where security doesn't name what that is held to.
-func consent(m Module, node Node) error {
-	security := m.Manifest.Security
-	switch {
-	case slices.Contains(node.Privileged, m.Name):
-	case security.Privileged:
-		return fault.New(fault.Refuse, fault.Policy, "add the module to allow_privileged_services in the trust policy, or remove privileged",
-			"it asks for privileged services, and the trust policy doesn't allow that")
-	case len(m.Manifest.Services) == 0 && !confined(security):
-		return fault.New(fault.Refuse, fault.Policy, "add the module to allow_privileged_services in the trust policy, name capabilities or a profile in security, or write services in place of init",
-			"its init runs as root with all rights, and the trust policy doesn't allow that")
-	}
-	return nil
-}
-
-// confined reports whether a module's security takes anything from the lines of an init.
-func confined(s module.Security) bool {
-	return len(s.Capabilities) > 0 || s.UserNamespace || s.SeccompProfile != "" || s.AppArmorProfile != "" || s.SELinuxProfile != ""
-}
-
 // multiUser starts what a node is there for.
 const multiUser = "multi-user.target"
 
@@ -161,7 +140,7 @@ func makeService(made *Made, m Module, s module.Service, node Node) error {
 	if !serviceName(s.Name) {
 		return refused("use lower-case letters, digits and hyphens", "the service name %.80q", s.Name)
 	}
-	box, err := newSandbox(m.Manifest.Security, s)
+	box, err := newSandbox(m.Manifest.Security, s, node.consents(m.Name))
 	if err != nil {
 		return err
 	}

@@ -38,7 +38,7 @@ const shop = `
 schema_version: 1
 name: shop
 security:
-  capabilities: [CAP_NET_BIND_SERVICE, CAP_CHOWN]
+  capabilities: [CAP_NET_BIND_SERVICE, CAP_KILL]
   egress_allow: [192.0.2.7, "payments.example.org:443", "[2001:db8::1]:5432"]
 services:
   - name: web
@@ -176,14 +176,14 @@ func TestSecurityScore(t *testing.T) {
 	if err != nil {
 		t.Skip("systemd-analyze isn't installed")
 	}
-	made, err := Make(moduleOf(t, shop), Node{Agent: agentPath})
-	if err != nil {
-		t.Fatal(err)
+	set := MakeAll([]Module{moduleOf(t, shop), moduleOf(t, legacy)}, Node{Agent: agentPath})
+	if len(set.Modules) != 2 {
+		t.Fatalf("%+v", set.Refused)
 	}
 	dir := t.TempDir()
 	// Tenths of systemd's exposure level, of 100; a service without any of it has 96.
-	most := map[Kind]string{KindService: "35", KindHealth: "35", KindReady: "30", KindEgress: "30"}
-	for _, u := range made.Units {
+	most := map[Kind]string{KindService: "30", KindInit: "30", KindHealth: "30", KindReady: "30", KindEgress: "30"}
+	for _, u := range set.Units() {
 		if most[u.Kind] == "" {
 			continue
 		}
@@ -219,7 +219,7 @@ func TestRefused(t *testing.T) {
 		{"program of a variable", head + "services:\n- {name: a, start_command: $P, env: {P: -/bin/a}}\n", "not a program"},
 		{"directory with a specifier", service + "  working_directory: /srv/%i\n", "WorkingDirectory"},
 		{"directory with a backslash", service + "  working_directory: /srv/x\\\n", "WorkingDirectory"},
-		{"capability beyond the module's", service + "  capabilities: [CAP_SYS_ADMIN]\nsecurity: {capabilities: [CAP_CHOWN]}\n", "doesn't allow"},
+		{"capability beyond the module's", service + "  capabilities: [CAP_LEASE]\nsecurity: {capabilities: [CAP_KILL]}\n", "doesn't allow"},
 		{"privileged", service + "security: {privileged: true}\n", "trust policy"},
 		{"AppArmor", service + "security: {apparmor_profile: x}\n", "without AppArmor"},
 		{"SELinux", service + "security: {selinux_profile: \"a:b:c\"}\n", "without SELinux"},
@@ -255,36 +255,22 @@ func TestPrivilegedNeedsConsent(t *testing.T) {
 	}
 }
 
-// TestInitNeedsConsent where nothing of what it may do is named, and runs by what is named otherwise.
-func TestInitNeedsConsent(t *testing.T) {
-	for security, allowed := range map[string]bool{
-		"": false, "security: {egress_allow: [192.0.2.1]}\n": false, "security: {capabilities: []}\n": false,
-		"security: {capabilities: [CAP_KILL]}\n": true, "security: {user_namespace: true}\n": true, "security: {seccomp_profile: default}\n": true,
-		"security: {apparmor_profile: chronyd}\n": true, "security: {selinux_profile: \"a:b:c\"}\n": true,
-	} {
-		m := moduleOf(t, legacy+security)
-		node := Node{Agent: agentPath, AppArmor: true, SELinux: true, Privileged: []string{"other"}}
-		_, err := Make(m, node)
-		if (err == nil) != allowed || err != nil && (fault.AreaOf(err) != fault.Policy || fault.KindOf(err) != fault.Refuse || !strings.Contains(fault.HintOf(err), "allow_privileged_services")) {
-			t.Errorf("%q: %v", security, err)
-		}
-		node.Privileged = []string{"chrony"}
-		if _, err := Make(m, node); err != nil {
-			t.Errorf("%q with the policy's consent: %v", security, err)
-		}
-	}
-}
-
 // TestProfilesMustBeLoaded: a live change refuses what would fail at its start; nothing is known at a boot.
 func TestProfilesMustBeLoaded(t *testing.T) {
 	m := moduleOf(t, "schema_version: 1\nname: m\nsecurity: {apparmor_profile: usr.sbin.m}\nservices:\n- {name: a, start_command: /bin/a}\n")
 	for _, test := range []struct {
-		loaded []string
+		loaded map[string]string
 		want   string
-	}{{nil, ""}, {[]string{}, "usr.sbin.m isn't loaded"}, {[]string{"usr.sbin"}, "usr.sbin.m isn't loaded"}, {[]string{"x", "usr.sbin.m"}, ""}} {
+	}{
+		{nil, ""},
+		{map[string]string{}, "usr.sbin.m isn't loaded"},
+		{map[string]string{"usr.sbin": "enforce"}, "usr.sbin.m isn't loaded"},
+		{map[string]string{"x": "enforce", "usr.sbin.m": "enforce"}, ""},
+		{map[string]string{"usr.sbin.m": "unconfined"}, "confines nothing"},
+	} {
 		_, err := Make(m, Node{Agent: agentPath, AppArmor: true, Profiles: test.loaded})
 		if (err == nil) != (test.want == "") || err != nil && (!strings.Contains(err.Error(), test.want) || fault.KindOf(err) != fault.Refuse) {
-			t.Errorf("%q: %v", test.loaded, err)
+			t.Errorf("%v: %v", test.loaded, err)
 		}
 	}
 }

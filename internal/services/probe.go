@@ -24,9 +24,9 @@ func ProbeNode(root, agent string, privileged []string) Node {
 // profilesMax bounds the kernel's list of profiles, in bytes.
 const profilesMax = 4 << 20
 
-// profiles returns the profiles of AppArmor that are loaded; nil where securityfs doesn't say. Its lines are "NAME (MODE)"
+// profiles returns the profiles of AppArmor that are loaded, with their modes; nil where securityfs doesn't say. Its lines are "NAME (MODE)"
 // (security/apparmor/apparmorfs.c).
-func profiles(root string) []string {
+func profiles(root string) map[string]string {
 	dir, err := os.OpenRoot(root)
 	if err != nil {
 		return nil
@@ -36,13 +36,13 @@ func profiles(root string) []string {
 	if err != nil {
 		return nil
 	}
-	names := []string{}
+	found := make(map[string]string)
 	for line := range strings.Lines(string(text)) {
 		if i := strings.LastIndex(line, " ("); i > 0 {
-			names = append(names, line[:i])
+			found[line[:i]] = strings.TrimSuffix(strings.TrimSpace(line[i+2:]), ")")
 		}
 	}
-	return names
+	return found
 }
 
 func read(root, name string) string {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -87,6 +88,7 @@ func TestRealSystemd(t *testing.T) {
 	t.Run("sandbox", func(t *testing.T) { realSandbox(t, c) })
 	t.Run("failure", func(t *testing.T) { realFailure(t, c) })
 	t.Run("legacy", func(t *testing.T) { realInit(t, c) })
+	t.Run("root without consent", func(t *testing.T) { realHeld(t, c) })
 	t.Run("egress", func(t *testing.T) { realNames(t, c) })
 	t.Run("gone", func(t *testing.T) { realGone(t, c) })
 }
@@ -238,6 +240,32 @@ func realInit(t *testing.T, c Control) {
 	}
 	if r := do(t, c, "old", ActionStop); !r.OK || !strings.Contains(said(), "no such file") {
 		t.Errorf("%+v, %q", r, said())
+	}
+}
+
+// realHeld: root without the policy's consent has neither systemd start anything for it nor writes what root runs.
+func realHeld(t *testing.T, c Control) {
+	lines := `for f in /run/systemd/system/powernode-evil.service /run/systemd/transient/x /root/x /etc/x /usr/x; do if echo x >$f; then echo $f; fi; done >/run/NAME 2>/dev/null
+		if systemctl daemon-reload; then echo systemctl; fi >>/run/NAME 2>/dev/null; grep -E "^(CapEff|CapBnd|NoNewPrivs)" /proc/self/status >>/run/NAME; if test -c /dev/null; then echo done >>/run/NAME; fi`
+	service := strings.ReplaceAll(strings.ReplaceAll(strings.ReplaceAll(lines, "\n", " "), "\t", ""), "NAME", "held-service")
+	init := strings.ReplaceAll(strings.ReplaceAll(strings.ReplaceAll(lines, "\n", " "), "\t", ""), "NAME", "held-init")
+	placeAll(t, realShop,
+		"schema_version: 1\nname: held-service\nservices:\n- name: a\n  restart_policy: never\n  start_command: >-\n    /bin/sh -c '"+service+"'\n",
+		"schema_version: 1\nname: held-init\nsecurity: {seccomp_profile: default}\ninit:\n  start: >-\n    "+init+"\n")
+	for _, name := range []string{"held-service", "held-init"} {
+		do(t, c, name, ActionStart)
+		var text []byte
+		await(t, name+" has tried", func() bool { text, _ = os.ReadFile("/run/" + name); return strings.HasSuffix(string(text), "done\n") })
+		want := "CapBnd:\t0000000000000000\nCapEff:\t0000000000000000\nNoNewPrivs:\t1\ndone\n"
+		lines := strings.Split(strings.TrimSpace(string(text)), "\n")
+		slices.Sort(lines)
+		if got := strings.Join(lines, "\n") + "\n"; got != want {
+			t.Errorf("%s could\n%s", name, text)
+		}
+	}
+	// It is systemctl that can't, and not that there is none.
+	if out, err := exec.CommandContext(t.Context(), "systemctl", "daemon-reload").CombinedOutput(); err != nil {
+		t.Errorf("%v: %s", err, out)
 	}
 }
 

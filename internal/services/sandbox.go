@@ -13,14 +13,16 @@ type sandbox struct {
 	security     module.Security
 	capabilities []string
 	user         string
-	// legacy is for lines of an init, which begin daemons and manage the system: they are held to what the manifest
+	// consent says that the trust policy lets the module have what amounts to all of root's rights.
+	consent bool
+	// free is for lines of an init with that consent, which begin daemons and manage the system: they are held to what the manifest
 	// names, and to nothing by default.
-	legacy bool
+	free bool
 }
 
 // newSandbox joins what the module and one of its services may do. What the module names is the most that a service may have.
-func newSandbox(security module.Security, s module.Service) (sandbox, error) {
-	b := sandbox{security: security, capabilities: security.Capabilities, user: s.User}
+func newSandbox(security module.Security, s module.Service, consent bool) (sandbox, error) {
+	b := sandbox{security: security, capabilities: security.Capabilities, user: s.User, consent: consent}
 	if len(s.Capabilities) > 0 {
 		for _, c := range s.Capabilities {
 			if len(security.Capabilities) > 0 && !slices.Contains(security.Capabilities, c) {
@@ -35,6 +37,9 @@ func newSandbox(security module.Security, s module.Service) (sandbox, error) {
 	for _, c := range b.capabilities {
 		if !capabilityForm.MatchString(c) {
 			return b, refused("see capabilities(7)", "%.80q is not a capability", c)
+		}
+		if !consent && !slices.Contains(harmless, c) {
+			return b, needsConsent("do without it", "%s is a way to all of root's rights", c)
 		}
 	}
 	return b, nil
@@ -60,7 +65,7 @@ func (b sandbox) write(w *writer, node Node) error {
 	if b.security.UserNamespace {
 		w.yes("PrivateUsers")
 	}
-	if b.legacy {
+	if b.free {
 		if len(b.capabilities) > 0 {
 			w.set("CapabilityBoundingSet", strings.Join(b.capabilities, " "))
 		}
@@ -77,6 +82,9 @@ func (b sandbox) write(w *writer, node Node) error {
 	w.yes("PrivateTmp", "LockPersonality", "RestrictSUIDSGID")
 	w.set("SystemCallArchitectures", "native")
 	b.withoutCapabilities(w)
+	if !b.consent && !b.unprivilegedUser() {
+		withinRoot(w)
+	}
 	return nil
 }
 
@@ -103,7 +111,8 @@ func (b sandbox) withoutCapabilities(w *writer) {
 		if !b.security.UserNamespace {
 			w.yes("RestrictNamespaces")
 		}
-		if !b.has("NET_ADMIN", "SYS_RESOURCE") {
+		// /proc/sys is root's by its number: core_pattern alone names a program that the kernel runs.
+		if !b.consent || !b.has("NET_ADMIN", "SYS_RESOURCE") {
 			w.yes("ProtectKernelTunables")
 		}
 		if !b.has("NET_ADMIN", "NET_RAW", "BPF") {
@@ -122,8 +131,12 @@ func (b sandbox) profiles(w *writer, node Node) error {
 		case !node.AppArmor:
 			return refused("boot a kernel with AppArmor switched on, or remove apparmor_profile", "apparmor_profile %s: this kernel runs without AppArmor", p)
 		}
-		if node.Profiles != nil && !slices.Contains(node.Profiles, p) {
-			return refused("load it with apparmor_parser and do this again, or restart the machine if a module brings it in /etc/apparmor.d", "apparmor_profile %s isn't loaded", p)
+		mode, loaded := node.Profiles[p]
+		if !b.consent && (unconfinedAppArmor(p) || mode == "unconfined") {
+			return needsConsent("name another profile", "apparmor_profile %s confines nothing", p)
+		}
+		if node.Profiles != nil && !loaded {
+			return refused("load it with apparmor_parser and do this again, or with --stage if the module brings it in /etc/apparmor.d", "apparmor_profile %s isn't loaded", p)
 		}
 		w.set("AppArmorProfile", p)
 	}
@@ -134,12 +147,15 @@ func (b sandbox) profiles(w *writer, node Node) error {
 		case !node.SELinux:
 			return refused("boot a kernel with SELinux switched on, or remove selinux_profile", "selinux_profile %s: this kernel runs without SELinux", p)
 		}
+		if !b.consent && unconfinedSELinux(p) {
+			return needsConsent("name another context", "selinux_profile %s confines nothing", p)
+		}
 		w.set("SELinuxContext", p)
 	}
-	if b.legacy && b.security.SeccompProfile == "" {
+	if b.free && b.security.SeccompProfile == "" {
 		return nil
 	}
-	groups, err := systemCalls(b.security.SeccompProfile, b.capabilities)
+	groups, err := systemCalls(b.security.SeccompProfile, b.capabilities, b.consent)
 	if err != nil {
 		return err
 	}

@@ -38,8 +38,9 @@ var callsOf = []struct{ capability, calls string }{
 //	"strict"          the same without @privileged and @resources
 //	"@a @b"           these groups, and nothing besides
 //
-// Everything else is refused, such as the path of a file: a profile that isn't known protects nobody.
-func systemCalls(profile string, capabilities []string) ([]string, error) {
+// Everything else is refused, such as the path of a file: a profile that isn't known protects nobody. Groups that manage a system need the trust
+// policy's consent.
+func systemCalls(profile string, capabilities []string, consent bool) ([]string, error) {
 	groups := []string{"@system-service"}
 	switch {
 	case profile == "" || profile == "default":
@@ -55,6 +56,9 @@ func systemCalls(profile string, capabilities []string) ([]string, error) {
 		for _, g := range groups {
 			if !slices.Contains(callGroups, g) {
 				return nil, unknownProfile(g)
+			}
+			if !consent && slices.Contains(privilegedCalls, g) {
+				return nil, needsConsent("leave it out", "seccomp_profile has %s, for those who manage the system", g)
 			}
 		}
 	default:
