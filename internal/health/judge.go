@@ -225,7 +225,8 @@ func (c *complaints) platform(p Policy, s Seen) {
 // passing reports whether a unit comes and goes with a person's or a program's command, and says nothing about
 // the generation.
 func passing(unit string) bool {
-	return strings.HasSuffix(unit, ".scope") || strings.HasPrefix(unit, "run-") && strings.HasSuffix(unit, ".service") || strings.HasPrefix(unit, "user@")
+	return strings.HasSuffix(unit, ".scope") || strings.HasPrefix(unit, "run-") && strings.HasSuffix(unit, ".service") || strings.HasPrefix(unit, "user@") ||
+		strings.HasPrefix(unit, "powernode-agent-") // a command that the agent's service has systemd run
 }
 
 // namesMax bounds a sentence that lists units.

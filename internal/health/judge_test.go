@@ -99,6 +99,7 @@ func TestJudge(t *testing.T) {
 		{"it failed in the last good one, and starts over and over", policy(accepts), overAndOverLooks(5), settle, OK, "as in the last good generation: a.service"},
 		{"the last, with one that starts over and over", policy(last), overAndOverLooks(200), DefaultTimeout + settle, OK, "failed: a.service (started again"},
 		{"a person's unit", policy(), []look{after(0, running(failedUnit("session-1.scope"), failedUnit("run-u3.service")))}, settle, OK, ""},
+		{"a command of the agent", policy(), []look{after(0, running(failedUnit("powernode-agent-finish.service")))}, settle, OK, ""},
 		{"emergency mode", policy(), []look{after(0, inState("maintenance", running()))}, settle, Bad, "emergency"},
 		{"shut down meanwhile", policy(), []look{after(0, inState("stopping", running(failedUnit("a.service"))))}, time.Hour, Wait, "shut down"},
 		{"the platform isn't reached", policy(), []look{after(0, withoutPlatform(running()))}, DefaultTimeout, Bad, "not from the new root"},

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/powernode/powernode-agent/internal/boot"
 	"github.com/powernode/powernode-agent/internal/change"
@@ -26,9 +27,10 @@ func TestWhileOneWaits(t *testing.T) {
 	first := s.status()
 	p.Stop()
 	s.do("start", "", "detach", boot.AgentPath, "detach", "site", "--confirm", "10m")
-	for !strings.Contains(s.do("list", "", boot.RunDir).Stdout, change.ConfirmName) || strings.Contains(s.do("list", "", boot.RunDir).Stdout, change.JournalName) {
-		<-tick()
-	}
+	until(t, "the change waits to be confirmed", func() bool {
+		list := s.do("list", "", boot.RunDir).Stdout
+		return strings.Contains(list, change.ConfirmName) && !strings.Contains(list, change.JournalName)
+	})
 	for _, c := range []struct {
 		args []string
 		code int
@@ -50,19 +52,16 @@ func TestWhileOneWaits(t *testing.T) {
 	if err := syscall.Kill(pid, syscall.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
-	for !strings.Contains(s.read("/run/detach.log"), "hung up: the change goes on") {
-		<-tick()
-	}
+	until(t, "the command says that nobody is there", func() bool {
+		return strings.Contains(s.read("/run/detach.log"), "hung up: the change goes on")
+	})
 	if u, code := s.change("rollback", "1"); code != 0 || u.Outcome != change.WentLive || !s.has("/usr/share/x") {
 		t.Errorf("exit code %d, %+v", code, u)
 	}
-	for {
+	until(t, "the command ends", func() bool {
 		state, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-		if err != nil || strings.Contains(string(state), ") Z ") {
-			break // nobody has waited for it yet
-		}
-		<-tick()
-	}
+		return err != nil || strings.Contains(string(state), ") Z ") // nobody has waited for it yet
+	})
 	if log := s.read("/run/detach.log"); !strings.Contains(log, "somebody else went back from it") {
 		t.Errorf("who waited says:\n%s", log)
 	}
@@ -70,6 +69,16 @@ func TestWhileOneWaits(t *testing.T) {
 		t.Errorf("%+v", now)
 	}
 	s.exit()
+}
+
+// until waits for something that comes about within seconds, and ends the test by its name where it doesn't.
+func until(t *testing.T, what string, is func() bool) {
+	t.Helper()
+	for end := time.Now().Add(time.Minute); !is(); <-tick() {
+		if time.Now().After(end) {
+			t.Fatalf("after a minute it isn't so yet: %s", what)
+		}
+	}
 }
 
 // child returns the process, by its number on this machine, of a program with this argument that the system's init has started; 0 is none.
