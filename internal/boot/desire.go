@@ -16,7 +16,7 @@ func (b *boot) desire(list *nodeapi.ModuleList) ([]reconcile.Assigned, error) {
 		return nil, err
 	}
 	wish := desired.Follow(list, local)
-	b.assigned = b.noted(wish.Modules)
+	b.assigned, b.plan.known.Detached = b.noted(wish.Modules), wish.Detached
 	for _, text := range wish.Remarks {
 		b.remark(text, "")
 	}

@@ -79,12 +79,11 @@ func (b *boot) fetchAssigned(ctx context.Context) error {
 	}
 	// The list is what is wanted also where it isn't to be tried: what it is made of is passed over.
 	b.plan.wanted, b.plan.expected = plan.Wanted, plan.Expected
-	known := b.input()
+	refused := trial.Refused
 	if b.config.Health == AtHandOver {
-		// Nothing is tried there, and what somebody went back from stays left.
-		known.Trials, known.Lives = nil, nil
+		refused = trial.Left // nothing is tried there, and what somebody went back from stays left
 	}
-	if n, why := trial.Refused(known, asModules(plan.Wanted)); n != 0 {
+	if n, why := refused(b.input(), asModules(plan.Wanted)); n != 0 {
 		return fault.New(fault.Refuse, fault.Service, "assign other modules, or boot it once more with powernode.generation="+fmt.Sprint(n),
 			"the platform assigns the modules of generation %d, which isn't tried any more: %s", n, why)
 	}

@@ -103,7 +103,7 @@ func (w *work) notLive(s *Step) []string {
 	switch {
 	case w.request.Stage:
 		return []string{"it was asked for"}
-	case w.base.Number != w.from.Number:
+	case w.base.Number != w.from.Number && !w.held:
 		return []string{fmt.Sprintf("generation %d is staged, and this is a change of what it holds", w.base.Number)}
 	case w.c.Running.NotLive != "":
 		return []string{w.c.Running.NotLive}
@@ -221,7 +221,7 @@ func (w *work) apply(ctx context.Context, c *composed, s *Step) (again bool, err
 	if w.result.Plan.Way == Live {
 		return w.goLive(ctx, s)
 	}
-	return false, w.stage(s.To)
+	return false, w.stage(s.To, len(w.findings.Obstacles) > 0 && len(w.result.Plan.Reasons) == len(w.findings.Obstacles))
 }
 
 // keep makes the generation's record. A rollback has a generation of its own, though its modules are an old one's.
@@ -242,7 +242,11 @@ func (w *work) keep(ctx context.Context, c *assemble.Composition) (store.Generat
 
 // goLive puts the generation beneath the running system. Until it is the current one, whatever goes wrong is taken back.
 func (w *work) goLive(ctx context.Context, s *Step) (again bool, err error) {
-	if err := w.journal(journal{From: s.From.Number, To: s.To.Number, Aftercare: w.findings.Aftercare, Before: w.before(s.To.Number)}); err != nil {
+	j := journal{From: s.From.Number, To: s.To.Number, Aftercare: w.findings.Aftercare, Before: w.before(s.To.Number)}
+	// One that was good before stays known as such, also where that is known by its having been current alone.
+	j.Anew = retain.HealthOf(retain.Input{Input: w.known}, j.To).State != retain.Good
+	j.Bad = w.request.bad
+	if err := w.journal(j); err != nil {
 		return false, err
 	}
 	remarks, err := w.c.System.Swap(ctx, *s, w.findings)
@@ -258,7 +262,7 @@ func (w *work) goLive(ctx context.Context, s *Step) (again bool, err error) {
 	out := w.blame(failures)
 	err = context.Cause(ctx)
 	if err == nil && len(out) == 0 {
-		err = w.commit(ctx, s)
+		err = w.commit(ctx, s, j)
 	}
 	if err == nil && len(out) == 0 {
 		return false, nil
@@ -329,8 +333,9 @@ func (w *work) undo(ctx context.Context, s *Step, out []blamed) error {
 	return err
 }
 
-// commit makes the generation the current one. What fails before that pointer is set is undone by the caller.
-func (w *work) commit(ctx context.Context, s *Step) error {
+// commit makes the generation the current one. What fails before that pointer is set is undone by the caller. A power cut undoes
+// nothing, so what is said before the pointer counts with it alone, and nothing is forgotten before it is set.
+func (w *work) commit(ctx context.Context, s *Step, j journal) error {
 	c := w.c
 	if w.request.Confirm > 0 {
 		if err := w.expectConfirmation(s); err != nil {
@@ -341,17 +346,8 @@ func (w *work) commit(ctx context.Context, s *Step) error {
 	if err == nil {
 		err = w.leave(s.To)
 	}
-	// One that was good before stays known as such, also where that is known by its having been current alone.
-	if err == nil && retain.HealthOf(retain.Input{Input: w.known}, s.To.Number).State != retain.Good {
-		// What became of it before counts no more: the next boot tries it anew.
-		err = c.Store.EndTrial(s.To.Number)
-		if err == nil {
-			err = c.Store.PutLive(store.Live{Generation: s.To.Number, From: s.From.Number, At: c.Now(), BootID: c.Running.BootID})
-		}
-	}
-	withdrawn := w.known.Staged != 0 && w.known.Staged != s.To.Number
-	if err == nil && withdrawn {
-		err = c.Store.SetPointer(store.Staged, 0) // it is of an older wish
+	if err == nil && j.Anew {
+		err = c.Store.PutLive(store.Live{Generation: s.To.Number, From: s.From.Number, At: c.Now(), BootID: c.Running.BootID})
 	}
 	if err == nil {
 		err = c.Store.Promote(s.To.Number)
@@ -362,28 +358,28 @@ func (w *work) commit(ctx context.Context, s *Step) error {
 		err = nil
 	}
 	if err != nil {
-		restored := errors.Join(c.restore(w.before(s.To.Number), s.To.Number), c.unexpect(s.To.Number))
+		restored := errors.Join(c.restore(j.Before, s.To.Number), c.unexpect(s.To.Number))
 		w.unrestored = restored != nil
 		return errors.Join(err, restored)
 	}
 	w.result.Outcome = WentLive
-	if withdrawn {
-		w.remark(fmt.Sprintf("generation %d was staged, and isn't any more; powernode-agent update brings what the platform assigns", w.known.Staged))
+	if old := j.Before.Staged; old != 0 && old != s.To.Number && old != w.base.Number {
+		w.remark(fmt.Sprintf("generation %d was staged, and isn't any more; powernode-agent update brings what the platform assigns", old))
 	}
 	// From here on it is done: what is left to do is done by Recover, at the latest.
 	if w.request.Confirm > 0 {
-		return w.end(ctx, s.To) // what may yet be taken back raises nothing: Confirmed does
+		return w.end(ctx, s.To, j) // what may yet be taken back raises nothing: Confirmed does
 	}
 	if err := c.Store.RaiseFloors(s.To, c.Now()); err != nil {
 		w.remark("the lowest versions that may run aren't written down: " + fault.OneLine(err.Error()))
 	}
-	return w.end(ctx, s.To)
+	return w.end(ctx, s.To, j)
 }
 
 // end has everybody know what runs, and the journals gone.
-func (w *work) end(ctx context.Context, g store.Generation) error {
+func (w *work) end(ctx context.Context, g store.Generation, j journal) error {
 	// What was begun is brought to an end also when nobody waits any more.
-	failed, err := w.c.ends(context.WithoutCancel(ctx), g)
+	failed, err := w.c.ends(context.WithoutCancel(ctx), g, j)
 	w.undone(failed...)
 	if err != nil {
 		w.undone(fmt.Sprintf("generation %d runs, and its change isn't finished: %s", g.Number, fault.OneLine(err.Error())))
@@ -391,7 +387,13 @@ func (w *work) end(ctx context.Context, g store.Generation) error {
 	return nil
 }
 
-func (c *Changer) ends(ctx context.Context, g store.Generation) ([]string, error) {
+// ends has the records follow from what runs now, which is where the journaled change led to, or what ran before.
+func (c *Changer) ends(ctx context.Context, g store.Generation, j journal) ([]string, error) {
+	if g.Number == j.To {
+		if err := c.settle(j); err != nil {
+			return nil, err
+		}
+	}
 	if c.Running.Live != nil {
 		if err := c.Running.Live(g); err != nil {
 			return nil, err
@@ -405,6 +407,11 @@ func (c *Changer) ends(ctx context.Context, g store.Generation) ([]string, error
 	staged, _ := c.Store.Pointer(store.Staged) // a damaged one names nothing
 	if err := c.takenUp(g.Modules, staged); err != nil {
 		return remarks, err
+	}
+	if staged == 0 {
+		if err := removeRun(c.RunDir, HeldName, c.Hook); err != nil {
+			return remarks, err
+		}
 	}
 	return remarks, removeRun(c.RunDir, JournalName, c.Hook)
 }

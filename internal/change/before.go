@@ -4,9 +4,10 @@ import (
 	"errors"
 	"slices"
 
-	"github.com/powernode/powernode-agent/internal/assemble"
 	"github.com/powernode/powernode-agent/internal/change/desired"
+	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/store"
+	"github.com/powernode/powernode-agent/internal/trial"
 )
 
 // before is what the directory of record said before a change said anything else: where the change comes to nothing, it says
@@ -24,14 +25,19 @@ type before struct {
 	Live  *store.Live  `json:"live,omitempty"`
 }
 
-// before returns what was known when the change began, with the records of the generation that it leads to.
+// before returns what there is before the change says anything else, with the records of the generation that it leads to. It is read
+// anew: others write records without the lock for changing, as the health gate does, and what they say isn't taken back.
 func (w *work) before(to uint64) before {
-	b := before{Local: w.local, Staged: w.known.Staged, Previous: w.known.Previous, Lefts: w.known.Lefts}
-	if i := slices.IndexFunc(w.known.Trials, func(t store.Trial) bool { return t.Generation == to }); i >= 0 {
-		b.Trial = &w.known.Trials[i]
+	now, err := trial.Read(w.c.Store)
+	if err != nil {
+		now = w.known // what is damaged there was so before
 	}
-	if i := slices.IndexFunc(w.known.Lives, func(l store.Live) bool { return l.Generation == to }); i >= 0 {
-		b.Live = &w.known.Lives[i]
+	b := before{Local: w.local, Staged: now.Staged, Previous: now.Previous, Lefts: now.Lefts}
+	if i := slices.IndexFunc(now.Trials, func(t store.Trial) bool { return t.Generation == to }); i >= 0 {
+		b.Trial = &now.Trials[i]
+	}
+	if i := slices.IndexFunc(now.Lives, func(l store.Live) bool { return l.Generation == to }); i >= 0 {
+		b.Live = &now.Lives[i]
 	}
 	return b
 }
@@ -90,21 +96,54 @@ func (c *Changer) restoreLefts(was []store.Left) error {
 	return errors.Join(errs...)
 }
 
-// takenUp forgets that somebody went back from what is to run now, under whatever number: it is wanted again. A mark that was
-// made for what is staged stays: that is still to come.
+// takenUp forgets that somebody went back from what is to run now, under whatever number, and whatever is attached and detached
+// here: it is wanted again. A mark that was made for what is staged stays: that is still to come.
 func (c *Changer) takenUp(modules []store.GenerationModule, staged uint64) error {
-	lefts, err := c.Store.Lefts()
-	if err != nil && len(lefts) == 0 {
+	in, err := trial.Read(c.Store)
+	if err != nil && len(in.Lefts) == 0 {
 		return err
 	}
+	local, err := desired.ReadLocal(c.Store.Path())
+	if err == nil {
+		in.Detached = local.Detached
+	}
 	var errs []error
-	for _, l := range lefts {
-		if staged != 0 && l.For == staged {
-			continue
-		}
-		if g, err := c.Store.Generation(l.Generation); err == nil && assemble.Same(g.Modules, modules) {
+	for _, l := range in.Lefts {
+		if (staged == 0 || l.For != staged) && in.Means(l, modules) {
 			errs = append(errs, c.Store.TakeUp(l.Generation))
 		}
+	}
+	return errors.Join(errs...)
+}
+
+// sweep removes marks of a going back that came to nothing by a power cut: they would count once what the generation was left for
+// is current, though nobody goes back any more.
+func (w *work) sweep() {
+	for _, l := range w.known.Lefts {
+		tried := slices.ContainsFunc(w.known.Trials, func(t store.Trial) bool { return t.Generation == l.For && t.Attempts > 0 })
+		if w.known.Stands(l) || tried || w.request.DryRun {
+			continue
+		}
+		if err := w.c.Store.TakeUp(l.Generation); err != nil {
+			w.remark(fault.OneLine(err.Error()))
+			continue
+		}
+		w.known.Lefts = slices.DeleteFunc(slices.Clone(w.known.Lefts), func(o store.Left) bool { return o.Generation == l.Generation })
+	}
+}
+
+// settle has the records say what follows from a change that counts. What they said before was kept for as long as it didn't.
+func (c *Changer) settle(j journal) error {
+	var errs []error
+	if j.Anew {
+		errs = append(errs, c.Store.EndTrial(j.To))
+	}
+	staged, err := c.Store.Pointer(store.Staged)
+	if !j.Points && err == nil && staged != 0 && staged == j.Before.Staged {
+		errs = append(errs, c.Store.SetPointer(store.Staged, 0)) // it is of an older wish
+	}
+	if j.Bad != "" {
+		errs = append(errs, c.failed(j.From, j.Bad))
 	}
 	return errors.Join(errs...)
 }

@@ -93,6 +93,8 @@ type work struct {
 	fromTree func() (*tree.Node, error)
 	// base is what a module is attached to and detached from: what is staged, or else what runs.
 	base store.Generation
+	// held says that base is staged only because of obstacles in the running system: what is made of it goes live where they are gone.
+	held bool
 	// unrestored says that what was said of a change that came to nothing couldn't all be taken back.
 	unrestored bool
 	// findings are those of the plan.
@@ -165,6 +167,7 @@ func (c *Changer) begin(request Request) (*work, error) {
 	if w.known, err = trial.Read(c.Store); err != nil {
 		w.result.Remarks = append(w.result.Remarks, fault.OneLine(err.Error()))
 	}
+	w.known.Detached = w.local.Detached
 	n := c.Running.Generation
 	if n == 0 {
 		n = w.known.Current
@@ -173,7 +176,9 @@ func (c *Changer) begin(request Request) (*work, error) {
 	w.base = w.from
 	if request.Kind == Attach || request.Kind == Detach {
 		w.base = w.staged()
+		w.held = w.base.Number != w.from.Number && c.System != nil && c.isHeld(w.base.Number)
 	}
+	w.sweep()
 	w.floors = retain.NewFloorRule(c.Store, w.from, w.generation(w.known.Staged))
 	w.floors.All = request.AllowDowngrade
 	w.result.From, w.result.FromRootDigest = w.from.Number, w.from.RootDigest
@@ -260,7 +265,7 @@ func notAgain(n uint64, reason string) error {
 
 // stages reports whether nothing can go live, whatever the change is.
 func (w *work) stages() bool {
-	return w.request.Stage || w.c.System == nil || w.base.Number != w.from.Number
+	return w.request.Stage || w.c.System == nil || w.base.Number != w.from.Number && !w.held
 }
 
 // say keeps the administrator's word.

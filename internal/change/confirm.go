@@ -183,6 +183,9 @@ func (c *Changer) goBack(ctx context.Context, waits confirmation, request Reques
 		return nil, c.endWindow(e) // something else runs by now
 	}
 	request.Generation, request.exact = waits.Back, &waits.Local
+	if failed {
+		request.bad = reason // whoever is killed after the pointer was set has left that, too
+	}
 	r, err := c.Do(ctx, request)
 	if err != nil {
 		return nil, fmt.Errorf("%s; go back to generation %d: %w", reason, waits.Back, err)

@@ -13,7 +13,9 @@ import (
 	"github.com/powernode/powernode-agent/internal/change/desired"
 	"github.com/powernode/powernode-agent/internal/durable"
 	"github.com/powernode/powernode-agent/internal/nodeapi"
+	"github.com/powernode/powernode-agent/internal/retain"
 	"github.com/powernode/powernode-agent/internal/store"
+	"github.com/powernode/powernode-agent/internal/trial"
 )
 
 // killed is what a process says that is killed at a labelled step.
@@ -243,4 +245,98 @@ func TestFailsAtEachStep(t *testing.T) {
 			})
 		})
 	}
+}
+
+// counts is what a boot and later changes go by, of the generations up to one: which is current and staged, what became of
+// those, which one a boot takes, where a rollback goes, and which modules nobody takes up again.
+func (n *node) counts(upTo uint64) string {
+	n.t.Helper()
+	in, _, err := retain.Read(n.store)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	var text strings.Builder
+	fmt.Fprintf(&text, "current %d, staged %d, back to %d\n", in.Current, in.Staged, retain.Back(in))
+	if order := trial.Order(in.Input); len(order) > 0 {
+		fmt.Fprintf(&text, "boots %d, on trial %t\n", order[0].Generation, order[0].IsTrial)
+	}
+	for _, g := range in.Generations {
+		if g.Number <= upTo {
+			of, _ := trial.Refused(in.Input, g.Modules)
+			fmt.Fprintf(&text, "%d: %s, its modules refused because of %d\n", g.Number, retain.HealthOf(in, g.Number), of)
+		}
+	}
+	return text.String()
+}
+
+// TestPowerCutAtEachStep cuts the power at each labelled step of a change, in turn: nothing of /run is left, and nobody restores
+// anything. Until one of the pointers is set, everything counts that did before; from then on, nothing is missing that has to
+// count with it.
+func TestPowerCutAtEachStep(t *testing.T) {
+	for name, c := range crashing {
+		t.Run(name, func(t *testing.T) {
+			first := ready(t)
+			if c.prepare != nil {
+				c.prepare(first)
+			}
+			upTo := newest(first)
+			before, whole := first.counts(upTo), first.copy(t)
+			if _, err := whole.do(c.request); err != nil {
+				t.Fatal(err)
+			}
+			current, staged := whole.pointer(store.Current), whole.pointer(store.Staged)
+			isLive, err := whole.store.Live(current)
+			lefts, leftErr := whole.store.Lefts()
+			if err := errors.Join(err, leftErr); err != nil {
+				t.Fatal(err)
+			}
+			set := 0
+			for k := 0; ; k++ {
+				n, count, at := first.copy(t), 0, ""
+				n.stepping(func(op string) error {
+					if count++; count == k+1 {
+						at = op
+						panic(killed(op))
+					}
+					return nil
+				})
+				if _, err := n.dies(n.hook, c.request); at == "" && err == nil {
+					break
+				}
+				n.stepping(nil)
+				if n.pointer(store.Current) == first.pointer(store.Current) && n.pointer(store.Staged) == first.pointer(store.Staged) {
+					if is := n.counts(upTo); is != before {
+						t.Errorf("cut at %s:\n%s\nbefore:\n%s", at, is, before)
+					}
+					continue
+				}
+				set++
+				if c, s := n.pointer(store.Current), n.pointer(store.Staged); c != current || s != staged && s != first.pointer(store.Staged) {
+					t.Errorf("cut at %s: current %d, staged %d", at, c, s)
+				}
+				if l, err := n.store.Live(current); err != nil || l.From != isLive.From {
+					t.Errorf("cut at %s: live %+v, %v", at, l, err)
+				}
+				has, err := n.store.Lefts()
+				for _, l := range lefts {
+					if err != nil || !slices.ContainsFunc(has, func(o store.Left) bool { return o.Generation == l.Generation && o.For == l.For }) {
+						t.Errorf("cut at %s: %d isn't left for %d: %+v, %v", at, l.Generation, l.For, has, err)
+					}
+				}
+			}
+			if set == 0 {
+				t.Error("it never counted")
+			}
+		})
+	}
+}
+
+// newest returns the highest number of a generation.
+func newest(n *node) uint64 {
+	n.t.Helper()
+	numbers, err := n.store.Numbers()
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return slices.Max(numbers)
 }

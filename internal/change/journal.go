@@ -28,6 +28,10 @@ type journal struct {
 	// Points says that nothing of it is live: Staged is what the pointer of that name is to name, 0 for nothing.
 	Points bool   `json:"points,omitempty"`
 	Staged uint64 `json:"staged,omitempty"`
+	// Anew says that what became of To before counts no more once it is current, or staged.
+	Anew bool `json:"anew,omitempty"`
+	// Bad is why From isn't to be taken up again once To is current; "" where it may.
+	Bad string `json:"bad,omitempty"`
 	// Root is the mount of the root that was changed: a soft-reboot leaves the journal, and not that.
 	Root mount.ID `json:"root"`
 	// Before is what the directory of record said.

@@ -89,6 +89,110 @@ func TestNobodyLeavesWhatRuns(t *testing.T) {
 	})
 }
 
+// TestHeldUp: what is staged only because of something in the running system goes live with the next word, once that is gone; what is
+// staged for any other reason stays so.
+func TestHeldUp(t *testing.T) {
+	const lock = "a process holds a lock"
+	prepare := func(t *testing.T, r Request) (n *node, attach Request) {
+		n = three(t)
+		tool := n.publish("tool", "1", map[string]string{"usr/tool": long("tool")}, n.key)
+		attach = Request{Kind: Attach, Modules: []string{tool.Repository + "@" + tool.Digest}}
+		n.system.obstacles = []string{lock}
+		r.Kind, r.Modules = attach.Kind, attach.Modules
+		if got := n.must(r); got.Outcome != Staged {
+			t.Fatalf("%+v", got)
+		}
+		if again := n.must(attach); again.Outcome != Staged && again.Outcome != AlreadyStaged || n.pointer(store.Staged) != 2 {
+			t.Errorf("it is still there: %+v", again)
+		}
+		n.system.obstacles = nil
+		return n, attach
+	}
+	t.Run("the same again", func(t *testing.T) {
+		n, attach := prepare(t, Request{})
+		attach.DryRun = true
+		if r := n.must(attach); r.Outcome != WouldGoLive {
+			t.Errorf("%+v", r)
+		}
+		attach.DryRun = false
+		r := n.must(attach)
+		if r.Outcome != WentLive || len(r.Remarks) != 0 || n.pointer(store.Staged) != 0 {
+			t.Errorf("%+v, staged %d", r, n.pointer(store.Staged))
+		}
+		n.is("the same again", 2, "app 1, base 1, site 1, tool 1")
+	})
+	t.Run("something else", func(t *testing.T) {
+		n, _ := prepare(t, Request{})
+		r := n.must(Request{Kind: Detach, Modules: []string{"site"}})
+		if r.Outcome != WentLive || len(r.Remarks) != 0 || changes(r) != "added tool 1, removed site 1" {
+			t.Errorf("%+v", r)
+		}
+		n.is("something else", 3, "app 1, base 1, tool 1")
+	})
+	t.Run("staged on purpose", func(t *testing.T) {
+		n, attach := prepare(t, Request{Stage: true})
+		if r := n.must(attach); r.Outcome != AlreadyStaged {
+			t.Errorf("%+v", r)
+		}
+	})
+	t.Run("staged on purpose since", func(t *testing.T) {
+		n, attach := prepare(t, Request{})
+		if r := n.must(Request{Kind: Detach, Modules: []string{"site"}, Stage: true}); r.Outcome != Staged {
+			t.Fatalf("%+v", r)
+		}
+		if r := n.must(attach); r.Outcome != AlreadyStaged {
+			t.Errorf("%+v", r)
+		}
+	})
+}
+
+// TestMarkOfNothing: what a power cut left of a going back that came to nothing counts neither while what ran goes on, nor when the
+// platform assigns that again after something else.
+func TestMarkOfNothing(t *testing.T) {
+	n := ready(t)
+	n.stepping(func(op string) error {
+		if strings.HasPrefix(op, "live:") {
+			panic(killed(op))
+		}
+		return nil
+	})
+	if at, err := n.dies(n.hook, Request{Kind: Rollback, Generation: 1}); at == "" || err != nil {
+		t.Fatal(at, err)
+	}
+	n.stepping(nil)
+	if lefts, err := n.store.Lefts(); err != nil || len(lefts) != 1 || lefts[0].Generation != 2 || lefts[0].For != 3 {
+		t.Fatalf("%+v, %v", lefts, err)
+	}
+	n.run, n.system = t.TempDir(), &fakeSystem{runs: 2}
+	two, err := n.store.Generation(2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	refused := func(what string) {
+		t.Helper()
+		in, err := trial.Read(n.store)
+		if of, why := trial.Refused(in, two.Modules); of != 0 || err != nil {
+			t.Errorf("%s: because of %d, %s, %v", what, of, why, err)
+		}
+	}
+	refused("the next boot")
+	n.must(Request{Kind: Detach, Modules: []string{"site"}})
+	refused("after another change")
+	n.module("app", "1", map[string]string{"usr/app": long("app"), "etc/shared": long("app")})
+	if r := n.must(Request{Kind: Attach, Modules: []string{"site"}}); r.Outcome != WentLive {
+		t.Errorf("%+v", r)
+	}
+	n.module("base", "1", map[string]string{"usr/base": long("base"), "etc/shared": long("base")})
+	n.must(Request{Kind: Update, AllowDowngrade: true})
+	if current := n.pointer(store.Current); current != 3 && current != 1 {
+		t.Logf("current is %d", current)
+	}
+	n.module("base", "2", map[string]string{"usr/base": long("base2")})
+	if r := n.must(Request{Kind: Update}); r.Outcome != WentLive {
+		t.Errorf("assigned again after what it was left for: %+v", r)
+	}
+}
+
 // TestWhatIsStagedCounts: what is attached and detached is so to what the next boot takes.
 func TestWhatIsStagedCounts(t *testing.T) {
 	n := three(t)
@@ -159,6 +263,37 @@ func TestTheJournalStaysWithTheMounts(t *testing.T) {
 	var j journal
 	if ok, err := readRun(n.run, JournalName, &j); !ok || err != nil || j.From != 2 || j.To != 3 {
 		t.Errorf("%+v, %t, %v", j, ok, err)
+	}
+}
+
+// TestARollbackOutlastsAttaching: what is attached and detached after a rollback, live or staged, doesn't have the next update undo it.
+func TestARollbackOutlastsAttaching(t *testing.T) {
+	for name, stage := range map[string]bool{"live": false, "staged": true} {
+		t.Run(name, func(t *testing.T) {
+			n := ready(t)
+			n.module("app", "1", map[string]string{"usr/app": long("app"), "etc/shared": long("app")}) // 2 is assigned
+			tool := n.publish("tool", "1", map[string]string{"usr/tool": long("tool")}, n.key)
+			n.must(Request{Kind: Rollback, Generation: 1, Stage: stage})
+			n.must(Request{Kind: Attach, Modules: []string{tool.Repository + "@" + tool.Digest}})
+			n.must(Request{Kind: Detach, Modules: []string{"site"}})
+			current, staged := n.pointer(store.Current), n.pointer(store.Staged)
+			if _, err := n.do(Request{Kind: Update}); fault.AreaOf(err) != fault.Policy || !strings.Contains(err.Error(), "somebody went back from it") {
+				t.Errorf("an update: %v", err)
+			}
+			if c, s := n.pointer(store.Current), n.pointer(store.Staged); c != current || s != staged {
+				t.Errorf("current %d, staged %d, and were %d, %d", c, s, current, staged)
+			}
+			// The platform assigns something else, or somebody says that it is meant.
+			again := n.copy(t)
+			again.must(Request{Kind: Update, Retry: true})
+			if lefts, err := again.store.Lefts(); err != nil || len(lefts) != 0 {
+				t.Errorf("said anew: %+v, %v", lefts, err)
+			}
+			n.module("app", "2", map[string]string{"usr/app": long("app2")})
+			if r := n.must(Request{Kind: Update}); r.Outcome != WentLive {
+				t.Errorf("something else: %+v", r)
+			}
+		})
 	}
 }
 

@@ -78,7 +78,7 @@ func (c *Changer) Recover(ctx context.Context) (string, error) {
 		care = back(care)
 	}
 	remarks := c.System.Resume(ctx, g, care)
-	more, err := c.ends(ctx, g)
+	more, err := c.ends(ctx, g, j)
 	if err != nil {
 		return "", err
 	}

@@ -51,6 +51,8 @@ type Request struct {
 	AllFiles bool
 	// exact goes back to Generation itself, with the word that counted then.
 	exact *desired.Local
+	// bad is why what runs isn't to be taken up again once that is done; "" where it may.
+	bad string
 
 	// Confirm is the time within which the platform has to be reached after a live change, or it is taken back; 0 asks for nothing.
 	Confirm time.Duration

@@ -9,8 +9,8 @@ import (
 	"github.com/powernode/powernode-agent/internal/store"
 )
 
-// stage has the next boot try a generation.
-func (w *work) stage(g store.Generation) error {
+// stage has the next boot try a generation. held says that nothing but obstacles in the running system keeps it from going live.
+func (w *work) stage(g store.Generation, held bool) error {
 	n := g.Number
 	if n == w.known.Current {
 		n = 0 // it is what the next boot takes by itself
@@ -19,6 +19,11 @@ func (w *work) stage(g store.Generation) error {
 		return err
 	}
 	w.result.Outcome = Staged
+	if held {
+		if err := w.c.writeRun(HeldName, heldUp{g.Number}); err != nil {
+			w.remark(fault.OneLine(err.Error())) // then it waits for the boot, like others
+		}
+	}
 	if old := w.known.Staged; old != 0 && old != g.Number && old != w.base.Number && w.request.Kind != Update {
 		w.remark(fmt.Sprintf("generation %d was staged, and isn't any more; powernode-agent update brings what the platform assigns", old))
 	}
@@ -39,9 +44,10 @@ func (w *work) withdraw() error {
 func (w *work) pointTo(g store.Generation, n uint64) error {
 	c, b := w.c, w.before(g.Number)
 	journals := c.System != nil && c.RunDir != ""
+	j := journal{From: w.from.Number, To: g.Number, Points: true, Staged: n, Before: b, Anew: n != 0}
 	err := error(nil)
 	if journals {
-		err = w.journal(journal{From: w.from.Number, To: g.Number, Points: true, Staged: n, Before: b})
+		err = w.journal(j)
 	}
 	if err == nil {
 		err = w.say()
@@ -49,15 +55,14 @@ func (w *work) pointTo(g store.Generation, n uint64) error {
 	if err == nil {
 		err = w.leave(g)
 	}
-	if err == nil {
-		err = c.takenUp(g.Modules, n)
+	if err == nil && journals {
+		err = removeRun(c.RunDir, HeldName, c.Hook) // of a generation that may be staged again for another reason
 	}
-	switch {
-	case err != nil:
-	case n == 0:
-		err = c.Store.SetPointer(store.Staged, 0)
-	default:
-		err = c.Store.Stage(n)
+	if err == nil {
+		err = c.Store.SetPointer(store.Staged, n)
+	}
+	if err == nil {
+		err = c.pointed(j, g)
 	}
 	if err != nil {
 		restored := c.restore(b, g.Number)
@@ -72,6 +77,28 @@ func (w *work) pointTo(g store.Generation, n uint64) error {
 		}
 	}
 	return nil
+}
+
+// pointed has the records follow from what the pointer says now.
+func (c *Changer) pointed(j journal, g store.Generation) error {
+	if err := c.settle(j); err != nil {
+		return err
+	}
+	return c.takenUp(g.Modules, j.Staged)
+}
+
+// HeldName is of a generation that is staged only because of what is in the way of a live change; in the directory of this boot.
+const HeldName = "held.json"
+
+type heldUp struct {
+	Generation uint64 `json:"generation"`
+}
+
+// isHeld reports whether nothing but obstacles, which may be gone, kept what is staged from going live.
+func (c *Changer) isHeld(staged uint64) bool {
+	var h heldUp
+	ok, err := readRun(c.RunDir, HeldName, &h)
+	return ok && err == nil && staged != 0 && h.Generation == staged
 }
 
 // leave records that what runs is left for good, where somebody goes back from it. Until the generation that takes its place is
@@ -91,7 +118,12 @@ func (c *Changer) recoverPointer(j journal) (bool, error) {
 		return false, err
 	}
 	done := staged == j.Staged && staged != j.Before.Staged
-	if !done {
+	if done {
+		var g store.Generation
+		if g, err = c.Store.Generation(j.To); err == nil {
+			err = c.pointed(j, g)
+		}
+	} else {
 		err = c.restore(j.Before, j.To)
 	}
 	if err != nil {

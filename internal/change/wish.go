@@ -61,6 +61,7 @@ func (w *work) follow(ctx context.Context) (wish, error) {
 		return wish{}, err
 	}
 	f := desired.Follow(list, w.local)
+	w.known.Detached = f.Detached
 	w.result.Detached, w.result.Remarks = f.Detached, append(w.result.Remarks, f.Remarks...)
 	out := wish{assigned: f.Modules, local: w.local, removeMost: list.RemoveMost}
 	for _, name := range w.local.Detached {

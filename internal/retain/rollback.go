@@ -26,7 +26,8 @@ func Back(in Input) uint64 {
 	running, _ := in.generation(runs)
 	fits := func(n uint64) bool {
 		g, ok := in.generation(n)
-		return ok && n != runs && in.Left(n).Generation == 0 && HealthOf(in, n).State == Good && (g.RootDigest != running.RootDigest || !assemble.Same(g.Modules, running.Modules))
+		left := in.Left(n)
+		return ok && n != runs && (left.Generation == 0 || !in.Stands(left)) && HealthOf(in, n).State == Good && (g.RootDigest != running.RootDigest || !assemble.Same(g.Modules, running.Modules))
 	}
 	candidates := []uint64{in.Current, in.Previous}
 	numbers := in.numbers()

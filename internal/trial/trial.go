@@ -35,6 +35,8 @@ type Input struct {
 	// too, as Store.Lives and Store.Lefts return them.
 	Lives []store.Live
 	Lefts []store.Left
+	// Detached are the names of modules that the platform assigns and that are kept away here.
+	Detached []string
 	// Unfit says of generations why they can't be used in this boot.
 	Unfit map[uint64]string
 	// Limit is how many attempts a round of tries has; 0 is DefaultLimit.
