@@ -251,7 +251,7 @@ func newChanger(st *store.Store, trust boot.Trust, dryRun bool, progress func(st
 
 // liveHere says what runs here, and what of it can be changed.
 func liveHere(st *store.Store, facts boot.Facts, trust boot.Trust, level mount.Level, config *change.Config) error {
-	if !machineHere(st, facts, trust, config) {
+	if !machineHere("/", st, facts, trust, config) {
 		return nil
 	}
 	in, _, err := retain.Read(st)
@@ -269,8 +269,8 @@ func liveHere(st *store.Store, facts boot.Facts, trust boot.Trust, level mount.L
 	return nil
 }
 
-// machineHere says what runs here, and how its root is changed. It returns false where what runs isn't of this store.
-func machineHere(st *store.Store, facts boot.Facts, trust boot.Trust, config *change.Config) bool {
+// machineHere says what runs in the system whose root directory root is, and how that is changed. It returns false where what runs isn't of this store.
+func machineHere(root string, st *store.Store, facts boot.Facts, trust boot.Trust, config *change.Config) bool {
 	if filepath.Clean(facts.StateDir) != filepath.Clean(st.Path()) {
 		config.Running.NotLive = "this machine runs from another directory of record"
 		return false
@@ -284,12 +284,12 @@ func machineHere(st *store.Store, facts boot.Facts, trust boot.Trust, config *ch
 			}
 			return why
 		},
-		Live: func(g store.Generation) error { return boot.WentLive("/", g.Number, g.RootDigest) },
+		Live: func(g store.Generation) error { return boot.WentLive(root, g.Number, g.RootDigest) },
 	}
-	config.RunDir = boot.RunDir
+	config.RunDir = filepath.Join(root, boot.RunDir)
 	machine := &change.Machine{
-		Place: live.Place{Root: "/", RunDir: boot.RunDir, Images: st, UpperDir: facts.Root.UpperDir},
-		Care:  &change.Care{Store: st, Root: "/", Run: filepath.Dir(boot.RunDir), Agent: boot.AgentPath, Privileged: trust.PrivilegedServices},
+		Place: live.Place{Root: root, RunDir: config.RunDir, Images: st, UpperDir: facts.Root.UpperDir},
+		Care:  &change.Care{Store: st, Root: root, Run: filepath.Dir(config.RunDir), Agent: boot.AgentPath, Privileged: trust.PrivilegedServices},
 	}
 	if facts.Root.Etc == rootfs.Persistent {
 		machine.EtcUpper = filepath.Join(st.Path(), "etc", "upper")

@@ -3,6 +3,7 @@ package agentcli
 import (
 	"context"
 	"io"
+	"path/filepath"
 	"slices"
 
 	"github.com/spf13/cobra"
@@ -87,7 +88,7 @@ func finish(ctx context.Context, stateDir string) (finishDoc, error) {
 		return finishDoc{}, err
 	}
 	defer unlock()
-	doc, err := interrupted(ctx, st)
+	doc, err := interrupted(ctx, "/", st)
 	if err != nil || !toFinish(boot.RunDir) {
 		return doc, err
 	}
@@ -106,15 +107,15 @@ func finish(ctx context.Context, stateDir string) (finishDoc, error) {
 
 // interrupted brings to its end what was interrupted. Nothing is mounted for that that isn't there, and so it asks for nothing: neither how images can be
 // mounted, which takes devices that the agent's unit keeps from the commands before its start, nor at which level, nor for a trust policy.
-func interrupted(ctx context.Context, st *store.Store) (finishDoc, error) {
-	facts, err := boot.ReadFacts("/")
-	if err != nil || !change.Unfinished(boot.RunDir) {
+func interrupted(ctx context.Context, root string, st *store.Store) (finishDoc, error) {
+	facts, err := boot.ReadFacts(root)
+	if err != nil || !change.Unfinished(filepath.Join(root, boot.RunDir)) {
 		return finishDoc{}, err
 	}
 	// Without the policy nobody may have privileged services.
-	trust, trustErr := boot.LoadTrust(boot.TrustPath)
+	trust, trustErr := boot.LoadTrust(filepath.Join(root, boot.TrustPath))
 	var config change.Config
-	if !machineHere(st, facts, trust, &config) {
+	if !machineHere(root, st, facts, trust, &config) {
 		return finishDoc{}, nil
 	}
 	config.Store = st

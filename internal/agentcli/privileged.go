@@ -3,7 +3,9 @@ package agentcli
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"time"
 
 	"github.com/powernode/powernode-agent/internal/boot"
@@ -33,27 +35,44 @@ const answerMax = 64 << 20
 // journal. The error wraps systemd.ErrNone where no systemd runs, and systemd.ErrRuns where such a command is at work
 // already; one that takes longer than within goes on without anybody waiting.
 func (p privileged) run(ctx context.Context, name string, within time.Duration, doc any, args ...string) (code int, err error) {
-	file := name + ".answer.json"
-	dir, err := durable.OpenDir(p.runDir, nil)
-	if err != nil {
-		return 0, err
-	}
-	defer dir.Close()
 	code, err = p.systemd.RunOnce(ctx, systemd.Program{
-		Unit: unitOf(name), Description: "Powernode agent: " + name, Output: p.runDir + "/" + file,
+		Unit: unitOf(name), Description: "Powernode agent: " + name, Output: p.runDir + "/" + answerOf(name),
 		Args: append(append([]string{boot.AgentPath}, args...), "--output", "json"),
 	}, within)
 	if err != nil || code != 0 && code != cli.ExitPartial {
 		return code, err
 	}
-	text, err := dir.ReadFile(file, answerMax)
-	if err == nil {
-		err = json.Unmarshal(text, doc)
+	ok, err := p.answer(name, doc)
+	if err == nil && !ok {
+		err = fs.ErrNotExist
 	}
 	if err != nil {
 		return code, fmt.Errorf("read the answer of %s: %w", unitOf(name), err)
 	}
 	return code, nil
 }
+
+// answer reads what a command has printed that nobody has read yet, and removes it. ok is false where there is none; while the command is at work there is
+// an error, as its document isn't whole.
+func (p privileged) answer(name string, doc any) (ok bool, err error) {
+	dir, err := durable.OpenDir(p.runDir, nil)
+	if err != nil {
+		return false, err
+	}
+	defer dir.Close()
+	text, err := dir.ReadFile(answerOf(name), answerMax)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(text, doc)
+	}
+	if err == nil {
+		err = dir.Remove(answerOf(name), "answer")
+	}
+	return err == nil, err
+}
+
+func answerOf(name string) string { return name + ".answer.json" }
 
 func unitOf(name string) string { return "powernode-agent-" + name + ".service" }

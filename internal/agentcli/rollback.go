@@ -17,7 +17,8 @@ func rollbackCommand(app *cli.App) *cobra.Command {
 		Use:   "rollback [GENERATION]",
 		Short: "Go back to the modules of an earlier generation, live where possible",
 		Long: `Make a generation of the modules of an earlier one, and have it run: live where possible, else at the
-next boot. Without a number it is the last one before what runs that is known to be good. The modules
+next boot. Without a number it is the last one before what runs that is known to be good; while a
+change waits to be confirmed it is what ran before that one. The modules
 that run now aren't taken up again by themselves: powernode-agent update refuses them until the
 platform assigns others, or --retry is given. What was attached and detached since is forgotten.`,
 		Args: cobra.MaximumNArgs(1),

@@ -28,6 +28,10 @@ type unfinished struct {
 	here func(ctx context.Context, stateDir string) (finishDoc, error)
 	log  *slog.Logger
 
+	// owes says that a run may be under way, or have ended, whose answer nobody has read: of a service before this one, or where this one
+	// hadn't the time to wait for it.
+	owes bool
+
 	// What failed is tried again after a while, which grows: pause, until after.
 	pause time.Duration
 	after time.Time
@@ -41,7 +45,7 @@ const (
 )
 
 func newUnfinished(stateDir string, platform *nodePlatform, log *slog.Logger) *unfinished {
-	return &unfinished{root: "/", stateDir: stateDir, platform: afresh{platform.open}, systemd: systemd.Manager{}, here: finish, log: log}
+	return &unfinished{root: "/", stateDir: stateDir, platform: afresh{platform.open}, systemd: systemd.Manager{}, here: finish, log: log, owes: true}
 }
 
 func (u *unfinished) loop() runtime.Loop {
@@ -52,6 +56,9 @@ func (u *unfinished) runDir() string { return filepath.Join(u.root, boot.RunDir)
 
 // look does nothing while nothing is left, and while a command is at work: that has the lock, and does the same.
 func (u *unfinished) look(ctx context.Context) (bool, error) {
+	if u.owes {
+		u.collect()
+	}
 	if toFinish(u.runDir()) {
 		return false, u.finish(ctx)
 	}
@@ -87,6 +94,16 @@ func (u *unfinished) finish(ctx context.Context) error {
 	return err
 }
 
+// collect reads the answer of a run that nobody waited for. Where nothing is to be done, and there is none, none comes.
+func (u *unfinished) collect() {
+	var doc finishDoc
+	ok, err := privileged{u.systemd, u.runDir()}.answer(finishName, &doc)
+	if ok {
+		u.tell(doc)
+	}
+	u.owes = !ok && (err != nil || toFinish(u.runDir()))
+}
+
 func (u *unfinished) tell(doc finishDoc) {
 	for _, text := range doc.said() {
 		u.log.Warn(text)
@@ -101,7 +118,10 @@ func (u *unfinished) elsewhere(ctx context.Context) (finishDoc, error) {
 	case errors.Is(err, systemd.ErrNone):
 		return u.here(ctx, u.stateDir)
 	case errors.Is(err, systemd.ErrRuns):
+		u.owes = true
 		return doc, nil
+	case errors.Is(err, context.DeadlineExceeded):
+		u.owes = true
 	case err == nil && code != 0 && code != cli.ExitPartial:
 		err = fault.New(fault.Retry, fault.Mount, "journalctl -u "+unitOf(finishName), "powernode-agent %s ends with exit code %d", finishName, code)
 	}

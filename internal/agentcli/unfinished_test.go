@@ -13,14 +13,19 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/powernode/powernode-agent/internal/boot"
 	"github.com/powernode/powernode-agent/internal/change"
 	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/health"
 	"github.com/powernode/powernode-agent/internal/health/systemd"
+	"github.com/powernode/powernode-agent/internal/mount"
+	"github.com/powernode/powernode-agent/internal/mount/mounttest"
 	"github.com/powernode/powernode-agent/internal/nodeapi"
 	"github.com/powernode/powernode-agent/internal/reconcile"
 	"github.com/powernode/powernode-agent/internal/retain"
+	"github.com/powernode/powernode-agent/internal/store"
 )
 
 // aNode is a system that runs the last of so many generations, as far as its records tell.
@@ -146,6 +151,20 @@ func TestUnfinished(t *testing.T) {
 	if err := look(); err != nil || here != 1 {
 		t.Errorf("it runs already: %v", err)
 	}
+	for _, c := range []struct {
+		prints string
+		told   bool
+	}{{"", false}, {`{"done":["it was`, false}, {`{"done":["it was at work"],"undone":["run ldconfig"]}`, true}} {
+		if err := os.WriteFile(filepath.Join(n.run, "finish.answer.json"), []byte(c.prints), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := look(); err != nil || strings.Contains(log.String(), `msg="it was at work"`) != c.told || strings.Contains(log.String(), `msg="done in part: run ldconfig"`) != c.told {
+			t.Errorf("it has printed %q: %v, the log says %s", c.prints, err, log.String())
+		}
+	}
+	if n.has("finish.answer.json") {
+		t.Error("an answer that was read is told again")
+	}
 
 	manager.do = func(systemd.Program) (int, error) { return 3, nil }
 	if err := look(); fault.HintOf(err) != "journalctl -u powernode-agent-finish.service" || !strings.Contains(err.Error(), "exit code 3") {
@@ -188,6 +207,37 @@ func TestUnfinishedWaits(t *testing.T) {
 	look("what waits doesn't run", false, 0)
 	n.waits(3, -time.Second)
 	look("the time is over", false, 1)
+}
+
+// TestFinishWithoutDevices: what was interrupted is brought to its end where no image could be mounted, and without a trust policy.
+func TestFinishWithoutDevices(t *testing.T) {
+	n := newANode(t, pastOf(t, 3), 3)
+	if err := os.Symlink("/proc", filepath.Join(n.root, "proc")); err != nil {
+		t.Fatal(err)
+	}
+	mounttest.NeedMounts(t)
+	if err := unix.Mount(n.root, n.root, "", unix.MS_BIND, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(n.root, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	root, err := mount.At(n.root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.put(change.JournalName, map[string]any{"from_generation": 3, "to_generation": 9, "root": root.ID, "before": map[string]any{"local": map[string]any{}}})
+	st, err := store.Open(n.state, store.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer st.Close()
+	doc, err := interrupted(t.Context(), n.root, st)
+	if err != nil || len(doc.Done) != 1 || !strings.Contains(doc.Done[0], "taken back: generation 3 runs") || len(doc.Undone) != 1 || n.has(change.JournalName) {
+		t.Errorf("%+v, %v", doc, err)
+	}
 }
 
 // TestPrivilegedAnswers: what a command prints is read where it did something, and nothing else.

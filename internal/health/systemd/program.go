@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -43,6 +46,9 @@ func (m Manager) RunOnce(ctx context.Context, p Program, within time.Duration) (
 		}
 		// An earlier one that failed, and that nobody waited for, still has the name.
 		forgetUnit(ctx, manager, p.Unit)
+		if err := p.clear(ctx, conn); err != nil {
+			return err
+		}
 		var job dbus.ObjectPath
 		err := manager.CallWithContext(ctx, managerIface+".StartTransientUnit", 0, p.Unit, "fail", p.settings(), []auxiliary{}).Store(&job)
 		if refused, ok := errors.AsType[dbus.Error](err); ok && refused.Name == busName+".UnitExists" {
@@ -72,6 +78,21 @@ func (m Manager) RunOnce(ctx context.Context, p Program, within time.Duration) (
 	return 0, fmt.Errorf("have systemd run %s: its job is %s %s", p.Unit, outcome[0].Result, end.Result)
 }
 
+// clear removes what an earlier one has printed: systemd before 248 truncates no file. It keeps its hands off where that runs still.
+func (p Program) clear(ctx context.Context, conn *dbus.Conn) error {
+	if p.Output == "" {
+		return nil
+	}
+	// Whatever else can't be found out is found out by the start.
+	if u, err := unitState(ctx, conn, p.Unit); err == nil && slices.Contains([]string{"activating", "active", "deactivating", "reloading"}, u.Active) {
+		return ErrRuns
+	}
+	if err := os.Remove(p.Output); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
 // forgetUnit has systemd forget that a unit failed; it forgets a transient one as a whole then.
 func forgetUnit(ctx context.Context, manager dbus.BusObject, unit string) {
 	// One that it doesn't know is an error, and as it should be.
@@ -91,7 +112,7 @@ type command struct {
 	Ignore bool
 }
 
-// settings are the unit's properties (org.freedesktop.systemd1(5)). What isn't said is as in a unit file: no sandbox, no limit to how
+// settings are the unit's properties (org.freedesktop.systemd1(5)), all of them known to systemd 236, or earlier. What isn't said is as in a unit file: no sandbox, no limit to how
 // long it takes.
 func (p Program) settings() []setting {
 	args := make([]string, len(p.Args))
@@ -106,7 +127,7 @@ func (p Program) settings() []setting {
 		{"OOMScoreAdjust", dbus.MakeVariant(int32(-500))},
 	}
 	if p.Output != "" {
-		s = append(s, setting{"StandardOutputFileToTruncate", dbus.MakeVariant(p.Output)}, setting{"StandardError", dbus.MakeVariant("journal")})
+		s = append(s, setting{"StandardOutputFile", dbus.MakeVariant(p.Output)}, setting{"StandardError", dbus.MakeVariant("journal")})
 	}
 	return s
 }

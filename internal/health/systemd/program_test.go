@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -21,14 +22,35 @@ func TestRun(t *testing.T) {
 	}
 	f := &systemdtest.Fake{}
 	m := start(t, f)
-	run := func(within time.Duration) (int, error) {
-		return m.RunOnce(t.Context(), systemd.Program{Unit: program, Args: []string{"/bin/x", "y"}, Output: "/run/out"}, within)
+	out := filepath.Join(t.TempDir(), "out")
+	prints := func() {
+		t.Helper()
+		if err := os.WriteFile(out, []byte("what was printed before"), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
+	run := func(within time.Duration) (int, error) {
+		return m.RunOnce(t.Context(), systemd.Program{Unit: program, Args: []string{"/bin/x", "y"}, Output: out}, within)
+	}
+	prints()
 	if status, err := run(time.Minute); status != 0 || err != nil {
 		t.Errorf("status %d, %v", status, err)
 	}
 	if asked := f.Asked(); len(asked) != 1 || asked[0] != "StartTransientUnit "+program {
 		t.Errorf("%q", asked)
+	}
+	if _, err := os.Stat(out); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("what an earlier one printed is there still: %v", err)
+	}
+	prints()
+	f.Set(func(f *systemdtest.Fake) {
+		f.Properties = map[string]map[string]any{program: {"ActiveState": "activating"}}
+	})
+	if _, err := run(time.Minute); !errors.Is(err, systemd.ErrRuns) {
+		t.Errorf("one runs: %v", err)
+	}
+	if _, err := os.Stat(out); err != nil {
+		t.Errorf("what it prints is removed while it runs: %v", err)
 	}
 	f.Set(func(f *systemdtest.Fake) {
 		f.Results = map[string]string{program: "failed"}
@@ -95,5 +117,22 @@ func TestRunByRealSystemd(t *testing.T) {
 	}
 	if status, err := shell("true", time.Minute); status != 0 || err != nil {
 		t.Errorf("again: status %d, %v", status, err)
+	}
+}
+
+// TestSettingsOfAnOldSystemd: a node's systemd is a module's, and one that doesn't know a setting refuses the whole.
+func TestSettingsOfAnOldSystemd(t *testing.T) {
+	f := &systemdtest.Fake{}
+	m := start(t, f)
+	p := systemd.Program{Unit: program, Args: []string{"/bin/x"}, Output: filepath.Join(t.TempDir(), "out")}
+	if _, err := m.RunOnce(t.Context(), p, time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	// org.freedesktop.systemd1(5), "History": the last of these came with 236.
+	known := []string{"Description", "Type", "ExecStart", "UMask", "OOMScoreAdjust", "StandardOutputFile", "StandardError"}
+	for _, name := range f.Transient() {
+		if !slices.Contains(known, name) {
+			t.Errorf("%s is asked for", name)
+		}
 	}
 }

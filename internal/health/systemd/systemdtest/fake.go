@@ -37,8 +37,10 @@ type Fake struct {
 	mu      sync.Mutex
 	started []string
 	asked   []string
-	jobs    uint32
-	signals []*dbus.Message
+	// settings are the names of the properties of the units that were made.
+	settings []string
+	jobs     uint32
+	signals  []*dbus.Message
 }
 
 // Set changes the fake.
@@ -60,6 +62,13 @@ func (f *Fake) Asked() []string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return append([]string(nil), f.asked...)
+}
+
+// Transient returns the names of the properties that units were made with.
+func (f *Fake) Transient() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return append([]string(nil), f.settings...)
 }
 
 // Start makes it listen below run, until the test ends.
@@ -197,6 +206,11 @@ func (f *Fake) reply(m *dbus.Message) (*dbus.Message, bool) {
 	case strings.HasSuffix(member, "Unit") && member != "LoadUnit" && f.Refuse == "":
 		if member == "StartUnit" {
 			f.started = append(f.started, m.Body[0].(string)+" "+m.Body[1].(string))
+		}
+		if member == "StartTransientUnit" {
+			for _, s := range m.Body[2].([][]any) {
+				f.settings = append(f.settings, s[0].(string))
+			}
 		}
 		r.Body = []any{f.job(member, m.Body[0].(string))}
 	case member == "LoadUnit":
