@@ -281,6 +281,17 @@ func TestLiveChange(t *testing.T) {
 	qemu.Check(t, n.disk)
 }
 
+// TestLiveStress replaces directories two hundred times below a real systemd, with every read checked by the kernel, under
+// readers and writers of every kind: see TestStress of internal/live.
+func TestLiveStress(t *testing.T) {
+	whole(t)
+	need(t)
+	g := debianMachine(t, "internal/live").Start(t)
+	g.WaitInit()
+	inside(t, g, "internal/live", "^TestStress$", nil, "POWERNODE_TEST_LEVEL=enforced")
+	g.PowerOff()
+}
+
 // TestLiveCycles attaches and detaches a module again and again, under readers and writers: in a small system, and in a whole one
 // with a real systemd. POWERNODE_VM_CYCLES is how often.
 func TestLiveCycles(t *testing.T) {
