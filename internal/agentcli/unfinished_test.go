@@ -17,6 +17,7 @@ import (
 
 	"github.com/powernode/powernode-agent/internal/boot"
 	"github.com/powernode/powernode-agent/internal/change"
+	"github.com/powernode/powernode-agent/internal/cli"
 	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/health"
 	"github.com/powernode/powernode-agent/internal/health/systemd"
@@ -166,6 +167,12 @@ func TestUnfinished(t *testing.T) {
 		t.Error("an answer that was read is told again")
 	}
 
+	manager.do = func(p systemd.Program) (int, error) {
+		return cli.ExitPartial, os.WriteFile(p.Output, []byte(`{"done":["x"],"undone":["unit y doesn't work"]}`), 0o600)
+	}
+	if err := look(); err != nil || !strings.Contains(log.String(), "done in part: unit y doesn't work") {
+		t.Errorf("done in part: %v, the log says %s", err, log.String())
+	}
 	manager.do = func(systemd.Program) (int, error) { return 3, nil }
 	if err := look(); fault.HintOf(err) != "journalctl -u powernode-agent-finish.service" || !strings.Contains(err.Error(), "exit code 3") {
 		t.Errorf("it fails: %v", err)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -84,6 +85,12 @@ func (c *Changer) Clear(ctx context.Context, r Request) (Earlier, error) {
 
 // isBack reports whether a request is to go back from what runs, wherever that leads.
 func isBack(r Request) bool { return r.Kind == Rollback && r.Generation == 0 }
+
+// leadsBack reports whether an interrupted change was itself one that goes back: where it comes to nothing, nobody has gone back.
+func (c *Changer) leadsBack(j journal) bool {
+	to, err := c.Store.Generation(j.To)
+	return j.To < j.From || err == nil && strings.HasPrefix(to.Cause, string(Rollback))
+}
 
 // wentBack is what becomes of a rollback that found the node gone back.
 func (c *Changer) wentBack(e Earlier) *Result {

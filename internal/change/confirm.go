@@ -72,9 +72,9 @@ func Await(ctx context.Context, runDir string, r *Result, p reconcile.Platform, 
 		pause = wait
 	}
 	for {
-		w, ok, err := Waiting(runDir)
-		if err != nil || !ok || !w.is(r.Generation, r.window) || w.Left <= 0 {
-			return false, nil // Settle mends a record that can't be read
+		w, ok, _ := Waiting(runDir) // one that can't be read is none, and Settle mends it
+		if !ok || !w.is(r.Generation, r.window) || w.Left <= 0 {
+			return false, nil
 		}
 		if Ask(ctx, p, w.Left) {
 			return true, nil
@@ -170,6 +170,7 @@ func (c *Changer) goBack(ctx context.Context, waits confirmation, request Reques
 	case waits.Generation:
 	case waits.Back:
 		// Whoever went back couldn't write it down, or was killed before.
+		c.earlier.back = true
 		var err error
 		if failed {
 			err = c.failed(waits.Generation, reason)

@@ -105,6 +105,56 @@ func TestRollbackOfWhatWasInterrupted(t *testing.T) {
 	}
 }
 
+// TestRollbackThatWasInterrupted: typed again, it goes back.
+func TestRollbackThatWasInterrupted(t *testing.T) {
+	for _, at := range []string{"swap:half", "finish"} {
+		n := ready(t)
+		n.stepping(func(op string) error {
+			if op == at {
+				panic(killed(op))
+			}
+			return nil
+		})
+		if dead, err := n.dies(nil, Request{Kind: Rollback}); dead == "" {
+			t.Fatal("it isn't killed", err)
+		}
+		n.stepping(nil)
+		r, err := n.command(Request{Kind: Rollback})
+		if at == "finish" {
+			// It counted, and there is nothing before it.
+			if err == nil {
+				t.Errorf("%s: %+v", at, r)
+			}
+			continue
+		}
+		if err != nil || changes(r) != "changed base 2 1" {
+			t.Errorf("%s: %+v, %v", at, r, err)
+		}
+	}
+}
+
+// TestRollbackOfWhatSomebodyTookBack: also where nobody has written that down yet.
+func TestRollbackOfWhatSomebodyTookBack(t *testing.T) {
+	n := ready(t)
+	if _, err := n.do(Request{Kind: Detach, Modules: []string{"site"}, Confirm: time.Nanosecond}); err != nil {
+		t.Fatal(err)
+	}
+	record, err := os.ReadFile(filepath.Join(n.run, ConfirmName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.changer().FinishEarlier(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(n.run, ConfirmName), record, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := n.command(Request{Kind: Rollback}); err != nil || r.Generation != 2 || len(r.Changes) != 0 {
+		t.Errorf("%+v, %v", r, err)
+	}
+	n.is("taken back", 2, "app 1, base 2, site 1")
+}
+
 // TestSettledByAnother: who waits is told what became of the change, whoever ended it, and whatever came after that.
 func TestSettledByAnother(t *testing.T) {
 	begin := func(t *testing.T, window time.Duration) (*node, *Result) {

@@ -90,6 +90,6 @@ func (c *Changer) Recover(ctx context.Context) (string, error) {
 	if runs == j.To {
 		return fmt.Sprintf("the change to generation %d was interrupted, and is finished now", runs), nil
 	}
-	c.earlier.back = true
+	c.earlier.back = !c.leadsBack(j)
 	return fmt.Sprintf("a change was interrupted, and is taken back: generation %d runs", runs), nil
 }
