@@ -99,10 +99,10 @@ func (c *Changer) restoreLefts(was []store.Left) error {
 // takenUp forgets that somebody went back from what is to run now, under whatever number, and whatever is attached and detached
 // here: it is wanted again. A mark that was made for what is staged stays: that is still to come.
 func (c *Changer) takenUp(modules []store.GenerationModule, staged uint64) error {
-	in, err := trial.Read(c.Store)
-	if err != nil && len(in.Lefts) == 0 {
+	if lefts, err := c.Store.Lefts(); len(lefts) == 0 {
 		return err
 	}
+	in, _ := trial.Read(c.Store) // what is damaged of the rest says nothing
 	local, err := desired.ReadLocal(c.Store.Path())
 	if err == nil {
 		in.Detached = local.Detached

@@ -31,6 +31,8 @@ type fakeSystem struct {
 	swapErr          error
 	// leaves is the journal of the mounts that stays where the swap fails.
 	leaves string
+	// examining is done while a plan is made; nil for nothing.
+	examining func() error
 	// hook sees each step, before and after the mounts are changed.
 	hook func(string) error
 	// broken are files whose units don't work, by the module that they come from.
@@ -42,6 +44,11 @@ type fakeSystem struct {
 }
 
 func (f *fakeSystem) Examine(_ context.Context, s Step) (Findings, error) {
+	if f.examining != nil {
+		if err := f.examining(); err != nil {
+			return Findings{}, err
+		}
+	}
 	return Findings{Obstacles: f.obstacles}, nil
 }
 

@@ -297,6 +297,80 @@ func TestARollbackOutlastsAttaching(t *testing.T) {
 	}
 }
 
+// TestWhatWasSaidMeanwhile, between the look at the records and the first of the change's own, isn't taken back with that.
+func TestWhatWasSaidMeanwhile(t *testing.T) {
+	n := ready(t)
+	failed(n)
+	said := store.Left{Generation: 1, For: 2, At: time.Unix(1, 0).UTC()}
+	n.stepping(func(op string) error {
+		if strings.HasPrefix(op, "pointer-current:") {
+			return errors.New("no space left")
+		}
+		return nil
+	})
+	n.system.examining = func() error { return n.store.PutLeft(said) }
+	if _, err := n.do(Request{Kind: Update, Retry: true}); err == nil {
+		t.Fatal("it went live")
+	}
+	if lefts, err := n.store.Lefts(); err != nil || len(lefts) != 1 || lefts[0] != said {
+		t.Errorf("%+v, %v", lefts, err)
+	}
+}
+
+// TestTakenBackByAnotherAgent: the way back from what wasn't confirmed may make another root, under another number. A kill once that
+// is current leaves the generation marked as failed all the same.
+func TestTakenBackByAnotherAgent(t *testing.T) {
+	n := ready(t)
+	one, err := n.store.Generation(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	two, err := n.store.Generation(2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	two.RootDigest = one.RootDigest // as the agent of then had composed it
+	number, err := n.store.PutGeneration(two, nil)
+	if err == nil {
+		err = n.store.Promote(number)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.facts, n.system.runs = number, number
+	r := n.must(Request{Kind: Detach, Modules: []string{"site"}, Confirm: time.Nanosecond})
+	set := false
+	n.stepping(func(op string) error {
+		if set {
+			panic(killed(op))
+		}
+		set = strings.HasPrefix(op, "pointer-current:") && n.pointer(store.Current) != r.Generation
+		return nil
+	})
+	func() {
+		defer func() {
+			if _, ok := recover().(killed); !ok {
+				t.Error("it wasn't killed")
+			}
+		}()
+		_, err := n.changer(func(c *Config) { c.Hook = n.hook }).TakeBack(t.Context())
+		t.Errorf("it came to its end: %v", err)
+	}()
+	n.stepping(nil)
+	if current := n.pointer(store.Current); current == number || current == r.Generation {
+		t.Fatalf("current is %d", current)
+	}
+	if _, err := n.changer().FinishEarlier(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if tr, err := n.store.Trial(r.Generation); err != nil || !strings.Contains(tr.Failed, "the platform wasn't reached in time") {
+		t.Errorf("%+v, %v", tr, err)
+	}
+	if _, waits, err := Waiting(n.run); waits || err != nil {
+		t.Errorf("it waits %t, %v", waits, err)
+	}
+}
+
 // TestJournalOfAnotherRoot: after a soft-reboot, what was begun before says nothing of what runs.
 func TestJournalOfAnotherRoot(t *testing.T) {
 	n := ready(t)

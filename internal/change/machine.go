@@ -189,15 +189,8 @@ func (m *Machine) Swap(ctx context.Context, s Step, f Findings) ([]string, error
 	if m.Care != nil && f.Aftercare != nil {
 		remarks = m.Care.before(ctx, f.Aftercare)
 	}
-	var err error
-	for range swapTries {
-		var more []string
-		more, err = m.swap(ctx, s, f)
-		remarks = append(remarks, more...)
-		if !errors.Is(err, errMeanwhile) {
-			break
-		}
-	}
+	more, err := tried(func() ([]string, error) { return m.swap(ctx, s, f) }, func() bool { return live.Recoverable(m.Place.RunDir) })
+	remarks = append(remarks, more...)
 	if err != nil && live.Recoverable(m.Place.RunDir) {
 		return remarks, err // the way back failed: nothing starts on what is half-way; Recover ends it, and resumes
 	}
@@ -211,6 +204,19 @@ func (m *Machine) Swap(ctx context.Context, s Step, f Findings) ([]string, error
 
 // swapTries is how often a swap is tried where somebody renames directories of the root image in the moment that it takes.
 const swapTries = 3
+
+// tried swaps until that isn't disturbed, or was tried often enough. Where a try ends half-way, its error is what a person has to know.
+func tried(swap func() ([]string, error), halfWay func() bool) (remarks []string, err error) {
+	for range swapTries {
+		var more []string
+		more, err = swap()
+		remarks = append(remarks, more...)
+		if !errors.Is(err, errMeanwhile) || halfWay() {
+			break
+		}
+	}
+	return remarks, err
+}
 
 // swap is one try.
 func (m *Machine) swap(ctx context.Context, s Step, f Findings) (remarks []string, err error) {

@@ -2,6 +2,7 @@ package change
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"testing"
 
@@ -56,5 +57,22 @@ func TestNothingResumesHalfWay(t *testing.T) {
 	}
 	if halfWay == 0 || wholly == 0 {
 		t.Errorf("half-way %d times, wholly back %d times", halfWay, wholly)
+	}
+}
+
+// TestASwapThatEndsHalfWay isn't tried again: what is told is why it ended.
+func TestASwapThatEndsHalfWay(t *testing.T) {
+	for _, c := range []struct {
+		halfWay bool
+		want    int
+	}{{true, 1}, {false, swapTries}} {
+		n := 0
+		remarks, err := tried(func() ([]string, error) {
+			n++
+			return []string{fmt.Sprint("try ", n)}, fmt.Errorf("try %d: %w", n, errMeanwhile)
+		}, func() bool { return c.halfWay })
+		if n != c.want || len(remarks) != n || !errors.Is(err, errMeanwhile) {
+			t.Errorf("half-way %t: %d tries, %q, %v", c.halfWay, n, remarks, err)
+		}
 	}
 }

@@ -1,11 +1,14 @@
 package change
 
 import (
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/powernode/powernode-agent/internal/aftercare"
+	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/health/systemd"
 	"github.com/powernode/powernode-agent/internal/health/systemd/systemdtest"
 	"github.com/powernode/powernode-agent/internal/store"
@@ -102,6 +105,36 @@ func TestStepsBeforeTheSwapAreTold(t *testing.T) {
 		if failures, failed := c.after(t.Context(), store.Generation{}, &aftercare.Plan{}, nil); len(failures) != 0 || !slices.Equal(failed, want) {
 			t.Errorf("%+v, %q", failures, failed)
 		}
+	}
+}
+
+// TestAFileInTheWayIsToldOnce: a module whose units somebody else's file keeps out is a step that failed of the change that finds it,
+// and not of each one after that.
+func TestAFileInTheWayIsToldOnce(t *testing.T) {
+	w := newWorld(t)
+	w.manifest = "services:\n- {name: a, start_command: /bin/a}\n"
+	w.module("one", "1", map[string]string{"usr/one": long("one")})
+	g, run := w.boot(), t.TempDir()
+	units := filepath.Join(run, "systemd", "system")
+	err := os.MkdirAll(units, 0o700)
+	if err == nil {
+		err = os.WriteFile(filepath.Join(run, "systemd", "private"), nil, 0o600)
+	}
+	if err == nil {
+		err = os.WriteFile(filepath.Join(units, "powernode-one_a.service"), []byte("[Unit]\n"), 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &Care{Store: w.store, Root: t.TempDir(), Run: run, Agent: "/agent"}
+	for i, want := range []int{1, 0, 0} {
+		_, failed := c.after(t.Context(), g, &aftercare.Plan{}, nil)
+		if len(failed) != want || want == 1 && !strings.Contains(failed[0], "powernode-one_a.service") {
+			t.Errorf("change %d: %q", i, failed)
+		}
+	}
+	if err := c.Place(g); fault.AreaOf(err) != fault.Partial {
+		t.Errorf("who only places them: %v", err)
 	}
 }
 
