@@ -80,8 +80,9 @@ func (f *updateFlags) softReboot(ctx context.Context, generation uint64) error {
 		root.Unmake()
 		return errors.Join(err, rootfs.DropNext(boot.RunDir))
 	}
-	// Its /run goes along, with the units of the modules' services.
-	care := change.Care{Store: st, Root: "/", Run: filepath.Dir(boot.RunDir), Agent: boot.AgentPath, Privileged: trust.PrivilegedServices}
+	// Its /run goes along, with the units of the modules' services. Its system loads profiles of its own, and what comes back if it doesn't go on was
+	// judged before.
+	care := change.Care{Store: st, Root: "/", Run: filepath.Dir(boot.RunDir), Agent: boot.AgentPath, Privileged: trust.PrivilegedServices, Next: true}
 	// A module whose units somebody else's file keeps out goes without them, as in a boot; the status says so.
 	if err := care.Place(g); err != nil && fault.AreaOf(err) != fault.Partial {
 		root.Unmake()

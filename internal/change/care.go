@@ -27,7 +27,9 @@ type Care struct {
 	Agent string
 	// Privileged are the modules that the trust policy lets have privileged services.
 	Privileged []string
-	Manager    systemd.Manager
+	// Next says that units are for a root that isn't the running one yet: which profiles are loaded says nothing of it.
+	Next    bool
+	Manager systemd.Manager
 
 	// failed are the steps before a swap that failed, until somebody asks.
 	failed []string
@@ -67,7 +69,20 @@ func (c *Care) plan(ctx context.Context, s Step, local func(path string) bool, h
 }
 
 func (c *Care) set(modules []services.Module) services.Set {
-	return services.MakeAll(modules, services.ProbeNode(c.Root, c.Agent, c.Privileged))
+	node := services.ProbeNode(c.Root, c.Agent, c.Privileged)
+	if c.Next {
+		node.Profiles = nil
+	}
+	if placed, err := services.PlacedUnits(c.Run); err == nil { // without them, all are judged
+		node.Placed = placed
+	}
+	return services.MakeAll(modules, node)
+}
+
+// hasSystemd reports whether systemd runs here, which is who reads units.
+func (c *Care) hasSystemd() bool {
+	_, err := os.Stat(filepath.Join(c.Run, "systemd", "private"))
+	return !errors.Is(err, fs.ErrNotExist)
 }
 
 // generated returns the units of manifests that the step adds, changes and removes, and the modules that get none because of a file in the way.
@@ -126,44 +141,29 @@ func (c *Care) running(ctx context.Context, units []aftercare.UnitStep) []string
 func (c *Care) after(ctx context.Context, g store.Generation, p *aftercare.Plan, owner func(path string) string) ([]UnitFailure, []string) {
 	failed := c.failed
 	c.failed = nil
-	known, _ := services.Placed(c.Run) // where nobody can tell, everything is new
-	refused, err := c.place(g)
-	if err != nil && fault.AreaOf(err) != fault.Partial {
+	if err := c.Place(g); err != nil {
 		failed = append(failed, fault.OneLine(err.Error()))
-	}
-	for _, r := range refused {
-		// What was so before is said by the plan. It isn't this change that is done in part.
-		if !slices.ContainsFunc(known.Refused, func(k services.Refusal) bool { return k.Module == r.Module && k.Reason == r.Reason }) {
-			failed = append(failed, fault.OneLine(r.Reason))
-		}
 	}
 	r := aftercare.Runner{Root: c.Root, Systemd: c.Manager}
 	failures, more := c.judge(r.After(ctx, p), owner)
 	return failures, append(failed, more...)
 }
 
-// Place makes the units of a generation's modules those of the running system, where systemd runs. systemd has to read them still. The
-// error is in area Partial where modules have none because of files that somebody else made.
+// Place makes the units of a generation's modules those of the running system, where systemd runs. systemd has to read them still.
 func (c *Care) Place(g store.Generation) error {
-	_, err := c.place(g)
-	return err
-}
-
-// place is Place with the modules that get no units because of a file in the way.
-func (c *Care) place(g store.Generation) (refused []services.Refusal, err error) {
-	if _, err := os.Stat(filepath.Join(c.Run, "systemd", "private")); errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+	if !c.hasSystemd() {
+		return nil
 	}
 	modules := make([]services.Module, 0, len(g.Modules))
 	for _, m := range g.Modules {
 		manifest, err := assemble.Manifest(c.Store, m.ManifestDigest)
 		if err != nil {
-			return nil, fmt.Errorf("place the services of module %s: %w", m.Name, err)
+			return fmt.Errorf("place the services of module %s: %w", m.Name, err)
 		}
 		modules = append(modules, services.Module{Name: m.Name, Version: m.Version, Manifest: manifest})
 	}
-	changes, err := services.Place(c.Run, c.set(modules))
-	return changes.Refused, err
+	_, err := services.Place(c.Run, c.set(modules))
+	return err
 }
 
 // judge sorts what failed: units that don't run are somebody's fault, the rest is for a person to know.

@@ -89,6 +89,16 @@ func (w *work) compose(ctx context.Context) (*composed, error) {
 		if done, err := w.settled(before); done || err != nil {
 			return nil, err
 		}
+		out, err := w.leaveOutRefused()
+		if err != nil {
+			return nil, err
+		}
+		if out {
+			if done, err := w.settled(before); done || err != nil {
+				return nil, err
+			}
+			continue
+		}
 		result, err := assemble.Merge(w.proven)
 		if trespass, ok := errors.AsType[*compose.ProtectedError](err); ok {
 			if !w.single() && w.leaveOut(trespass, err) {

@@ -1,6 +1,8 @@
 package services
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -26,6 +28,8 @@ type Node struct {
 	NoEgress string
 	// Profiles are the profiles of AppArmor that are loaded, each with its mode; nil where nobody knows, as before the system has started.
 	Profiles map[string]string
+	// Placed are the texts of the units that were placed before, by name. What is among them unchanged isn't refused for a profile that isn't loaded any more.
+	Placed map[string][]byte
 	// Privileged are the modules that the trust policy lets have services and an init with rights that amount to all of root's.
 	Privileged []string
 }
@@ -82,6 +86,13 @@ func MakeAll(modules []Module, node Node) Set {
 	var set Set
 	for _, m := range modules {
 		made, err := Make(m, node)
+		if errors.Is(err, errNotLoaded) {
+			unjudged := node
+			unjudged.Profiles = nil
+			if again, other := Make(m, unjudged); other == nil && node.placed(again) {
+				made, err = again, nil
+			}
+		}
 		switch {
 		case err != nil:
 			set.Refused = append(set.Refused, Refusal{Module: m.Name, Reason: err.Error(), Hint: fault.HintOf(err), Err: err})
@@ -90,6 +101,11 @@ func MakeAll(modules []Module, node Node) Set {
 		}
 	}
 	return set
+}
+
+// placed reports whether all units are there already, as they are.
+func (n Node) placed(m Made) bool {
+	return !slices.ContainsFunc(m.Units, func(u Unit) bool { return !bytes.Equal(n.Placed[u.Name], u.Text) })
 }
 
 // Make makes the units of a module, all of them or none. A module with services has no use for the older init, which

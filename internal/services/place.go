@@ -91,6 +91,16 @@ func Placed(run string) (Set, error) {
 	return set, nil
 }
 
+// PlacedUnits returns the texts of the units that an earlier Place wrote, by name.
+func PlacedUnits(run string) (map[string][]byte, error) {
+	p, err := openPlace(run)
+	if err != nil {
+		return nil, err
+	}
+	defer p.root.Close()
+	return p.ours()
+}
+
 type placer struct{ root *os.Root }
 
 func openPlace(run string) (placer, error) {

@@ -247,8 +247,8 @@ func realInit(t *testing.T, c Control) {
 func realHeld(t *testing.T, c Control) {
 	lines := `for f in /run/systemd/system/powernode-evil.service /run/systemd/transient/x /root/x /etc/x /usr/x; do if echo x >$f; then echo $f; fi; done >/run/NAME 2>/dev/null
 		if systemctl daemon-reload; then echo systemctl; fi >>/run/NAME 2>/dev/null; grep -E "^(CapEff|CapBnd|NoNewPrivs)" /proc/self/status >>/run/NAME; if test -c /dev/null; then echo done >>/run/NAME; fi`
-	service := strings.ReplaceAll(strings.ReplaceAll(strings.ReplaceAll(lines, "\n", " "), "\t", ""), "NAME", "held-service")
-	init := strings.ReplaceAll(strings.ReplaceAll(strings.ReplaceAll(lines, "\n", " "), "\t", ""), "NAME", "held-init")
+	lines = strings.NewReplacer("\n", "; ", "\t", "").Replace(lines)
+	service, init := strings.ReplaceAll(lines, "NAME", "held-service"), strings.ReplaceAll(lines, "NAME", "held-init")
 	placeAll(t, realShop,
 		"schema_version: 1\nname: held-service\nservices:\n- name: a\n  restart_policy: never\n  start_command: >-\n    /bin/sh -c '"+service+"'\n",
 		"schema_version: 1\nname: held-init\nsecurity: {seccomp_profile: default}\ninit:\n  start: >-\n    "+init+"\n")

@@ -1,6 +1,7 @@
 package services
 
 import (
+	"errors"
 	"regexp"
 	"slices"
 	"strings"
@@ -121,6 +122,9 @@ func (b sandbox) withoutCapabilities(w *writer) {
 	}
 }
 
+// errNotLoaded is of a profile that AppArmor would know, were it loaded.
+var errNotLoaded = errors.New("isn't loaded")
+
 // profiles writes what confines beyond systemd's own means. What this kernel lacks is refused: a service must not run with less
 // than its manifest names.
 func (b sandbox) profiles(w *writer, node Node) error {
@@ -136,7 +140,7 @@ func (b sandbox) profiles(w *writer, node Node) error {
 			return needsConsent("name another profile", "apparmor_profile %s confines nothing", p)
 		}
 		if node.Profiles != nil && !loaded {
-			return refused("load it with apparmor_parser and do this again, or with --stage if the module brings it in /etc/apparmor.d", "apparmor_profile %s isn't loaded", p)
+			return refused("load it with apparmor_parser and do this again, or with --stage if the module brings it in /etc/apparmor.d", "apparmor_profile %s %w", p, errNotLoaded)
 		}
 		w.set("AppArmorProfile", p)
 	}

@@ -103,7 +103,7 @@ func confined() lab.Module {
 	}
 }
 
-// confinedByAppArmor attaches a service with a profile that isn't loaded, which is refused, and again once it is: it runs by that.
+// confinedByAppArmor attaches a service with a profile that isn't loaded, which is refused with its module, and again once it is: it runs by that.
 func (s *system) confinedByAppArmor(p *platform) {
 	t := s.n.t
 	t.Helper()
@@ -113,16 +113,21 @@ func (s *system) confinedByAppArmor(p *platform) {
 	}
 	p.Publish(confined())
 	p.assign(s.n.name, "confined")
-	_, r := s.changed("attach", "confined")
-	if !strings.Contains(r.Stdout, "powernode-test isn't loaded") || !strings.Contains(s.Read("/run/powernode/services.json"), "powernode-test isn't loaded") {
+	if r := s.agent("attach", "confined"); r.Code == 0 || !strings.Contains(r.Stdout+r.Stderr, "powernode-test isn't loaded") {
+		t.Errorf("%s: exit code %d, and nothing of the profile\n%s%s", r.What, r.Code, r.Stdout, r.Stderr)
+	}
+	if _, r := s.changed("update"); r.Code != 8 || !strings.Contains(r.Stdout, "powernode-test isn't loaded") {
 		t.Errorf("%s: exit code %d, and nothing of the profile\n%s", r.What, r.Code, r.Stdout)
 	}
 	s.active(unit, false)
+	if s.ReadError(denied) == "" {
+		t.Error("the module is there")
+	}
 	if r := s.agent("status"); r.Code != 8 || !strings.Contains(r.Stdout, "powernode-test isn't loaded") {
 		t.Errorf("status: exit code %d\n%s", r.Code, r.Stdout)
 	}
 	s.Shell("cat /usr/share/extra/profile >/sys/kernel/security/apparmor/.load && grep -q '^powernode-test (enforce)' " + list).OK(t)
-	for _, args := range [][]string{{"detach", "confined"}, {"attach", "confined"}} {
+	for _, args := range [][]string{{"attach", "confined"}, {"detach", "confined"}, {"attach", "confined"}} {
 		if doc, r := s.changed(args...); r.Code != 0 || doc.Outcome != change.WentLive {
 			t.Fatalf("%s: exit code %d\n%s%s", r.What, r.Code, r.Stdout, r.Stderr)
 		}
