@@ -141,29 +141,44 @@ func (c *Care) running(ctx context.Context, units []aftercare.UnitStep) []string
 func (c *Care) after(ctx context.Context, g store.Generation, p *aftercare.Plan, owner func(path string) string) ([]UnitFailure, []string) {
 	failed := c.failed
 	c.failed = nil
-	if err := c.Place(g); err != nil {
+	known, _ := services.Placed(c.Run) // where nobody can tell, everything is new
+	refused, err := c.place(g)
+	if err != nil && fault.AreaOf(err) != fault.Partial {
 		failed = append(failed, fault.OneLine(err.Error()))
+	}
+	for _, r := range refused {
+		// What was so before is said by the plan. It isn't this change that is done in part.
+		if !slices.ContainsFunc(known.Refused, func(k services.Refusal) bool { return k.Module == r.Module && k.Reason == r.Reason }) {
+			failed = append(failed, fault.OneLine(r.Reason))
+		}
 	}
 	r := aftercare.Runner{Root: c.Root, Systemd: c.Manager}
 	failures, more := c.judge(r.After(ctx, p), owner)
 	return failures, append(failed, more...)
 }
 
-// Place makes the units of a generation's modules those of the running system, where systemd runs. systemd has to read them still.
+// Place makes the units of a generation's modules those of the running system, where systemd runs. systemd has to read them still. The
+// error is in area Partial where modules have none because of files that somebody else made.
 func (c *Care) Place(g store.Generation) error {
+	_, err := c.place(g)
+	return err
+}
+
+// place is Place with the modules that get no units because of a file in the way.
+func (c *Care) place(g store.Generation) (refused []services.Refusal, err error) {
 	if !c.hasSystemd() {
-		return nil
+		return nil, nil
 	}
 	modules := make([]services.Module, 0, len(g.Modules))
 	for _, m := range g.Modules {
 		manifest, err := assemble.Manifest(c.Store, m.ManifestDigest)
 		if err != nil {
-			return fmt.Errorf("place the services of module %s: %w", m.Name, err)
+			return nil, fmt.Errorf("place the services of module %s: %w", m.Name, err)
 		}
 		modules = append(modules, services.Module{Name: m.Name, Version: m.Version, Manifest: manifest})
 	}
-	_, err := services.Place(c.Run, c.set(modules))
-	return err
+	changes, err := services.Place(c.Run, c.set(modules))
+	return changes.Refused, err
 }
 
 // judge sorts what failed: units that don't run are somebody's fault, the rest is for a person to know.
