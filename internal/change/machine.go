@@ -179,8 +179,8 @@ func (f *Findings) heldSince(r live.Result) []string {
 }
 
 // Swap implements System. What was settled needn't be undone: the upper means the same over the old root. It is settled before
-// anything is stopped, once more directly before the first directory is replaced, and what somebody changed over the
-// old root even after that is mended. What can't be mended has it go back, and try again.
+// anything is stopped, and once more directly before the first directory is replaced. What somebody changed over the
+// old root even after that, and that proves it, is mended. What proves nothing has it go back, and try again.
 func (m *Machine) Swap(ctx context.Context, s Step, f Findings) ([]string, error) {
 	if err := m.settle(ctx, settling{from: s.FromTree, to: s.ToTree}); err != nil {
 		return nil, err
@@ -222,24 +222,27 @@ func tried(swap func() ([]string, error), halfWay func() bool) (remarks []string
 func (m *Machine) swap(ctx context.Context, s Step, f Findings) (remarks []string, err error) {
 	spec := m.spec(s)
 	spec.Place = m.place(&remarks)
-	spec.BeforeReplace = func(ctx context.Context, back bool) error {
+	var halfWay *settling
+	spec.BeforeReplace = func(ctx context.Context, back bool) (err error) {
 		if back {
-			return m.settleHalfWay(ctx, s)
+			halfWay, err = m.settleHalfWay(ctx, s)
+			return err
 		}
 		return m.settle(ctx, settling{from: s.FromTree, to: s.ToTree})
 	}
+	spec.AfterReplace = func(ctx context.Context) error { return m.mendAfter(ctx, s) }
 	result, err := live.Swap(ctx, spec)
 	if err != nil {
+		if halfWay != nil && !live.Recoverable(m.Place.RunDir) {
+			remarks = append(remarks, m.mendBack(context.WithoutCancel(ctx), *halfWay)...)
+		}
 		return remarks, err
 	}
 	if m.Swapped != nil {
 		m.Swapped(result)
 	}
 	remarks = append(remarks, f.heldSince(result)...)
-	if err = m.mendAfter(ctx, s, result.Ended); err == nil {
-		err = m.replace(ctx, s.To.RootDigest, f.Replaced)
-	}
-	if err != nil {
+	if err := m.replace(ctx, s.To.RootDigest, f.Replaced); err != nil {
 		more, wentBack := m.goBack(context.WithoutCancel(ctx), s, f)
 		return append(remarks, more...), errors.Join(err, wentBack)
 	}

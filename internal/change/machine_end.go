@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"time"
 
 	"github.com/powernode/powernode-agent/internal/delta"
 	"github.com/powernode/powernode-agent/internal/fault"
@@ -43,6 +42,7 @@ func (m *Machine) Recover(ctx context.Context, current uint64) (Recovered, bool,
 	var out Recovered
 	from, to, j, here := m.interrupted(&out)
 	forward := j.To.Generation == current
+	var back settling
 	switch {
 	case from == nil:
 	case forward:
@@ -50,9 +50,13 @@ func (m *Machine) Recover(ctx context.Context, current uint64) (Recovered, bool,
 		out.Remarks = append(out.Remarks, m.tidy(ctx, from, to)...)
 	default:
 		// What was changed since over the new root refers to it.
-		shown, err := m.showsOld(j)
+		back = settling{from: to, to: from, doubt: inDoubt(j)}
+		var err error
+		if back.but, err = m.showsOld(j); err == nil {
+			err = m.settle(ctx, back)
+		}
 		if err == nil {
-			err = m.settle(ctx, settling{from: to, to: from, over: delta.Span{After: j.Ended}, but: shown})
+			back.left, err = m.dropped(j.To.RootDigest) // they were made over the root that comes back
 		}
 		if err != nil {
 			out.Remarks = append(out.Remarks, notAllBack(err))
@@ -68,7 +72,7 @@ func (m *Machine) Recover(ctx context.Context, current uint64) (Recovered, bool,
 		return Recovered{}, false, err
 	}
 	if from != nil && !forward {
-		out.Remarks = append(out.Remarks, m.mendBack(ctx, settling{from: to, to: from, over: delta.Span{After: j.Ended, Until: time.Now()}})...)
+		out.Remarks = append(out.Remarks, m.mendBack(ctx, back)...)
 		out.Remarks = append(out.Remarks, m.tidy(ctx, to, from)...)
 	}
 	out.Generation, out.Forward = r.Journal.From.Generation, r.Forward

@@ -6,9 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/powernode/powernode-agent/internal/delta"
 	"github.com/powernode/powernode-agent/internal/durable"
@@ -21,8 +18,9 @@ import (
 type settling struct {
 	// from runs, to is to come.
 	from, to *tree.Node
-	// over is when from has been beneath the layer, where another root was before.
-	over delta.Span
+	// doubt says of a way back that the layer may hold what was changed over to, too, since it was last settled: what doesn't prove that it
+	// was made over from stays as it is, since to comes.
+	doubt bool
 	// but are top-level directories that show what is to come already.
 	but []string
 	// left are paths that, with all that is in them, mean the right thing already.
@@ -46,7 +44,7 @@ func (m *Machine) place(remarks *[]string) live.Place {
 }
 
 // layer opens the writable layer for a settling.
-func (m *Machine) layer(over delta.Span) (delta.Live, func(), error) {
+func (m *Machine) layer(doubt bool) (delta.Live, func(), error) {
 	found, err := live.OpenUpper(m.Place)
 	if err != nil {
 		return delta.Live{}, nil, err
@@ -56,7 +54,7 @@ func (m *Machine) layer(over delta.Span) (delta.Live, func(), error) {
 	if err != nil {
 		return delta.Live{}, nil, err
 	}
-	l := delta.Live{Upper: upper, View: delta.Running(m.Place.Root), Over: over, Mends: true}
+	l := delta.Live{Upper: upper, View: delta.Running(m.Place.Root), Doubt: doubt, Mends: true}
 	if objects, ok := m.Place.Images.(delta.Objects); ok {
 		l.Objects = objects
 	}
@@ -65,7 +63,7 @@ func (m *Machine) layer(over delta.Span) (delta.Live, func(), error) {
 
 // settle makes what the upper holds mean the same over the root that is to come.
 func (m *Machine) settle(ctx context.Context, s settling) error {
-	l, closing, err := m.layer(s.over)
+	l, closing, err := m.layer(s.doubt)
 	if err != nil {
 		return err
 	}
@@ -85,74 +83,83 @@ func troubled(troubles []delta.Trouble) error {
 	return errors.Join(errs...)
 }
 
-// settleHalfWay is for the way back of a swap that was cut off: what was changed over the new root, where that is seen.
-func (m *Machine) settleHalfWay(ctx context.Context, s Step) error {
-	back := settling{from: s.ToTree, to: s.FromTree}
+// inDoubt reports whether what the layer holds may have been made over either root of a change. Its journal says that all is swapped only
+// after a mend that found nothing: what has come since was made over the new root.
+func inDoubt(j live.Journal) bool { return j.Phase != live.Swapped }
+
+// settleHalfWay is for the way back of a swap that was cut off: what proves that it was changed over the new root, where that is seen.
+func (m *Machine) settleHalfWay(ctx context.Context, s Step) (*settling, error) {
+	back := &settling{from: s.ToTree, to: s.FromTree, doubt: true}
 	j, err := live.ReadJournal(m.Place.RunDir)
 	if err == nil {
 		back.but, err = m.showsOld(j)
 	}
-	if err == nil {
-		err = m.settle(ctx, back)
-	}
-	return err
-}
-
-// errMeanwhile says that a local change can't be mended which was made in the moment of a swap.
-var errMeanwhile = errors.New("local changes were made in the very moment in which the root changed")
-
-// mendAfter mends what was changed over the old root after it was settled for the last time, and before ended. What is mended means
-// what it meant over the old root.
-func (m *Machine) mendAfter(ctx context.Context, s Step, ended time.Time) error {
-	pastTick(ctx, ended)
-	troubles, err := m.mend(ctx, settling{from: s.FromTree, to: s.ToTree, over: delta.Span{Until: ended}})
-	if err != nil || len(troubles) == 0 {
-		return err
-	}
-	return fault.New(fault.Retry, fault.Mount, "try again, or let the change be made at the next boot: --stage", "%w: %w", errMeanwhile, troubled(troubles))
-}
-
-// mendBack is mendAfter for a way back, which doesn't depend on it.
-func (m *Machine) mendBack(ctx context.Context, s settling) []string {
-	troubles, err := m.mend(ctx, s)
-	if err == nil {
-		err = troubled(troubles)
-	}
-	if err != nil {
-		return []string{notAllBack(err)}
-	}
-	return nil
-}
-
-func (m *Machine) mend(ctx context.Context, s settling) ([]delta.Trouble, error) {
-	l, closing, err := m.layer(s.over)
 	if err != nil {
 		return nil, err
 	}
-	defer closing()
-	troubles, err := l.Mend(ctx, s.from, s.to, m.covered())
-	return slices.DeleteFunc(troubles, func(t delta.Trouble) bool { return s.drop(t.Path) }), err
+	return back, m.settle(ctx, *back)
 }
 
-// pastTick waits, for some milliseconds at most, until what is changed now has a later stamp than what was changed at a time: the
-// kernel stamps files with the time of its last tick.
-func pastTick(ctx context.Context, at time.Time) {
-	for range 50 {
-		var now unix.Timespec
-		if err := unix.ClockGettime(unix.CLOCK_REALTIME_COARSE, &now); err != nil || time.Unix(now.Unix()).After(at) || ctx.Err() != nil {
-			return
-		}
-		time.Sleep(500 * time.Microsecond)
+// errMeanwhile says that local changes were made in the moment of a swap of which nobody can tell over which root.
+var errMeanwhile = errors.New("local changes were made in the very moment in which the root changed")
+
+// mendAfter mends what was changed over the old root after it was settled for the last time. What is mended means what it meant over
+// the old root. What can't be told, or mended, has the swap go back.
+func (m *Machine) mendAfter(ctx context.Context, s Step) error {
+	mended, err := m.mend(ctx, settling{from: s.FromTree, to: s.ToTree})
+	if err != nil || len(mended.Doubts) == 0 && len(mended.Troubles) == 0 {
+		return err
 	}
+	cause := errMeanwhile
+	if len(mended.Doubts) > 0 {
+		cause = fmt.Errorf("%w: %s", errMeanwhile, few(mended.Doubts))
+	}
+	return fault.New(fault.Retry, fault.Mount, "try again, or let the change be made at the next boot: --stage", "%w", errors.Join(cause, troubled(mended.Troubles)))
+}
+
+// mendBack is mendAfter for a way back, which doesn't depend on it. What can't be told stays as it is over the old root.
+func (m *Machine) mendBack(ctx context.Context, s settling) (remarks []string) {
+	mended, err := m.mend(ctx, s)
+	if err == nil {
+		err = troubled(mended.Troubles)
+	}
+	if err != nil {
+		remarks = append(remarks, notAllBack(err))
+	}
+	if len(mended.Doubts) > 0 {
+		remarks = append(remarks, "what was changed in the very moment in which the root changed is taken for changed over the old root: "+few(mended.Doubts))
+	}
+	return remarks
+}
+
+func (m *Machine) mend(ctx context.Context, s settling) (delta.Mended, error) {
+	l, closing, err := m.layer(s.doubt)
+	if err != nil {
+		return delta.Mended{}, err
+	}
+	defer closing()
+	mended, err := l.Mend(ctx, s.from, s.to, append(m.covered(), s.but...))
+	mended.Doubts = slices.DeleteFunc(mended.Doubts, s.drop)
+	mended.Troubles = slices.DeleteFunc(mended.Troubles, func(t delta.Trouble) bool { return s.drop(t.Path) })
+	return mended, err
+}
+
+// few lists some paths of many.
+func few(paths []string) string {
+	const most = 8
+	if len(paths) <= most {
+		return strings.Join(paths, ", ")
+	}
+	return fmt.Sprintf("%s and %d others", strings.Join(paths[:most], ", "), len(paths)-most)
 }
 
 // goBack puts local changes back that were replaced, and then the old root in the place of the new one, whose unions see them. What
 // was changed since refers to the root that goes, and is settled; the way back doesn't depend on that.
 func (m *Machine) goBack(ctx context.Context, s Step, f Findings) ([]string, error) {
 	var remarks []string
-	back := settling{from: s.ToTree, to: s.FromTree}
+	back := settling{from: s.ToTree, to: s.FromTree, doubt: true}
 	if j, err := live.ReadJournal(m.Place.RunDir); err == nil {
-		back.over.After = j.Ended
+		back.doubt = inDoubt(j)
 	}
 	// The bulk first: between the last time and the swap there should be little left.
 	if err := m.settle(ctx, back); err != nil {
@@ -172,6 +179,5 @@ func (m *Machine) goBack(ctx context.Context, s Step, f Findings) ([]string, err
 	if err := live.Undo(ctx, place); err != nil {
 		return remarks, err
 	}
-	back.over.Until = time.Now()
 	return append(remarks, m.mendBack(ctx, back)...), nil
 }

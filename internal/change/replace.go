@@ -2,6 +2,8 @@ package change
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -95,6 +97,24 @@ func (m *Machine) replace(ctx context.Context, to fsverity.Digest, paths []strin
 		tops = append(tops, top)
 	}
 	return live.Renew(ctx, m.Place, tops)
+}
+
+// dropped are the paths that replace took out, and that aren't back yet.
+func (m *Machine) dropped(to fsverity.Digest) ([]string, error) {
+	found, err := live.OpenUpper(m.Place)
+	if err != nil {
+		return nil, err
+	}
+	defer found.Close()
+	aside, err := durable.OpenDir(filepath.Join(filepath.Dir(found.Name()), rootfs.DroppedName(to)), nil)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer aside.Close()
+	return delta.Dropped(aside)
 }
 
 // endReplaced removes what replace took out, or puts it back.

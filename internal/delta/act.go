@@ -74,6 +74,36 @@ func (a *actor) look(path string) (held, error) {
 	return h, err
 }
 
+// metacopy opens a metacopy of the upper, and nothing else that has come to its path: opening a FIFO waits, and a device does what it
+// will. What isn't one any more is gone.
+func (a *actor) metacopy(path string, flags int) (*os.File, error) {
+	at, err := openAt(a.upper.File(), below(path), unix.O_PATH)
+	if err != nil {
+		return nil, err
+	}
+	defer at.Close()
+	var s unix.Stat_t
+	if err := unix.Fstat(int(at.Fd()), &s); err != nil {
+		return nil, err
+	}
+	is := s.Mode&unix.S_IFMT == unix.S_IFREG
+	if is {
+		is, err = hasMark(at, markMetacopy)
+	}
+	if err == nil && !is {
+		err = &os.PathError{Op: "open", Path: path, Err: unix.ENOENT}
+	}
+	if err != nil {
+		return nil, err
+	}
+	fd, err := unix.Open(fdPath(at), flags|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	runtime.KeepAlive(at)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	return os.NewFile(uintptr(fd), path), nil
+}
+
 // hasMark reports whether an entry, which may be open as a place only, has a mark.
 func hasMark(f *os.File, name string) (bool, error) {
 	_, err := unix.Getxattr(fdPath(f), name, nil)
@@ -87,7 +117,10 @@ func hasMark(f *os.File, name string) (bool, error) {
 // fill writes a metacopy's content into the upper's own file, which keeps its names, and takes the mark away. Until then
 // the kernel doesn't look at that content. check is asked before the mark goes.
 func (a *actor) fill(path string, content io.Reader, check func() error) error {
-	f, err := openAt(a.upper.File(), below(path), unix.O_WRONLY)
+	f, err := a.metacopy(path, unix.O_WRONLY)
+	if gone(err) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}

@@ -87,6 +87,15 @@ func readDropped(aside *durable.Dir) (dropped, error) {
 	return list, err
 }
 
+// Dropped returns the paths that Drop moved aside, and that Restore would put back.
+func Dropped(aside *durable.Dir) ([]string, error) {
+	list, err := readDropped(aside)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return list.Paths, err
+}
+
 // Restore puts back what Drop moved aside, where there is something, and nothing else has come to its place since: then
 // that stays, and what was dropped goes with Discard. It can be repeated.
 func Restore(upper, aside *durable.Dir) error {

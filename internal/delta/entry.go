@@ -3,7 +3,6 @@ package delta
 import (
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/powernode/powernode-agent/internal/fsverity"
 	"github.com/powernode/powernode-agent/internal/tree"
@@ -69,11 +68,10 @@ type Entry struct {
 	// fifo says that a Device is a FIFO.
 	fifo  bool
 	links uint64
-	// length and mtime are those of a Metacopy: the image's file's, unless somebody set the time.
+	// length is that of a Metacopy: the image's file's.
 	length uint64
-	mtime  tree.Time
-	// made is when a Metacopy came into the upper, or a directory was last renamed or marked, as far as can be told.
-	made time.Time
+	// litter says that a kill left it of a mend: nobody's file.
+	litter bool
 }
 
 // Totals count what an upper holds. A file with several names is counted for each, its bytes once.

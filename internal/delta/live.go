@@ -24,9 +24,10 @@ type Live struct {
 	View  View
 	// Objects have the content of what was changed over another image than that which runs; nil has none.
 	Objects Objects
-	// Over is when the image that Settle and Mend go from has been beneath the upper, if another one was there before or is there
-	// by now. A metacopy that shows by itself what it was made over is judged by that.
-	Over Span
+	// Doubt says that the image that Settle goes from is not the only one that the upper has been used over since it was last settled: only
+	// what shows by itself that it was made over that image is settled, and all else left as it is. It is for the way back: the other
+	// image is the one that comes.
+	Doubt bool
 	// Mends says that Mend comes later: what is changed again and again while Settle works is left to that.
 	Mends bool
 }
@@ -65,9 +66,11 @@ const settlePasses = 5
 // meanwhile is settled too. covered are the top-level directories that something else is mounted over, and drop is as
 // for the function of that name. It is to be called just before the image comes beneath the upper: for what is changed after it, there is Mend.
 func (l Live) Settle(ctx context.Context, from, to *tree.Node, covered []string, drop func(path string) bool) ([]Trouble, error) {
+	a := l.actor(ctx)
+	defer a.close()
 	var p *Plan
 	for range settlePasses {
-		d, err := Scan(ctx, l.Upper.File(), Limits{})
+		d, err := a.scan()
 		if err != nil {
 			return nil, err
 		}
@@ -89,8 +92,13 @@ func (l Live) Settle(ctx context.Context, from, to *tree.Node, covered []string,
 	return troubles, nil
 }
 
-// stale is Span's, and has what was changed over a still older image get its own content back where there is that.
-func (l Live) stale(p *place) bool { return l.Over.staleIn(p) && (!p.foreign() || l.has(p)) }
+// stale has what was changed over a still older image get its own content back where there is that.
+func (l Live) stale(p *place) bool {
+	if l.Doubt {
+		return p.provenOld()
+	}
+	return p.stale() && (!p.foreign() || l.has(p))
+}
 
 type liveActor struct {
 	actor

@@ -5,78 +5,244 @@ import (
 	"os"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/powernode/powernode-agent/internal/mount"
 )
 
+// moment is a union over an upper in which somebody changed things over one image, after the last settling and before the other came.
+type moment struct {
+	*node
+	from, to image
+	over     *mounted
+	hook     func(label string) error
+}
+
+func (n *node) moment(from, to image, change func(m *mounted)) *moment {
+	n.Helper()
+	m := n.mount(from)
+	change(m)
+	m.unmount()
+	return &moment{node: n, from: from, to: to, over: n.mount(to)}
+}
+
+func (m *moment) live() Live {
+	m.Helper()
+	return Live{Upper: m.upper(func(label string) error {
+		if m.hook == nil {
+			return nil
+		}
+		return m.hook(label)
+	}), View: m.over.view, Objects: m.store}
+}
+
+// mend mends, and names the doubts.
+func (m *moment) mend() string {
+	m.Helper()
+	mended, err := m.live().Mend(m.Context(), m.from.tree, m.to.tree, nil)
+	must(m, err)
+	if len(mended.Troubles) > 0 {
+		m.Errorf("%v", mended.Troubles)
+	}
+	return strings.Join(mended.Doubts, " ")
+}
+
+// clean checks that no temporary file is left.
+func (m *moment) clean(when string) {
+	m.Helper()
+	for _, e := range m.scan().Entries {
+		if strings.Contains(e.Path, mendPrefix) {
+			m.Errorf("%s: %s is left: %+v", when, e.Path, e)
+		}
+	}
+}
+
 // TestMend makes changes over the old image while the new one comes beneath the upper, beside some that were made over the new one.
 func TestMend(t *testing.T) {
 	n := newNode(t)
 	same := func(seed string) string { return strings.Repeat(seed, 2000) } // of one length
-	from := n.image("usr/short", big("old"), "usr/equal", same("o"), "usr/later", same("o"), "usr/kept", big("k"), "usr/dir/f", big("old"), "usr/dir/sub/s", "s", "usr/dir/sub/only", "only", "usr/dir/sub/same", big("same"), "usr/dir/kind", "file", "usr/dir/away/x", "x", "usr/dir/mode", big("m"), "usr/gone", big("gone"), "usr/hidden", "file")
-	to := n.image("usr/short", big("newer"), "usr/equal", same("n"), "usr/later", same("n"), "usr/kept", big("k"), "usr/dir/f", big("new"), "usr/dir/sub/s", "t", "usr/dir/sub/more", "more", "usr/dir/sub/same", big("same"), "usr/dir/kind/k", "k", "usr/dir/more/m", "m", "usr/dir/mode", big("n"), "usr/made/f", "new", "usr/hidden", "file")
-	m := n.mount(from)
-	began := time.Now()
-	tick()
-	for _, name := range []string{"usr/short", "usr/equal", "usr/kept", "usr/gone"} {
-		m.chmod(name, 0o711)
-	}
-	must(t, unix.Setxattr(m.path("usr/short"), "trusted.mine", []byte("x"), 0))
-	m.rename("usr/equal", "usr/moved")
-	m.chmod("usr/dir/mode", 0o711)
-	m.rename("usr/dir", "usr/other")
-	m.write("usr/other/mine", "mine")
-	m.mkdir("usr/made")
-	ended := time.Now()
-	tick()
-	m.unmount()
-	over := n.mount(to)
-	over.chmod("usr/later", 0o711)
-	live := Live{Upper: n.upper(nil), View: over.view, Objects: n.store, Over: Span{After: began, Until: ended}}
-	troubles, err := live.Mend(t.Context(), from.tree, to.tree, nil)
-	must(t, err)
-	var paths []string
-	for _, trouble := range troubles {
-		paths = append(paths, trouble.Path)
-	}
-	if got := strings.Join(paths, " "); got != "/usr/made" {
-		t.Errorf("troubles: %v", troubles)
-	}
-	other := map[string]string{
-		"usr/other": "/away f kind mine mode sub", "usr/other/f": big("old"), "usr/other/sub": "/only s same", "usr/other/sub/s": "s", "usr/other/sub/only": "only", "usr/other/sub/same": big("same"),
-		"usr/other/kind": "file", "usr/other/away/x": "x", "usr/other/mine": "mine", "usr/other/mode": big("m"),
-	}
-	over.check("the renamed directory", other)
-	over.check("mended", map[string]string{
-		"usr/short": big("old"), "usr/moved": same("o"), "usr/later": same("n"), "usr/kept": big("k"), "usr/gone": big("gone"),
-		"usr": "/gone hidden kept later made moved other short",
+	from := n.image("usr/short", big("old"), "usr/equal", same("o"), "usr/kept", big("k"), "usr/later", big("old"), "usr/dir/f", big("old"), "usr/gone", big("gone"), "usr/hides/f", "f", "usr/same/s", "s")
+	to := n.image("usr/short", big("newer"), "usr/equal", same("n"), "usr/kept", big("k"), "usr/later", big("newer"), "usr/dir/f", big("newer"), "usr/made/f", "new", "usr/same/s", "s")
+	m := n.moment(from, to, func(m *mounted) {
+		for _, name := range []string{"usr/short", "usr/equal", "usr/kept", "usr/gone", "usr/dir/f"} {
+			m.chmod(name, 0o711)
+		}
+		must(t, unix.Setxattr(m.path("usr/short"), "trusted.mine", []byte("x"), 0))
+		m.rename("usr/dir", "usr/other")
+		m.rename("usr/same", "usr/renamed")
+		m.mkdir("usr/made")
+		m.remove("usr/hides")
+		m.mkdir("usr/hides")
 	})
-	for _, name := range []string{"usr/short", "usr/moved", "usr/gone", "usr/later"} {
-		if info, err := os.Stat(over.path(name)); err != nil || info.Mode().Perm() != 0o711 {
+	m.over.chmod("usr/later", 0o711)
+	doubts := "/usr/equal /usr/hides /usr/made /usr/other"
+	if n.level == mount.Enforced {
+		doubts = strings.TrimPrefix(doubts, "/usr/equal ")
+	}
+	if got := m.mend(); got != doubts {
+		t.Errorf("doubts: %s", got)
+	}
+	m.over.check("mended", map[string]string{
+		"usr/short": big("old"), "usr/later": big("newer"), "usr/kept": big("k"), "usr/gone": big("gone"), "usr/other/f": big("old"), "usr/renamed/s": "s",
+	})
+	for _, name := range []string{"usr/short", "usr/gone", "usr/later", "usr/other/f"} {
+		if info, err := os.Stat(m.over.path(name)); err != nil || info.Mode().Perm() != 0o711 {
 			t.Errorf("%s: %v, %v", name, info, err)
 		}
 	}
-	if _, err := unix.Getxattr(over.path("usr/short"), "trusted.mine", make([]byte, 8)); err != nil {
+	if _, err := unix.Getxattr(m.over.path("usr/short"), "trusted.mine", make([]byte, 8)); err != nil {
 		t.Errorf("its attributes: %v", err)
 	}
-	// On the way back, what was made over the old image is right, and what was made over the new one is settled.
-	live.Over = Span{After: ended}
+	m.clean("mended")
+	// On the way back, what was made over the old image is right, and what proves that it was made over the new one is settled. In doubt, all
+	// stays as it is.
+	live := m.live()
+	live.Doubt = true
 	if troubles, err := live.Settle(t.Context(), to.tree, from.tree, nil, nil); err != nil || len(troubles) > 0 {
 		t.Fatalf("%v, %v", troubles, err)
 	}
-	over.unmount()
-	back := n.mount(from)
-	back.check("the renamed directory, taken back", other)
-	back.check("taken back", map[string]string{
-		"usr/short": big("old"), "usr/moved": same("o"), "usr/later": same("n"), "usr/other/f": big("old"), "usr/dir": "", "usr/gone": big("gone"),
+	m.over.unmount()
+	n.mount(from).check("taken back", map[string]string{
+		"usr/short": big("old"), "usr/equal": same("o"), "usr/later": big("newer"), "usr/other/f": big("old"), "usr/gone": big("gone"), "usr/hides": "/", "usr/made": "/",
 	})
 }
 
-// tick waits until the kernel's stamps of files have gone on.
-func tick() { time.Sleep(20 * time.Millisecond) }
+// TestMendMeetsOthers: whatever somebody does to a file while it is mended, Mend neither waits for him nor takes away what he made.
+func TestMendMeetsOthers(t *testing.T) {
+	for _, c := range []struct {
+		name, at string
+		do       func(t *testing.T, m *mounted)
+		want     string
+	}{
+		{"a FIFO", "settle-mend:content", func(t *testing.T, m *mounted) {
+			t.Helper()
+			must(t, os.Remove(m.path("usr/b")))
+			must(t, unix.Mkfifo(m.path("usr/b"), 0o600))
+		}, ""},
+		{"a FIFO in its own place", "settle-mend:install", func(t *testing.T, m *mounted) {
+			t.Helper()
+			must(t, os.Remove(m.path("usr/a")))
+			must(t, unix.Mkfifo(m.path("usr/a"), 0o600))
+		}, ""},
+		{"removed", "settle-mend:content", func(t *testing.T, m *mounted) { t.Helper(); must(t, os.Remove(m.path("usr/b"))) }, ""},
+		{"renamed", "settle-mend:content", func(t *testing.T, m *mounted) {
+			t.Helper()
+			must(t, os.Rename(m.path("usr/b"), m.path("usr/c")))
+		}, big("old")},
+		{"renamed itself", "settle-mend:install", func(t *testing.T, m *mounted) {
+			t.Helper()
+			must(t, os.Rename(m.path("usr/a"), m.path("usr/c")))
+		}, big("old")},
+		{"another one in its place", "settle-mend:install", func(t *testing.T, m *mounted) {
+			t.Helper()
+			must(t, os.WriteFile(m.path("usr/x"), []byte("mine"), 0o600))
+			must(t, os.Rename(m.path("usr/x"), m.path("usr/c")))
+			must(t, os.Remove(m.path("usr/a")))
+			must(t, os.Link(m.path("usr/c"), m.path("usr/a")))
+		}, "mine"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			n := newNode(t)
+			m := n.moment(n.image("usr/a", big("old"), "usr/b", big("old")), n.image("usr/a", big("newer"), "usr/b", big("newer")), func(m *mounted) {
+				m.chmod("usr/a", 0o711)
+				m.chmod("usr/b", 0o711)
+			})
+			did := false
+			m.hook = func(label string) error {
+				if label == c.at && !did {
+					did = true
+					c.do(t, m.over)
+				}
+				return nil
+			}
+			if doubts := m.mend(); !did || doubts != "" {
+				t.Errorf("%t, doubts: %s", did, doubts)
+			}
+			if c.want != "" {
+				m.over.check("what he made", map[string]string{"usr/c": c.want})
+			}
+			for _, name := range []string{"usr/a", "usr/b"} {
+				if info, err := os.Lstat(m.over.path(name)); err == nil && info.Mode().IsRegular() && info.Mode().Perm() == 0o711 {
+					m.over.check("mended", map[string]string{name: big("old")})
+				}
+			}
+			m.clean("mended")
+		})
+	}
+}
+
+// TestMendLosesNoWrite: who opened the file for writing before it is mended, and writes after that, writes into what has its name.
+func TestMendLosesNoWrite(t *testing.T) {
+	n := newNode(t)
+	if n.level == mount.Enforced {
+		t.Skip("where digests are enforced nobody can open such a file")
+	}
+	m := n.moment(n.image("usr/a", big("old")), n.image("usr/a", big("newer")), func(m *mounted) { m.chmod("usr/a", 0o711) })
+	var f *os.File
+	m.hook = func(label string) (err error) {
+		if label == "settle-mend:install" && f == nil {
+			f, err = os.OpenFile(m.over.path("usr/a"), os.O_WRONLY|os.O_TRUNC, 0)
+		}
+		return err
+	}
+	m.mend()
+	_, err := f.WriteString("mine")
+	must(t, errors.Join(err, f.Close()))
+	m.over.check("written", map[string]string{"usr/a": "mine"})
+	m.clean("mended")
+}
+
+// TestKilledMend: what a kill leaves is nobody's program, and goes with the next look.
+func TestKilledMend(t *testing.T) {
+	type killed struct{}
+	for step := 1; !t.Failed(); step++ {
+		ended := false
+		t.Run("", func(t *testing.T) {
+			n := newNode(t)
+			m := n.moment(n.image("usr/a", big("old")), n.image("usr/a", big("newer")), func(m *mounted) { m.chmod("usr/a", 0o4711) })
+			seen, at := 0, ""
+			m.hook = func(label string) error {
+				if seen++; seen == step {
+					at = label
+					panic(killed{})
+				}
+				return nil
+			}
+			func() {
+				defer func() {
+					if r := recover(); r != nil {
+						if _, ok := r.(killed); !ok {
+							panic(r)
+						}
+					}
+				}()
+				m.mend()
+				ended = true
+			}()
+			for _, e := range m.scan().Entries {
+				if strings.Contains(e.Path, mendPrefix) && e.Mode != 0o600 && at != "settle-mend:install" && e.Kind != Metacopy {
+					t.Errorf("killed at %s: %s has mode %o", at, e.Path, e.Mode)
+				}
+			}
+			m.hook = nil
+			live := m.live()
+			live.Doubt = true
+			if troubles, err := live.Settle(t.Context(), m.to.tree, m.from.tree, nil, nil); err != nil || len(troubles) > 0 {
+				t.Errorf("killed at %s: %v, %v", at, troubles, err)
+			}
+			m.clean("killed at " + at)
+			m.over.unmount()
+			n.mount(m.from).check("taken back", map[string]string{"usr/a": big("old")})
+		})
+		if ended {
+			if step < 4 {
+				t.Error("nothing was done")
+			}
+			return
+		}
+	}
+}
 
 // TestChangedOverAnOlderImage: somebody who went on in a tree of two changes ago changes a file there. Where digests are enforced, the next
 // change gives it the content that it was changed with.

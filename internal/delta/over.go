@@ -1,11 +1,5 @@
 package delta
 
-import (
-	"time"
-
-	"github.com/powernode/powernode-agent/internal/tree"
-)
-
 // over is which of two images a metacopy was made over.
 type over uint8
 
@@ -17,8 +11,9 @@ const (
 	overOther
 )
 
-// evidence says what a metacopy shows of the image that it was made over. The kernel notes the digest of its content where it
-// enforces digests; elsewhere the length is that of the image's file, and so is the time of modification, unless somebody set it.
+// evidence says what a metacopy proves of the image that it was made over. The kernel notes the digest of its content where it
+// enforces digests; elsewhere its length is that of the image's file. Times prove nothing: whoever owns the file sets that of its
+// modification, and the others are of the kernel's last tick and of a clock that may be set.
 func (p *place) evidence() over {
 	old, next := p.source, p.newSource
 	if !p.Digest.IsZero() {
@@ -31,14 +26,7 @@ func (p *place) evidence() over {
 			return overOther
 		}
 	}
-	if v := p.tell(old, next, func(n *tree.Node) bool { return n.Size == p.length }); v != overUnknown {
-		return v
-	}
-	return p.tell(old, next, func(n *tree.Node) bool { return n.Mtime == p.mtime })
-}
-
-func (p *place) tell(old, next *tree.Node, like func(*tree.Node) bool) over {
-	isOld, isNew := old != nil && like(old), next != nil && like(next)
+	isOld, isNew := old != nil && old.Size == p.length, next != nil && next.Size == p.length
 	switch {
 	case isOld && !isNew:
 		return overOld
@@ -49,32 +37,18 @@ func (p *place) tell(old, next *tree.Node, like func(*tree.Node) bool) over {
 	}
 }
 
-// Span is a time in which a tree was in use, to tell what was made over it from what was made over another one. A zero end is open.
-type Span struct{ After, Until time.Time }
-
-func (s Span) has(t time.Time) bool {
-	return (s.After.IsZero() || t.After(s.After)) && (s.Until.IsZero() || !t.After(s.Until))
+// provenOld reports whether an entry shows by itself that it has the old image's content, and would have another one over the new image.
+func (p *place) provenOld() bool {
+	return p.Kind == Metacopy && p.newContent() && p.evidence() == overOld
 }
 
-// staleIn is stale, given when the old image was beneath the upper.
-func (s Span) staleIn(p *place) bool {
-	if p.Kind != Metacopy {
-		return s.has(p.made)
+// doubtful reports whether an entry refers to what differs between the images, and nothing shows to which: a directory that was
+// renamed or made says nothing of that.
+func (p *place) doubtful() bool {
+	if p.Kind == Metacopy {
+		return p.newContent() && p.evidence() == overUnknown
 	}
-	e := p.evidence()
-	if !p.newContent() && e != overOther {
-		return false
-	}
-	switch e {
-	case overOld:
-		return true
-	case overNew:
-		return false
-	case overOther:
-		return true
-	case overUnknown:
-	}
-	return s.has(p.made)
+	return p.whole() || p.merge || p.hide
 }
 
 // foreign reports whether a metacopy was made over an image that is neither of the two.

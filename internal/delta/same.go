@@ -82,5 +82,7 @@ func sameContent(a, b *tree.Node) bool {
 
 func sameAttributes(a, b *tree.Node) bool {
 	return a.Mode == b.Mode && a.UID == b.UID && a.GID == b.GID &&
-		slices.EqualFunc(a.Xattrs, b.Xattrs, func(x, y tree.Xattr) bool { return x.Name == y.Name && bytes.Equal(x.Value, y.Value) })
+		slices.EqualFunc(a.Xattrs, b.Xattrs, sameXattr)
 }
+
+func sameXattr(x, y tree.Xattr) bool { return x.Name == y.Name && bytes.Equal(x.Value, y.Value) }

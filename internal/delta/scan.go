@@ -8,7 +8,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -83,9 +82,9 @@ func (s *scanner) classify(e *Entry, f found) (err error) {
 	e.copied = m.has(markOrigin)
 	switch f.stat.Mode & unix.S_IFMT {
 	case unix.S_IFDIR:
-		e.Kind, e.made = Directory, time.Unix(f.stat.Ctim.Unix())
+		e.Kind = Directory
 		if opaque, ok := m.value(markOpaque); ok && string(opaque) == "y" {
-			e.Kind, e.made, e.hides = Opaque, f.made(), m.has(markHides)
+			e.Kind, e.hides = Opaque, m.has(markHides)
 		} else if redirect, ok := m.value(markRedirect); ok {
 			e.Kind = Redirected
 			e.Redirect, err = parseRedirect(redirect)
@@ -111,10 +110,10 @@ func (s *scanner) classify(e *Entry, f found) (err error) {
 func (s *scanner) regular(e *Entry, f found) (err error) {
 	m := &s.marks
 	metacopy, ok := m.value(markMetacopy)
+	e.litter = litterName(f.name) && (ok || m.has(markMends))
 	switch {
 	case ok:
-		e.Kind, e.length, e.made = Metacopy, uint64(max(f.stat.Size, 0)), f.made()
-		e.mtime = tree.Time{Sec: f.stat.Mtim.Sec, Nsec: uint32(f.stat.Mtim.Nsec)}
+		e.Kind, e.length = Metacopy, uint64(max(f.stat.Size, 0))
 		if e.Digest, err = parseMetacopy(metacopy); err != nil {
 			return err
 		}

@@ -35,7 +35,9 @@
 //     image. The mark is taken away.
 //   - A file of which only the mode was changed, and a directory that was renamed, refer to the image
 //     beneath. They have to be settled before; package delta finds them. Place.BeforeReplace is the moment for that: all else
-//     is ready. What is changed between that and Result.Ended through the old union is the caller's to look for (delta.Mend).
+//     is ready. What is changed after that through the old union is the caller's to look for in Place.AfterReplace (delta.Mend); while that
+//     finds what nobody can tell, the change goes back. The journal's phase Swapped says that it found nothing, so that whatever
+//     comes later was made over the new root.
 //
 // Other mount namespaces. One that gets its mounts from ours and has nothing of its own there sees the new
 // trees at once (PrivateTmp=). One that sees a directory by mounts of its own, as the sandboxes of units do

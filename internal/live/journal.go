@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"time"
 
 	"github.com/powernode/powernode-agent/internal/durable"
 	"github.com/powernode/powernode-agent/internal/mount"
@@ -24,7 +23,7 @@ type Phase string
 // The phases. In both the system goes back unless the new generation is the current one.
 const (
 	Swapping Phase = "swapping" // some of it may be done
-	Swapped  Phase = "swapped"  // all of it is done, and not yet finished by the caller
+	Swapped  Phase = "swapped"  // all of it is done, AfterReplace found nothing wrong, and the caller hasn't finished it
 )
 
 // Journal says what is being changed.
@@ -34,8 +33,6 @@ type Journal struct {
 	From    Side     `json:"from"`
 	To      Side     `json:"to"`
 	Changes []Change `json:"changes"`
-	// Ended is when the last directory was replaced; zero before.
-	Ended time.Time `json:"ended,omitzero"`
 	// Base is the mount at "/". After a soft reboot it is another one, and the journal about nothing.
 	Base mount.ID `json:"base"`
 }

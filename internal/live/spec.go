@@ -37,6 +37,9 @@ type Place struct {
 	// what was changed in the meantime. back says that it is the way back, From the root that goes. An error ends
 	// the change before anything is replaced; on the way back it becomes a remark.
 	BeforeReplace func(ctx context.Context, back bool) error
+	// AfterReplace, if not nil, is called directly after the last directory was replaced, before that is written down anywhere: to look at
+	// what was changed over the old root since BeforeReplace. An error has the change go back. The way back doesn't call it.
+	AfterReplace func(ctx context.Context) error
 	// Hook sees the label of every step; for tests.
 	Hook durable.Hook
 }

@@ -21,8 +21,6 @@ type Result struct {
 	// Prepared is the time until the first directory was replaced, Swapped that from then until the
 	// last one was.
 	Prepared, Swapped time.Duration
-	// Ended is when the last directory was replaced.
-	Ended time.Time
 	// Directories are the names that were replaced.
 	Directories []string
 	// Kept are the mount namespaces that go on with the old trees.
@@ -95,7 +93,10 @@ func (w *work) swap(ctx context.Context) (Result, error) {
 	if err := w.replace(replaced); err != nil {
 		return Result{}, err
 	}
-	result.Swapped, result.Ended = time.Since(begun)-result.Prepared, time.Now()
+	result.Swapped = time.Since(begun) - result.Prepared
+	if err := w.afterReplace(ctx, replaced); err != nil {
+		return Result{}, err
+	}
 	for _, c := range w.spec.Changes {
 		if !c.mounts() {
 			if err := w.link(c); err != nil {
@@ -125,6 +126,15 @@ func (w *work) beforeReplace(ctx context.Context, replaced []*replacement) error
 		return nil
 	}
 	return err
+}
+
+// afterReplace has the caller look at what was changed until now over the old root, and decide whether the new one can stay. On the way
+// back there is nothing to decide.
+func (w *work) afterReplace(ctx context.Context, replaced []*replacement) error {
+	if w.spec.AfterReplace == nil || w.undoing || len(replaced) == 0 {
+		return nil
+	}
+	return w.step("layer:check", func() error { return w.spec.AfterReplace(ctx) })
 }
 
 // replacements finds the directories that don't show the new root image yet, and sees to it that they

@@ -13,9 +13,10 @@ import (
 // LiveLayer is the writable layer of the running root, as a live change goes on with it over another root image. Nil is one that
 // doesn't outlive the boot, which nothing is written down of.
 //
-// What a power cut leaves must be right for whichever root boots then. The layer is settled for both sides before the other
-// image comes beneath it. So Begin comes between that and the first mount, Done after the last one and
-// before the new generation becomes the current one, and Back once the old root is what is mounted again.
+// What a power cut leaves must be right for whichever root boots then. So Begin comes before the layer is
+// settled for the last time and before the first mount; Done after the last one, after what was changed in that moment is mended and synced, and
+// before the new generation becomes the current one; and Back once the old root is what is mounted again. Between Begin and Done the record says of the
+// layer that it is "from"'s, with a little of "to".
 type LiveLayer struct {
 	stateDir, name string
 	hook           durable.Hook
