@@ -223,14 +223,18 @@ func (m *Machine) swap(ctx context.Context, s Step, f Findings) (remarks []strin
 	spec := m.spec(s)
 	spec.Place = m.place(&remarks)
 	var halfWay *settling
+	var looked *delta.Mended
 	spec.BeforeReplace = func(ctx context.Context, back bool) (err error) {
 		if back {
-			halfWay, err = m.settleHalfWay(ctx, s)
+			halfWay, err = m.settleHalfWay(ctx, s, looked)
 			return err
 		}
 		return m.settle(ctx, settling{from: s.FromTree, to: s.ToTree})
 	}
-	spec.AfterReplace = func(ctx context.Context) error { return m.mendAfter(ctx, s) }
+	spec.AfterReplace = func(ctx context.Context) (err error) {
+		looked, err = m.mendAfter(ctx, s)
+		return err
+	}
 	result, err := live.Swap(ctx, spec)
 	if err != nil {
 		if halfWay != nil && !live.Recoverable(m.Place.RunDir) {

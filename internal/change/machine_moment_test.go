@@ -189,6 +189,27 @@ func TestOverTheNewDirectoryWhileAnotherIsReplaced(t *testing.T) {
 	m.reads("usr/app", strings.Repeat("2", 10000))
 }
 
+// TestChangedWhileItGoesBack: what is changed over the new root after it was looked through is the new root's, although the swap goes back then.
+func TestChangedWhileItGoesBack(t *testing.T) {
+	m, old, next := twoTops(t, "")
+	machine, checked := m.machine(), false
+	first := &quick{at: "live-usr:attach", do: func() { m.change("opt") }}
+	second := &quick{at: "live-scratch:unmount", do: func() { m.change("usr") }}
+	machine.Place.Hook = func(label string) error {
+		checked = checked || label == "live-layer:check"
+		if checked {
+			return second.hook(label)
+		}
+		return first.hook(label)
+	}
+	remarks, err := machine.Swap(t.Context(), m.step(old, next), Findings{})
+	if err != nil || len(remarks) != 1 || !inTheMoment(remarks[0]) || strings.Contains(remarks[0], "/usr") {
+		t.Errorf("%q, %v", remarks, err)
+	}
+	m.isOf("opt", "1", "2")
+	m.isOf("usr", "2", "2")
+}
+
 // TestRightAfterTheSwap: what is changed over the new root directly after it was looked through keeps its meaning, however near to the swap that
 // is; so does what was changed over the old root, and used over the new one before anybody looked.
 func TestRightAfterTheSwap(t *testing.T) {

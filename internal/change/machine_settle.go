@@ -23,12 +23,16 @@ type settling struct {
 	doubt bool
 	// but are top-level directories that show what is to come already.
 	but []string
+	// unsure are paths of which nobody can tell over which root they were made: they stay as they are over to, which comes.
+	unsure []string
 	// left are paths that, with all that is in them, mean the right thing already.
 	left []string
 }
 
-func (s settling) drop(path string) bool {
-	return slices.ContainsFunc(s.left, func(l string) bool { return path == l || strings.HasPrefix(path, l+"/") })
+func (s settling) drop(path string) bool { return within(s.left, path) }
+
+func within(tops []string, path string) bool {
+	return slices.ContainsFunc(tops, func(l string) bool { return path == l || strings.HasPrefix(path, l+"/") })
 }
 
 // place is the machine's, with somebody who takes what a person should know.
@@ -68,7 +72,7 @@ func (m *Machine) settle(ctx context.Context, s settling) error {
 		return err
 	}
 	defer closing()
-	troubles, err := l.Settle(ctx, s.from, s.to, append(m.covered(), s.but...), s.drop)
+	troubles, err := l.Settle(ctx, s.from, s.to, append(m.covered(), s.but...), func(path string) bool { return s.drop(path) || within(s.unsure, path) })
 	if err != nil || len(troubles) == 0 {
 		return err
 	}
@@ -87,9 +91,13 @@ func troubled(troubles []delta.Trouble) error {
 // after a mend that found nothing: what has come since was made over the new root.
 func inDoubt(j live.Journal) bool { return j.Phase != live.Swapped }
 
-// settleHalfWay is for the way back of a swap that was cut off: what proves that it was changed over the new root, where that is seen.
-func (m *Machine) settleHalfWay(ctx context.Context, s Step) (*settling, error) {
-	back := &settling{from: s.ToTree, to: s.FromTree, doubt: true}
+// settleHalfWay is for the way back of a swap that was cut off: what proves that it was changed over the new root, where that is seen. Once
+// the layer was looked through after the swap, that is all but what was in doubt then.
+func (m *Machine) settleHalfWay(ctx context.Context, s Step, looked *delta.Mended) (*settling, error) {
+	back := &settling{from: s.ToTree, to: s.FromTree, doubt: looked == nil}
+	if looked != nil {
+		back.unsure = looked.Doubts
+	}
 	j, err := live.ReadJournal(m.Place.RunDir)
 	if err == nil {
 		back.but, err = m.showsOld(j)
@@ -105,16 +113,19 @@ var errMeanwhile = errors.New("local changes were made in the very moment in whi
 
 // mendAfter mends what was changed over the old root after it was settled for the last time. What is mended means what it meant over
 // the old root. What can't be told, or mended, has the swap go back.
-func (m *Machine) mendAfter(ctx context.Context, s Step) error {
+func (m *Machine) mendAfter(ctx context.Context, s Step) (*delta.Mended, error) {
 	mended, err := m.mend(ctx, settling{from: s.FromTree, to: s.ToTree})
-	if err != nil || len(mended.Doubts) == 0 && len(mended.Troubles) == 0 {
-		return err
+	if err != nil {
+		return nil, err
+	}
+	if len(mended.Doubts) == 0 && len(mended.Troubles) == 0 {
+		return &mended, nil
 	}
 	cause := errMeanwhile
 	if len(mended.Doubts) > 0 {
 		cause = fmt.Errorf("%w: %s", errMeanwhile, few(mended.Doubts))
 	}
-	return fault.New(fault.Retry, fault.Mount, "try again, or let the change be made at the next boot: --stage", "%w", errors.Join(cause, troubled(mended.Troubles)))
+	return &mended, fault.New(fault.Retry, fault.Mount, "try again, or let the change be made at the next boot: --stage", "%w", errors.Join(cause, troubled(mended.Troubles)))
 }
 
 // mendBack is mendAfter for a way back, which doesn't depend on it. What can't be told stays as it is over the old root.

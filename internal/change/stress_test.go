@@ -31,7 +31,7 @@ type toucher struct {
 }
 
 // A directory is renamed with every renamesOf-th file: one that is renamed in the moment of a swap has that go back and try again.
-const touched, renamesOf = 600, 25
+const touched, renamesOf = 600, 10
 
 func (u *toucher) file(i int) string { return fmt.Sprintf("usr/files/%03d/f", i) }
 func (u *toucher) dir(i int) string  { return fmt.Sprintf("usr/dirs/%03d", i) }

@@ -3,6 +3,7 @@ package delta
 import (
 	"errors"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -134,6 +135,27 @@ func TestMendMeetsOthers(t *testing.T) {
 			t.Helper()
 			must(t, os.Rename(m.path("usr/a"), m.path("usr/c")))
 		}, big("old")},
+		{"its directory goes", "settle-mend:content", func(t *testing.T, m *mounted) {
+			t.Helper()
+			must(t, os.Rename(m.path("usr/a"), m.path("c")))
+			must(t, os.RemoveAll(m.path("usr")))
+		}, ""},
+		{"the new file goes", "settle-mend:install", func(t *testing.T, m *mounted) {
+			t.Helper()
+			left, err := filepath.Glob(m.path("usr/" + mendPrefix + "*"))
+			if err != nil || len(left) != 1 {
+				t.Fatalf("%v, %v", left, err)
+			}
+			must(t, os.Remove(left[0]))
+		}, ""},
+		{"the file goes from where it came out", "settle-mend:back", func(t *testing.T, m *mounted) {
+			t.Helper()
+			left, err := filepath.Glob(m.path("usr/" + mendPrefix + "*"))
+			if err != nil || len(left) != 1 {
+				t.Fatalf("%v, %v", left, err)
+			}
+			must(t, os.Rename(left[0], m.path("usr/c")))
+		}, "mine"},
 		{"another one in its place", "settle-mend:install", func(t *testing.T, m *mounted) {
 			t.Helper()
 			must(t, os.WriteFile(m.path("usr/x"), []byte("mine"), 0o600))
@@ -150,6 +172,9 @@ func TestMendMeetsOthers(t *testing.T) {
 			})
 			did := false
 			m.hook = func(label string) error {
+				if c.at == "settle-mend:back" && label == "settle-mend:install" && !did {
+					must(t, os.WriteFile(m.over.path("usr/a"), []byte("mine"), 0o600))
+				}
 				if label == c.at && !did {
 					did = true
 					c.do(t, m.over)

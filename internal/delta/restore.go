@@ -64,6 +64,9 @@ type replacer struct {
 
 func (r *replacer) replace(content *source) error {
 	fd, err := unix.Openat(int(r.dir.Fd()), r.temp, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	if gone(err) {
+		return nil // with its directory
+	}
 	if err != nil {
 		return &os.PathError{Op: "create", Path: r.temp, Err: err}
 	}
@@ -144,8 +147,8 @@ func (r *replacer) putBack() error {
 		}
 		// Its name is free by now.
 		fd := int(r.dir.Fd())
-		if err = unix.Renameat2(fd, r.temp, fd, r.place.name, unix.RENAME_NOREPLACE); err == nil {
-			return nil
+		if err = unix.Renameat2(fd, r.temp, fd, r.place.name, unix.RENAME_NOREPLACE); err == nil || gone(err) {
+			return nil // or somebody who may do so took it from there
 		}
 	}
 	if err != nil {
