@@ -39,7 +39,7 @@ var rootOnly = []struct {
 	{pkg: "internal/delta", run: "Settling$|Origins|RunningProgram|Writers|Attributes|Troubles|Drop$|Tidy|View|Digest|Again|Mend|Older|Hiding"},
 	// The faults and the stress of the others take too long under emulation; TestLiveChange and TestLiveKills have their share.
 	{pkg: "internal/live", run: "Swap$|Submounts|Obstacles|Sandboxes|Attributes|Names|Mixture|GoesAlong|TakenBack|OldImage|SoftReboot|JustMade|LastMoment"},
-	{pkg: "internal/change", run: "Moment"},
+	{pkg: "internal/change", run: "Moment|RecoverKeeps|OwnWayBack|RightAfter|GoesBack"},
 	{pkg: "internal/aftercare", run: "Processes|Scan|AnotherRoot"},
 	{pkg: "internal/kmod"},
 	{pkg: "internal/device"},
