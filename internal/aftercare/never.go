@@ -48,6 +48,9 @@ var harmless = []string{
 	"systemd-localed.service", "systemd-timedated.service",
 }
 
+// ours begins the names of the agent's own units, and of those of modules, of which one may be called agent.
+const ours = "powernode-"
+
 // hands says why nobody but a restart of the machine may touch a unit; "" where one may.
 func hands(unit string) string {
 	switch kind := kindOf(unit); {
@@ -66,6 +69,9 @@ func hands(unit string) string {
 	}
 	// An instance of a template has the name of that.
 	for _, n := range never {
+		if strings.HasPrefix(n.pattern, ours) && strings.Contains(unit, "_") {
+			continue // a module's unit, with the module's name before the underscore
+		}
 		if ok, err := path.Match(n.pattern, strings.ReplaceAll(unit, "/", "-")); ok && err == nil {
 			return n.why
 		}

@@ -58,7 +58,7 @@ func (c *Changer) Clear(ctx context.Context, r Request) (Earlier, error) {
 	}
 	if c.earlier.back && isBack(r) {
 		e.Result = c.wentBack(e)
-		return e, nil
+		return e, c.Forget()
 	}
 	p, waits, err := Waiting(c.RunDir)
 	if err != nil || !waits || r.Kind == Rollback && r.Confirm == 0 && !isBack(r) {

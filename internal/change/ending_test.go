@@ -105,7 +105,7 @@ func TestRollbackOfWhatWasInterrupted(t *testing.T) {
 	}
 }
 
-// TestRollbackThatWasInterrupted: typed again, it goes back.
+// TestRollbackThatWasInterrupted: typed again, it goes back, once.
 func TestRollbackThatWasInterrupted(t *testing.T) {
 	for _, at := range []string{"swap:half", "finish"} {
 		n := ready(t)
@@ -121,15 +121,47 @@ func TestRollbackThatWasInterrupted(t *testing.T) {
 		n.stepping(nil)
 		r, err := n.command(Request{Kind: Rollback})
 		if at == "finish" {
-			// It counted, and there is nothing before it.
-			if err == nil {
-				t.Errorf("%s: %+v", at, r)
+			// It counted, and isn't done twice.
+			if err != nil || len(r.Changes) != 0 || !strings.Contains(strings.Join(r.Remarks, "; "), "ask once more") {
+				t.Errorf("%s: %+v, %v", at, r, err)
 			}
 			continue
 		}
 		if err != nil || changes(r) != "changed base 2 1" {
 			t.Errorf("%s: %+v, %v", at, r, err)
 		}
+	}
+}
+
+// TestRollbackInAWindowThatWasInterrupted after it counted: typed again, it goes no further, though there is an older generation.
+func TestRollbackInAWindowThatWasInterrupted(t *testing.T) {
+	n := ready(t)
+	if _, err := n.do(Request{Kind: Detach, Modules: []string{"site"}, Confirm: time.Hour}); err != nil {
+		t.Fatal(err)
+	}
+	n.stepping(func(op string) error {
+		if op == "finish" {
+			panic(killed(op))
+		}
+		return nil
+	})
+	dead := func() (at killed) {
+		defer func() { at, _ = recover().(killed) }()
+		_, err := n.command(Request{Kind: Rollback})
+		t.Error("it isn't killed", err)
+		return ""
+	}()
+	if dead == "" {
+		t.FailNow()
+	}
+	n.stepping(nil)
+	r, err := n.command(Request{Kind: Rollback})
+	if err != nil || r.Generation != 2 || len(r.Changes) != 0 {
+		t.Errorf("%+v, %v", r, err)
+	}
+	n.is("gone back once", 2, "app 1, base 2, site 1")
+	if _, waits, err := Waiting(n.run); err != nil || waits {
+		t.Errorf("something waits: %v, %v", waits, err)
 	}
 }
 

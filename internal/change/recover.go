@@ -88,6 +88,7 @@ func (c *Changer) Recover(ctx context.Context) (string, error) {
 		c.earlier.undone = append(c.earlier.undone, more...)
 	}
 	if runs == j.To {
+		c.earlier.back = c.leadsBack(j)
 		return fmt.Sprintf("the change to generation %d was interrupted, and is finished now", runs), nil
 	}
 	c.earlier.back = !c.leadsBack(j)

@@ -71,27 +71,38 @@ func (r *replacer) replace(content *source) error {
 		return &os.PathError{Op: "create", Path: r.temp, Err: err}
 	}
 	f := os.NewFile(uintptr(fd), r.temp)
-	defer f.Close()
-	took, err := r.take(f, content)
+	err = r.make(f, content)
+	// A program that is open for writing can't be executed, and it is to have its name in a moment.
+	made, openErr := os.Open(fdPath(f))
+	if err = errors.Join(err, openErr, f.Close()); err != nil {
+		if made != nil {
+			_ = made.Close() // was only read
+		}
+		return errors.Join(err, r.unlink())
+	}
+	defer made.Close()
+	took, err := r.take(made)
 	if err != nil || !took {
 		return errors.Join(err, r.unlink())
 	}
-	return r.upper.Step("settle-mend:mark", func() error { return unix.Fremovexattr(fd, markMends) })
+	return r.upper.Step("settle-mend:mark", func() error { return unix.Fremovexattr(int(made.Fd()), markMends) })
 }
 
-// take fills and dresses the new file and changes places with the metacopy. What comes out under the temporary name is looked at
-// before it goes: if it isn't that metacopy, somebody wrote into the file or put another one there, and it gets its place back.
-func (r *replacer) take(f *os.File, content *source) (bool, error) {
+// make fills the new file, and puts it on the disk.
+func (r *replacer) make(f *os.File, content *source) error {
 	err := unix.Fsetxattr(int(f.Fd()), markMends, []byte("y"), 0)
 	if err == nil {
 		err = r.upper.Step("settle-mend:content", func() error { return r.copy(f, content) })
 	}
 	if err = errors.Join(err, content.check()); err != nil {
-		return false, err
+		return err
 	}
-	if err := r.upper.Step("settle-mend:sync", f.Sync); err != nil {
-		return false, err
-	}
+	return r.upper.Step("settle-mend:sync", f.Sync)
+}
+
+// take dresses the new file and changes places with the metacopy. What comes out under the temporary name is looked at
+// before it goes: if it isn't that metacopy, somebody wrote into the file or put another one there, and it gets its place back.
+func (r *replacer) take(f *os.File) (bool, error) {
 	// Whoever may not execute a set-user-ID program's name must find no other one, should a kill leave it: this is the last thing before.
 	like, err := attributesOf(r.old)
 	if err == nil {

@@ -226,7 +226,8 @@ func (c *complaints) platform(p Policy, s Seen) {
 // the generation.
 func passing(unit string) bool {
 	return strings.HasSuffix(unit, ".scope") || strings.HasPrefix(unit, "run-") && strings.HasSuffix(unit, ".service") || strings.HasPrefix(unit, "user@") ||
-		strings.HasPrefix(unit, "powernode-agent-") // a command that the agent's service has systemd run
+		// A command that the agent's service has systemd run. A module's unit has an underscore after the module's name.
+		strings.HasPrefix(unit, "powernode-agent-") && !strings.Contains(unit, "_")
 }
 
 // namesMax bounds a sentence that lists units.

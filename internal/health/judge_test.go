@@ -100,6 +100,7 @@ func TestJudge(t *testing.T) {
 		{"the last, with one that starts over and over", policy(last), overAndOverLooks(200), DefaultTimeout + settle, OK, "failed: a.service (started again"},
 		{"a person's unit", policy(), []look{after(0, running(failedUnit("session-1.scope"), failedUnit("run-u3.service")))}, settle, OK, ""},
 		{"a command of the agent", policy(), []look{after(0, running(failedUnit("powernode-agent-finish.service")))}, settle, OK, ""},
+		{"a module that is called like the agent", policy(), []look{after(0, running(failedUnit("powernode-agent-tools_serve.service")))}, settle, Bad, "powernode-agent-tools_serve.service"},
 		{"emergency mode", policy(), []look{after(0, inState("maintenance", running()))}, settle, Bad, "emergency"},
 		{"shut down meanwhile", policy(), []look{after(0, inState("stopping", running(failedUnit("a.service"))))}, time.Hour, Wait, "shut down"},
 		{"the platform isn't reached", policy(), []look{after(0, withoutPlatform(running()))}, DefaultTimeout, Bad, "not from the new root"},

@@ -46,6 +46,6 @@ func unconfinedSELinux(context string) bool {
 // it, disks, and the files that others run by or believe.
 func withinRoot(w *writer) {
 	w.yes("PrivateDevices")
-	w.set("InaccessiblePaths", "-/run/dbus -/run/systemd/private")
+	w.set("InaccessiblePaths", "-/persist -/run/dbus -/run/systemd/private")
 	w.set("ReadOnlyPaths", "-/root -/run/powernode -/run/systemd -/run/udev -/var/spool/cron")
 }

@@ -11,7 +11,7 @@ import (
 // heldTo is what every unit of a module without the policy's consent says, whatever its manifest names.
 var heldTo = []string{
 	"NoNewPrivileges=yes", "ProtectSystem=full", "RestrictSUIDSGID=yes", "ProtectKernelModules=yes", "ProtectKernelTunables=yes", "ProtectControlGroups=yes",
-	"PrivateDevices=yes", "InaccessiblePaths=-/run/dbus -/run/systemd/private", "ReadOnlyPaths=-/root -/run/powernode -/run/systemd -/run/udev -/var/spool/cron",
+	"PrivateDevices=yes", "InaccessiblePaths=-/persist -/run/dbus -/run/systemd/private", "ReadOnlyPaths=-/root -/run/powernode -/run/systemd -/run/udev -/var/spool/cron",
 }
 
 // TestInitIsHeldToWhatServicesAre without the trust policy's consent, whatever it names; with it, to what it names alone.
