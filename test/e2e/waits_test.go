@@ -3,6 +3,7 @@ package e2e
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -85,11 +86,22 @@ func until(t *testing.T, what string, is func() bool) {
 func (s *system) child(arg string) int {
 	s.t.Helper()
 	init := s.process.Cmd.Process.Pid
-	for child := range strings.FieldsSeq(string(read(s.t, fmt.Sprintf("/proc/%d/task/%d/children", init, init)))) {
-		cmdline, err := os.ReadFile("/proc/" + child + "/cmdline")
-		if err == nil && slices.Contains(strings.Split(string(cmdline), "\x00"), arg) {
-			pid, _ := strconv.Atoi(child)
-			return pid
+	// A child is listed with the thread that made it, which may be any.
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", init))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for _, thread := range threads {
+		children, err := os.ReadFile(thread)
+		if err != nil {
+			continue // a thread that has ended
+		}
+		for child := range strings.FieldsSeq(string(children)) {
+			cmdline, err := os.ReadFile("/proc/" + child + "/cmdline")
+			if err == nil && slices.Contains(strings.Split(string(cmdline), "\x00"), arg) {
+				pid, _ := strconv.Atoi(child)
+				return pid
+			}
 		}
 	}
 	return 0
