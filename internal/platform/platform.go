@@ -91,7 +91,7 @@ func (s *Server) open(ctx context.Context, o Options) error {
 		return fmt.Errorf("open the data directory: %w", err)
 	}
 	var err error
-	if s.db, err = db.Open(ctx, o.Dir+"/"+databaseName, o.Now); err != nil {
+	if s.db, err = db.Open(ctx, db.Options{Path: o.Dir + "/" + databaseName, Now: o.Now, Logger: s.log}); err != nil {
 		return err
 	}
 	s.closers = append(s.closers, s.db.Close)

@@ -57,7 +57,7 @@ func newServer(t *testing.T, o options) *server {
 	if dir, err = durable.OpenDir(filepath.Join(o.path, "blobs"), o.hook); err != nil {
 		t.Fatal(err)
 	}
-	index, err := db.Open(t.Context(), filepath.Join(o.path, "index.db"), time.Now)
+	index, err := db.Open(t.Context(), db.Options{Path: filepath.Join(o.path, "index.db"), Now: time.Now})
 	if err != nil {
 		t.Fatal(err)
 	}
