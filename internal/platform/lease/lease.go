@@ -7,6 +7,7 @@ package lease
 
 import (
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/powernode/powernode-agent/internal/nodeapi"
@@ -165,6 +166,24 @@ func Next(tasks []Task, most int) []int {
 		rootBusy = rootBusy || root
 	}
 	return next
+}
+
+// HandOut settles a node's tasks, which are those that haven't ended, in the order of their creation, and grants it at most most
+// of them. holding are the leases that the node says it has: others are taken back; nil says nothing. It returns the tasks as they are
+// then, and the places of those that were granted.
+func HandOut(tasks []Task, holding []string, most int, now time.Time, newID func() string) (after []Task, granted []int) {
+	after = make([]Task, len(tasks))
+	for i, t := range tasks {
+		if t = Settle(t, now); holding != nil && !slices.Contains(holding, t.Lease) {
+			t = TakeBack(t)
+		}
+		after[i] = t
+	}
+	granted = Next(after, most)
+	for _, i := range granted {
+		after[i] = Grant(after[i], newID(), now)
+	}
+	return after, granted
 }
 
 // Wake returns when the first of the leases in force ends, and whether there is one: what waits for a task asks again then.

@@ -2,6 +2,7 @@ package lease
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -164,6 +165,36 @@ func TestNext(t *testing.T) {
 	}
 	if _, some := Wake([]Task{of(root, pending), of(root, complete)}); some {
 		t.Error("no lease is in force")
+	}
+}
+
+func TestHandOut(t *testing.T) {
+	ids := 0
+	newID := func() string { ids++; return fmt.Sprint("new", ids) }
+	pending, leased := task(nodeapi.TaskPending), task(nodeapi.TaskLeased)
+	for name, c := range map[string]struct {
+		tasks   []Task
+		holding []string
+		now     time.Time
+		granted []int
+		leases  []string
+	}{
+		"nothing said":    {[]Task{leased, pending}, nil, noon, nil, []string{"L", ""}},
+		"held":            {[]Task{leased, pending}, []string{"x", "L"}, noon, nil, []string{"L", ""}},
+		"lost":            {[]Task{leased, pending}, []string{}, noon, []int{0}, []string{"new1", ""}},
+		"expired":         {[]Task{leased, pending}, []string{"L"}, noon.Add(Life), []int{0}, []string{"new1", ""}},
+		"lost, cancelled": {[]Task{task(nodeapi.TaskCancelling), pending}, []string{}, noon, []int{1}, []string{"", "new1"}},
+	} {
+		ids = 0
+		before := slices.Clone(c.tasks)
+		after, granted := HandOut(c.tasks, c.holding, 2, c.now, newID)
+		leases := make([]string, len(after))
+		for i, a := range after {
+			leases[i] = a.Lease
+		}
+		if !slices.Equal(granted, c.granted) || !slices.Equal(leases, c.leases) || !slices.Equal(c.tasks, before) {
+			t.Errorf("%s: %v %q", name, granted, leases)
+		}
 	}
 }
 
