@@ -144,15 +144,17 @@ func (d *DB) Heartbeat(ctx context.Context, sender Sender, hb nodeapi.Heartbeat)
 		}
 		_, err = tx.Exec(ctx, `INSERT INTO reports (node_id, received_at, boot_id, agent_version, architecture,
 			uptime_seconds, module_digests, mount_state, load_average, memory_free_kb, root_digest, integrity_level, generation, remarks,
-			ca_bundle_sha256)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (node_id) DO UPDATE SET
+			ca_bundle_sha256, state_hash, config_digest)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (node_id) DO UPDATE SET
 			received_at = excluded.received_at, boot_id = excluded.boot_id, agent_version = excluded.agent_version,
 			architecture = excluded.architecture, uptime_seconds = excluded.uptime_seconds, module_digests = excluded.module_digests,
 			mount_state = excluded.mount_state, load_average = excluded.load_average, memory_free_kb = excluded.memory_free_kb,
 			root_digest = excluded.root_digest, integrity_level = excluded.integrity_level, generation = excluded.generation,
-			remarks = excluded.remarks, ca_bundle_sha256 = excluded.ca_bundle_sha256`,
+			remarks = excluded.remarks, ca_bundle_sha256 = excluded.ca_bundle_sha256, state_hash = excluded.state_hash,
+			config_digest = excluded.config_digest`,
 			nodeID, millis(d.now()), hb.BootID, hb.AgentVersion, hb.Architecture, hb.UptimeSeconds, string(digests), string(hb.MountState),
-			hb.LoadAverage, hb.MemoryFreeKB, hb.RootDigest, hb.IntegrityLevel, int64(hb.Generation), string(remarks), hb.CABundleSHA256)
+			hb.LoadAverage, hb.MemoryFreeKB, hb.RootDigest, hb.IntegrityLevel, int64(hb.Generation), string(remarks), hb.CABundleSHA256, hb.StateHash,
+			hb.ConfigDigest)
 		return err
 	})
 }
