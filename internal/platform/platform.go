@@ -40,6 +40,8 @@ const (
 type Options struct {
 	// Dir is the data directory. It is made if it isn't there.
 	Dir string
+	// Database, where it isn't nil, is the PostgreSQL server that holds the records; else they are in the data directory.
+	Database *db.Postgres
 	// Listen is the address to listen on, host:port; port 0 takes a free one.
 	Listen string
 	// PublicURL is the URL by which nodes and operators reach the platform; nil means https at
@@ -91,7 +93,7 @@ func (s *Server) open(ctx context.Context, o Options) error {
 		return fmt.Errorf("open the data directory: %w", err)
 	}
 	var err error
-	if s.db, err = db.Open(ctx, db.Options{Path: o.Dir + "/" + databaseName, Now: o.Now, Logger: s.log}); err != nil {
+	if s.db, err = db.Open(ctx, db.Options{Path: o.Dir + "/" + databaseName, Postgres: o.Database, Now: o.Now, Logger: s.log}); err != nil {
 		return err
 	}
 	s.closers = append(s.closers, s.db.Close)
@@ -207,6 +209,7 @@ func (s *Server) wire(ctx context.Context, authority *ca.CA, o Options) error {
 	mux.HandleFunc("GET /claim/{code}", interfaces.ClaimPage)
 	mux.HandleFunc("GET /healthz", s.health)
 	s.http = newHTTPServer(logging(s.log, mux), s.log)
+	s.http.RegisterOnShutdown(interfaces.Drain)
 	return nil
 }
 

@@ -72,6 +72,8 @@ type API struct {
 	renewPolicy RenewPolicy
 	// refreshes bounds how many nodes are asked for a new certificate.
 	refreshes *limiter
+	// polls are the calls that wait for tasks.
+	polls *polls
 
 	certificateLife time.Duration
 }
@@ -86,6 +88,7 @@ func New(o Options) *API {
 		claimAsked: newAddressLimiter(claimBurst, claimInterval, o.Now), allClaimsTold: newLimiter(1, claimsFullEvery, o.Now), netClaimsTold: newLimiter(1, claimsFullEvery, o.Now),
 		renewAsked: newAddressLimiter(renewBurst, renewInterval, o.Now), renewPolicy: o.RenewExpired,
 		refreshes:       newLimiter(refreshesAtOnce, refreshSpan, o.Now),
+		polls:           newPolls(),
 		certificateLife: o.CertificateLife,
 	}
 }
@@ -107,6 +110,12 @@ func (a *API) Handler() http.Handler {
 	route("POST "+nodeapi.PathClaim, a.claim)
 	route("POST "+nodeapi.PathHeartbeat, a.asNode(a.heartbeat))
 	route("POST "+nodeapi.PathBootReports, a.asNode(a.bootReport))
+	route("POST "+nodeapi.PathTaskLease, a.asNode(a.leaseTasks))
+	route("POST "+nodeapi.PathTaskRenew, a.asNode(a.renewTask))
+	route("POST "+nodeapi.PathTaskProgress, a.asNode(a.progressTask))
+	route("POST "+nodeapi.PathTaskComplete, a.asNode(a.completeTask))
+	route("POST "+nodeapi.PathTaskFail, a.asNode(a.failTask))
+	route("POST "+nodeapi.PathEvents, a.asNode(a.nodeEvents))
 	route("GET "+nodeapi.PathConfig, a.asNode(a.nodeConfig))
 	route("GET "+nodeapi.PathAuthorizedKeys, a.asNode(a.nodeKeys))
 	route("GET "+nodeapi.PathModules, a.asNode(a.nodeModules))
@@ -137,6 +146,11 @@ func (a *API) Handler() http.Handler {
 	route("GET "+operatorapi.PathClaims, a.asOperator(a.listClaims))
 	route("POST "+operatorapi.PathClaimAccept, a.asOperator(a.acceptClaim))
 	route("POST "+operatorapi.PathClaimReject, a.asOperator(a.rejectClaim))
+	route("GET "+operatorapi.PathTasks, a.asOperator(a.listTasks))
+	route("POST "+operatorapi.PathNodeTasks, a.asOperator(a.createTask))
+	route("GET "+operatorapi.PathTask, a.asOperator(a.showTask))
+	route("POST "+operatorapi.PathTaskCancel, a.asOperator(a.cancelTask))
+	route("GET "+operatorapi.PathNodeEvents, a.asOperator(a.listNodeEvents))
 
 	for path, methods := range allowed {
 		mux.Handle(path, a.answering(func(w http.ResponseWriter, r *http.Request) (any, error) {
