@@ -3,7 +3,6 @@ package nodeclient
 import (
 	"context"
 	"encoding/json"
-	"net/http"
 	"net/url"
 
 	"github.com/powernode/powernode-agent/internal/fault"
@@ -12,24 +11,6 @@ import (
 )
 
 const hintPlatform = "look into the platform's log, and compare its version with the agent's"
-
-// Heartbeat tells the platform how the node is, in one attempt: a heartbeat's loop has its own
-// rhythm.
-func (c *Client) Heartbeat(ctx context.Context, hb nodeapi.Heartbeat) (*nodeapi.HeartbeatResponse, error) {
-	if hb.ModuleDigests == nil {
-		hb.ModuleDigests = map[string]string{}
-	}
-	hb.Remarks = clipTexts(hb.Remarks, nodeapi.MaxRemarks)
-	var answer nodeapi.HeartbeatResponse
-	call := nodehttp.Call{Doing: "send the heartbeat", Method: http.MethodPost, Path: nodeapi.PathHeartbeat, Body: hb, Into: &answer}
-	if err := c.do(ctx, call); err != nil {
-		return nil, err
-	}
-	if !answer.Acknowledged {
-		return nil, fault.New(fault.Retry, fault.Platform, hintPlatform, "send the heartbeat: the platform didn't acknowledge it")
-	}
-	return &answer, nil
-}
 
 // Modules returns the modules that are assigned to the node. IDs are sound and occur once; a
 // caller judges each module by CheckModule, so that a bad one doesn't keep the good ones away.
