@@ -24,6 +24,8 @@ func New(app *cli.App) *cobra.Command {
 		group("node", "Look after nodes", nodeCreateCommand(app, conn), nodeListCommand(app, conn), nodeShowCommand(app, conn),
 			nodeRevokeCommand(app, conn), nodeApproveCommand(app, conn), nodeConfigCommand(app, conn)),
 		group("token", "Make bootstrap tokens", tokenCreateCommand(app, conn)),
+		taskCommand(app, conn),
+		eventCommand(app, conn),
 		claimCommand(app, conn),
 		caCommand(app, conn),
 		assignCommand(app, conn),
