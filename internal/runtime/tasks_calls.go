@@ -126,7 +126,7 @@ func (w *worker) report(r task.Record) {
 // orNothing is the error of a call without an answer.
 func orNothing(nothing bool, err error) error {
 	if err == nil && nothing {
-		return fault.New(fault.Broken, fault.Platform, "", "ask the platform about tasks: there is no answer")
+		return fault.New(fault.Broken, fault.Platform, "", "call the platform: there is no answer")
 	}
 	return err
 }
