@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/powernode/powernode-agent/internal/fsverity"
 	"github.com/powernode/powernode-agent/internal/nodeapi"
+	"github.com/powernode/powernode-agent/internal/platform/postgrestest"
 )
 
 // clock is a time that a test moves.
@@ -38,9 +40,29 @@ func (c *clock) advance(d time.Duration) {
 	c.t = c.t.Add(d)
 }
 
-func reopen(t *testing.T, path string, c *clock) *DB {
+// TestMain runs every test over both databases.
+func TestMain(m *testing.M) { os.Exit(postgrestest.Both(m)) }
+
+// place is where a new database may be, with the schema of now or without any.
+func place(t *testing.T) Options {
 	t.Helper()
-	d, err := Open(t.Context(), Options{Path: path, Now: c.now})
+	if !postgrestest.Wanted() {
+		return Options{Path: filepath.Join(t.TempDir(), "platform.db")}
+	}
+	url := postgrestest.Database(t, func(url string) error {
+		d, err := Open(context.Background(), Options{Postgres: first(ParsePostgres(url, "")), Now: time.Now})
+		if err != nil {
+			return err
+		}
+		return d.Close()
+	})
+	return Options{Postgres: first(ParsePostgres(url, ""))}
+}
+
+func reopen(t *testing.T, o Options, c *clock) *DB {
+	t.Helper()
+	o.Now = c.now
+	d, err := Open(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,7 +72,7 @@ func reopen(t *testing.T, path string, c *clock) *DB {
 
 func newDB(t *testing.T) (*DB, *clock) {
 	c := newClock()
-	return reopen(t, filepath.Join(t.TempDir(), "platform.db"), c), c
+	return reopen(t, place(t), c), c
 }
 
 // execute changes the database behind its back.
@@ -89,7 +111,7 @@ func TestOpenTwiceAndOddPaths(t *testing.T) {
 		check(t, err)
 		n := first(d.CreateNode(t.Context(), "web-1", "amd64"))
 		check(t, d.Close())
-		again := reopen(t, path, c)
+		again := reopen(t, Options{Path: path}, c)
 		got := first(again.Node(t.Context(), "web-1"))
 		if diff := cmp.Diff(n, got); diff != "" {
 			t.Errorf("%s: the node isn't the same after reopening:\n%s", name, diff)

@@ -26,13 +26,15 @@ type listener struct {
 	instance string
 }
 
-// start listens until the returned function is called.
-func (l listener) start() (stop func() error) {
-	ctx, cancel := context.WithCancel(context.Background())
+// start listens until the returned function is called. When it returns, nothing that is notified is missed any more, unless the server
+// went away meanwhile.
+func (l listener) start(ctx context.Context) (stop func() error) {
+	c, err := l.connect(ctx)
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		l.run(ctx)
+		l.run(ctx, c, err)
 	}()
 	return func() error {
 		cancel()
@@ -41,47 +43,56 @@ func (l listener) start() (stop func() error) {
 	}
 }
 
-func (l listener) run(ctx context.Context) {
+// run waits for notifications by c, or, where err says that there is none, and after it was lost, by another connection.
+func (l listener) run(ctx context.Context, c *pgx.Conn, err error) {
 	for {
-		err := l.listen(ctx)
+		for err == nil {
+			err = l.next(ctx, c)
+		}
+		if c != nil {
+			hangUp(ctx, c)
+		}
 		if ctx.Err() != nil {
 			return
 		}
-		l.log.Warn("no notifications from PostgreSQL; tasks are found when they are looked for", "error", err)
+		l.log.Warn("no notifications from PostgreSQL; what waits for one looks by itself", "error", err)
 		select {
 		case <-ctx.Done():
 			return
 		case <-time.After(listenRetry):
 		}
+		if c, err = l.connect(ctx); err == nil {
+			// What was notified while nobody listened is unknown.
+			l.hub.wakeAll()
+		}
 	}
 }
 
-// listen waits for notifications over one connection until that is lost.
-func (l listener) listen(ctx context.Context) (err error) {
+// connect makes a connection that listens.
+func (l listener) connect(ctx context.Context) (*pgx.Conn, error) {
 	config := l.server.config.Copy()
 	if err := l.server.authenticate(ctx, config); err != nil {
-		return err
+		return nil, err
 	}
+	ctx, cancel := context.WithTimeout(ctx, listenPing)
+	defer cancel()
 	c, err := pgx.ConnectConfig(ctx, config)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	// A connection that is closed like this tells the server so, for as long as that takes an instant.
-	defer func() {
-		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-		defer cancel()
-		err = errors.Join(err, c.Close(closing))
-	}()
 	if _, err := c.Exec(ctx, "LISTEN "+channel); err != nil {
-		return err
+		hangUp(ctx, c)
+		return nil, err
 	}
-	// What was notified while nobody listened is unknown.
-	l.hub.wakeAll()
-	for {
-		if err := l.next(ctx, c); err != nil {
-			return err
-		}
-	}
+	return c, nil
+}
+
+// hangUp closes a connection. It tells the server so, for as long as that takes an instant.
+func hangUp(ctx context.Context, c *pgx.Conn) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	// Whether the server heard it or finds out by itself is the same.
+	_ = c.Close(ctx)
 }
 
 // next waits for one notification, or tries the connection after a silence.

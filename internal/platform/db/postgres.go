@@ -50,7 +50,7 @@ func (d *DB) openPostgres(ctx context.Context, server Postgres) error {
 		return err
 	}
 	l := listener{server: server, hub: d.hub, log: d.log, instance: dialect.instance}
-	d.closers = append(d.closers, l.start())
+	d.closers = append(d.closers, l.start(ctx))
 	return nil
 }
 

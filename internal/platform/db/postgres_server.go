@@ -88,6 +88,9 @@ func (p Postgres) Name() string {
 	return fmt.Sprintf("%s on %s", p.config.Database, p.config.Host)
 }
 
+// URL is what ParsePostgres read, with what it added; it holds no password.
+func (p Postgres) URL() string { return p.config.ConnString() }
+
 // Unverified reports whether the server is reached over a network without proof of who it is.
 func (p Postgres) Unverified() bool {
 	if local(p.config) {

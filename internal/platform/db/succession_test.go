@@ -147,7 +147,7 @@ func TestMigrateCertificates(t *testing.T) {
 	}
 	check(t, old.Close())
 
-	d := reopen(t, path, c)
+	d := reopen(t, Options{Path: path}, c)
 	ctx := t.Context()
 	if s := first(d.Standing(ctx, good)); s.Revoked || s.Superseded || s.Used || s.CertificateID != "g" {
 		t.Errorf("%+v", s)

@@ -1,5 +1,6 @@
 // Package platformtest runs a whole platform for tests: real TLS, database and registry, on
-// loopback, over a directory of the test's own, with a clock that the test moves.
+// loopback, over a directory of the test's own, with a clock that the test moves. Where the environment says
+// POWERNODE_TEST_DATABASE=postgres, its records are in a PostgreSQL.
 //
 // It promises nothing to production code, which must not import it.
 package platformtest
@@ -18,6 +19,7 @@ import (
 	"github.com/powernode/powernode-agent/internal/operatorapi"
 	"github.com/powernode/powernode-agent/internal/operatorclient"
 	"github.com/powernode/powernode-agent/internal/platform"
+	"github.com/powernode/powernode-agent/internal/platform/postgrestest"
 )
 
 // Platform is a running platform.
@@ -67,6 +69,9 @@ func Start(t testing.TB) *Platform {
 // StartWith is Start with options that the test sets; directory, address, clock, version and log are Start's.
 func StartWith(t testing.TB, o platform.Options) *Platform {
 	t.Helper()
+	if o.Database == nil && postgrestest.Wanted() {
+		o.Database = Postgres(t)
+	}
 	return start(t, o, filepath.Join(t.TempDir(), "platform"), "127.0.0.1:0", &Clock{})
 }
 
