@@ -91,15 +91,18 @@ func (a *API) listTasks(_ http.ResponseWriter, r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	rows, err := a.db.Tasks(r.Context(), db.Tasks{NodeID: which.nodeID, Open: r.URL.Query().Get(operatorapi.QueryOpen) == "true", Limit: which.limit})
+	open := r.URL.Query().Get(operatorapi.QueryOpen) == "true"
+	rows, err := a.db.Tasks(r.Context(), db.Tasks{NodeID: which.nodeID, Open: open, Limit: which.limit})
 	if err != nil {
 		return nil, err
 	}
-	list := operatorapi.TaskList{Tasks: []operatorapi.Task{}, Count: len(rows)}
+	list := operatorapi.TaskList{Tasks: []operatorapi.Task{}}
 	for _, t := range rows {
-		t.Task = lease.Settle(t.Task, a.now())
-		list.Tasks = append(list.Tasks, taskView(t))
+		if t.Task = lease.Settle(t.Task, a.now()); !open || !t.State.Ended() {
+			list.Tasks = append(list.Tasks, taskView(t))
+		}
 	}
+	list.Count = len(list.Tasks)
 	return list, nil
 }
 
