@@ -199,7 +199,7 @@ func TestRandomly(t *testing.T) {
 		rank rank
 		text string
 	}
-	for seed := range uint64(20) {
+	for seed := range uint64(6) {
 		rng := rand.New(rand.NewPCG(seed, 1))
 		limit := 1 + rng.IntN(12)
 		q := open(t, t.TempDir(), Options{Count: limit})

@@ -60,14 +60,18 @@ type Outcome struct {
 	Result json.RawMessage `json:"result,omitempty"`
 }
 
-// encode returns the record as it is on the disk: compact, since indenting nested options could make much of little.
+// encode returns the record as it is on the disk: compact, since indenting nested options could make much of little, and with
+// nothing escaped in them that wasn't.
 func (r Record) encode() ([]byte, error) {
 	r.Version = recordVersion
-	data, err := json.Marshal(r)
-	if err == nil && len(data) > maxRecord {
-		err = fmt.Errorf("%d bytes, at most %d are kept", len(data), maxRecord)
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	err := e.Encode(r)
+	if err == nil && b.Len() > maxRecord {
+		err = fmt.Errorf("%d bytes, at most %d are kept", b.Len(), maxRecord)
 	}
-	return data, err
+	return b.Bytes(), err
 }
 
 // decodeRecord reads the record of a task.
