@@ -42,6 +42,7 @@ type DB struct {
 	hub   *hub
 	now   func() time.Time
 	log   *slog.Logger
+	beats beats
 	// closers are closed last to first.
 	closers []func() error
 }

@@ -363,6 +363,50 @@ func TestPulse(t *testing.T) {
 	}
 }
 
+// TestPulsesAtOnce: pulses that are written together are each one's own.
+func TestPulsesAtOnce(t *testing.T) {
+	d, c := newDB(t)
+	ctx := t.Context()
+	hb := nodeapi.Heartbeat{BootID: "boot", AgentVersion: "1", Architecture: "amd64", MountState: nodeapi.MountMounted, StateHash: "hash"}
+	const nodes = 40
+	ids := make([]string, nodes)
+	for i := range ids {
+		n := first(d.CreateNode(ctx, fmt.Sprintf("n-%d", i), "amd64"))
+		check(t, d.Heartbeat(ctx, Sender{NodeID: n.ID}, hb))
+		ids[i] = n.ID
+	}
+	c.advance(time.Minute)
+	var wg sync.WaitGroup
+	for i, id := range ids {
+		for range 3 {
+			wg.Go(func() {
+				p := hb.Pulse()
+				if p.UptimeSeconds = int64(i); i%4 == 3 {
+					p.StateHash = "another"
+				}
+				if known, err := d.Pulse(context.Background(), id, p); err != nil || known != (i%4 != 3) {
+					t.Errorf("node %d: %v, %v", i, known, err)
+				}
+			})
+		}
+	}
+	wg.Wait()
+	for i, id := range ids {
+		want := int64(i)
+		if i%4 == 3 {
+			want = 0
+		}
+		if report := first(d.Node(ctx, id)).Report; report.UptimeSeconds != want || !report.ReceivedAt.Equal(c.now()) {
+			t.Errorf("node %d: %+v", i, report)
+		}
+	}
+	cancelled, cancel := context.WithCancel(ctx)
+	cancel()
+	if _, err := d.Pulse(cancelled, ids[0], hb.Pulse()); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+}
+
 // TestCalls: a node is called while its list has changed since it read it, and while tasks wait.
 func TestCalls(t *testing.T) {
 	d, _ := newDB(t)

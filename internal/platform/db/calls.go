@@ -1,25 +1,6 @@
 package db
 
-import (
-	"context"
-
-	"github.com/powernode/powernode-agent/internal/nodeapi"
-)
-
-// Pulse keeps a heartbeat of a node whose state is what it was, and reports whether it is: by its hash, in the same boot. Where it isn't,
-// the node has been heard of all the same.
-func (d *DB) Pulse(ctx context.Context, nodeID string, p nodeapi.Pulse) (known bool, err error) {
-	return known, d.updateOf(ctx, nodeID, func(tx *txn) error {
-		n, err := tx.Exec(ctx, `UPDATE reports SET received_at = ?, uptime_seconds = ?, load_average = ?, memory_free_kb = ?
-			WHERE node_id = ? AND boot_id = ? AND state_hash = ?`,
-			millis(d.now()), p.UptimeSeconds, p.LoadAverage, p.MemoryFreeKB, nodeID, p.BootID, p.StateHash)
-		if known = n > 0; err != nil || known {
-			return err
-		}
-		_, err = tx.Exec(ctx, "UPDATE reports SET received_at = ? WHERE node_id = ?", millis(d.now()), nodeID)
-		return err
-	})
-}
+import "context"
 
 // Calls is what a node is to be told with its heartbeat.
 type Calls struct {
