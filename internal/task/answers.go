@@ -184,6 +184,10 @@ func (d *Desk) Reported(now time.Time, id, lease string, a Answer) {
 	case OK:
 		e.rec.Phase, e.dirty = Settled, true
 		e.rec.Output, e.rec.OutputOffset = "", 0
+		// What had to wait for this one may be had now.
+		if d.idle = false; d.lease.failures == 0 {
+			d.lease.next = now
+		}
 	case Lost:
 		if e.rec.Task.Lease == lease {
 			d.lose(e)
@@ -234,9 +238,9 @@ func (d *Desk) Finished(now time.Time, id string, f Finish) {
 		return
 	case f.Err == nil && !f.Restart:
 	case end == ErrCancelled:
-		outcome.Success, outcome.Code, outcome.Error = false, nodeapi.FailCancelled, errorText("cancelled", f.Err)
+		outcome.Success, outcome.Code, outcome.Error = false, nodeapi.FailCancelled, errorText(end.Error(), f.Err)
 	case end == ErrTimeout:
-		outcome.Success, outcome.Code, outcome.Error = false, nodeapi.FailTimeout, errorText("it took longer than it may", f.Err)
+		outcome.Success, outcome.Code, outcome.Error = false, nodeapi.FailTimeout, errorText(end.Error(), f.Err)
 	case end != nil || f.Err == nil:
 		// Interrupted: advance knows what becomes of it.
 		e.rec.Output, e.rec.OutputOffset = "", 0
@@ -305,7 +309,7 @@ func failed(code nodeapi.FailCode, text string) Outcome { return Outcome{Code: c
 
 // errorText says what went wrong, and what the person can do about it.
 func errorText(what string, err error) string {
-	if err != nil {
+	if err != nil && err.Error() != what {
 		if what != "" {
 			what += ": "
 		}

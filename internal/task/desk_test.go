@@ -662,6 +662,8 @@ func TestOnce(t *testing.T) {
 	p.never(Stop)
 	p.answer("a", Answer{Verdict: OK})
 	p.report("a", OK)
+	p.want(Lease, "")
+	p.lease()
 	p.want(Stop, "")
 
 	away := newPlay(t, Settings{Once: true})
