@@ -23,10 +23,12 @@ const credentialLimit = 256 << 10
 // up to date; a file that was taken away, to where the operator works, isn't made again unless
 // reset asks for another token.
 func (s *Server) ensureOperator(ctx context.Context, caPEM []byte, reset bool) error {
+	s.credentials.Lock()
+	defer s.credentials.Unlock()
 	want := operatorapi.Credentials{URL: s.url.String(), CAPEM: string(caPEM)}
 	hash, err := s.db.OperatorHash(ctx)
 	if reset || errors.Is(err, db.ErrNotFound) {
-		return s.newOperator(ctx, want)
+		return s.newOperator(ctx, want, !reset)
 	}
 	if err != nil {
 		return err
@@ -54,13 +56,18 @@ func (s *Server) ensureOperator(ctx context.Context, caPEM []byte, reset bool) e
 	return s.dir.WriteJSON(operatorapi.CredentialName, want, 0o600, "operator-credentials")
 }
 
-func (s *Server) newOperator(ctx context.Context, c operatorapi.Credentials) error {
+// newOperator makes a token; the first one only where no other platform over the same database has made it meanwhile.
+func (s *Server) newOperator(ctx context.Context, c operatorapi.Credentials, first bool) error {
 	c.Token = api.NewToken()
 	if err := s.dir.WriteJSON(operatorapi.CredentialName, c, 0o600, "operator-credentials"); err != nil {
 		return err
 	}
-	if err := s.db.SetOperatorHash(ctx, sha256.Sum256([]byte(c.Token))); err != nil {
+	set, err := s.db.SetOperatorHash(ctx, sha256.Sum256([]byte(c.Token)), first)
+	if err != nil {
 		return fmt.Errorf("keep the operator token's hash: %w", err)
+	}
+	if !set {
+		return s.dir.Remove(operatorapi.CredentialName, "operator-credentials")
 	}
 	s.log.Info("made the operator's credentials", "file", s.dir.Path()+"/"+operatorapi.CredentialName)
 	return nil

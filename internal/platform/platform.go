@@ -16,6 +16,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"sync"
 	"time"
 
 	"github.com/powernode/powernode-agent/internal/durable"
@@ -25,6 +26,8 @@ import (
 	"github.com/powernode/powernode-agent/internal/platform/catalog"
 	"github.com/powernode/powernode-agent/internal/platform/db"
 	"github.com/powernode/powernode-agent/internal/platform/registry"
+	"github.com/powernode/powernode-agent/internal/platform/replica"
+	"github.com/powernode/powernode-agent/internal/secret"
 )
 
 // What lies in the data directory.
@@ -42,6 +45,10 @@ type Options struct {
 	Dir string
 	// Database, where it isn't nil, is the PostgreSQL server that holds the records; else they are in the data directory.
 	Database *db.Postgres
+	// SharedSecret is what all platforms over one Database know, if there are several: see package replica.
+	SharedSecret secret.Text
+	// RegistryDir is where the registry's bytes lie, which platforms over one Database have in common; "" is in the data directory.
+	RegistryDir string
 	// Listen is the address to listen on, host:port; port 0 takes a free one.
 	Listen string
 	// PublicURL is the URL by which nodes and operators reach the platform; nil means https at
@@ -69,9 +76,14 @@ type Server struct {
 	lock     *durable.Lock
 	db       *db.DB
 	registry *registry.Registry
-	listener net.Listener
-	tls      *tls.Config
-	http     *http.Server
+	// ca is the certificate authority, and replica what keeps it in step with other platforms'; nil over SQLite.
+	ca      *ca.CA
+	replica *replica.Replica
+	// credentials is held by who changes the operator's credential file.
+	credentials sync.Mutex
+	listener    net.Listener
+	tls         *tls.Config
+	http        *http.Server
 	// closers are closed last to first.
 	closers []func() error
 }
@@ -97,7 +109,7 @@ func (s *Server) open(ctx context.Context, o Options) error {
 		return err
 	}
 	s.closers = append(s.closers, s.db.Close)
-	authority, err := s.openAuthority(o.Now)
+	authority, err := s.openAuthority(ctx, o)
 	if err != nil {
 		return err
 	}
@@ -112,7 +124,11 @@ func (s *Server) open(ctx context.Context, o Options) error {
 	if err := s.ensureOperator(ctx, authority.Bundle(), o.ResetOperator); err != nil {
 		return fmt.Errorf("make the operator's credentials: %w", err)
 	}
-	return s.wire(ctx, authority, o)
+	if err := s.wire(ctx, authority, o); err != nil {
+		return err
+	}
+	s.follow(ctx)
+	return nil
 }
 
 // openDir opens the data directory for this process alone.
@@ -149,14 +165,6 @@ func (s *Server) sub(name string) (*durable.Dir, error) {
 	return dir, dir.Sweep()
 }
 
-func (s *Server) openAuthority(now func() time.Time) (*ca.CA, error) {
-	dir, err := s.sub(caName)
-	if err != nil {
-		return nil, err
-	}
-	return ca.Open(dir, now)
-}
-
 // listen takes the listening address, and with it settles the public URL.
 func (s *Server) listen(ctx context.Context, o Options) error {
 	var config net.ListenConfig
@@ -178,7 +186,7 @@ func (s *Server) listen(ctx context.Context, o Options) error {
 
 // wire puts the parts together.
 func (s *Server) wire(ctx context.Context, authority *ca.CA, o Options) error {
-	blobs, err := s.sub(blobsName)
+	blobs, err := s.openBlobs(o.RegistryDir)
 	if err != nil {
 		return err
 	}
@@ -195,7 +203,7 @@ func (s *Server) wire(ctx context.Context, authority *ca.CA, o Options) error {
 	interfaces = api.New(api.Options{
 		DB: s.db, CA: authority, PublicURL: s.url, Version: o.Version, Logger: s.log, Now: o.Now, RenewExpired: o.RenewExpired, CertificateLife: o.CertificateLife,
 		Catalog:   catalog.New(catalog.Options{Dir: images, Registry: s.registry, Records: s.db}),
-		CAChanged: func(ctx context.Context) error { return s.ensureOperator(ctx, authority.Bundle(), false) },
+		CAChanged: s.caChanged,
 	})
 	if err := interfaces.EndRetired(ctx); err != nil {
 		return fmt.Errorf("end the certificates of retired authorities: %w", err)

@@ -164,11 +164,19 @@ func (d *DB) OperatorHash(ctx context.Context) ([]byte, error) {
 	return hash, d.explain(err)
 }
 
-// SetOperatorHash replaces the SHA-256 of the operator token.
-func (d *DB) SetOperatorHash(ctx context.Context, hash [32]byte) error {
-	return d.update(ctx, func(tx *txn) error {
-		_, err := tx.Exec(ctx, `INSERT INTO operator (one, token_hash, created_at) VALUES (1, ?, ?)
-			ON CONFLICT (one) DO UPDATE SET token_hash = excluded.token_hash, created_at = excluded.created_at`, hash[:], millis(d.now()))
+// SetOperatorHash replaces the SHA-256 of the operator token, or, where first says so, sets it if there is none, and
+// reports whether it did.
+func (d *DB) SetOperatorHash(ctx context.Context, hash [32]byte, first bool) (set bool, err error) {
+	query := `INSERT INTO operator (one, token_hash, created_at) VALUES (1, ?, ?) ON CONFLICT (one) DO `
+	if first {
+		query += "NOTHING"
+	} else {
+		query += "UPDATE SET token_hash = excluded.token_hash, created_at = excluded.created_at"
+	}
+	err = d.update(ctx, func(tx *txn) error {
+		n, err := tx.Exec(ctx, query, hash[:], millis(d.now()))
+		set = n > 0
 		return err
 	})
+	return set && err == nil, err
 }

@@ -15,10 +15,8 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/powernode/powernode-agent/internal/fault"
+	"github.com/powernode/powernode-agent/internal/platform/secretfile"
 )
-
-// maxPassword is the most that a password file may hold, in bytes.
-const maxPassword = 4096
 
 // Postgres is a server, its database and a user. ParsePostgres makes one.
 type Postgres struct {
@@ -64,8 +62,7 @@ func ParsePostgres(text, passwordFile string) (*Postgres, error) {
 		config.RuntimeParams["application_name"] = "powernode-platform"
 	}
 	p := &Postgres{config: config, passwordFile: passwordFile}
-	_, err = p.password()
-	return p, err
+	return p, p.authenticate(context.Background(), config.Copy())
 }
 
 // local reports whether every host of a configuration is this machine.
@@ -87,6 +84,9 @@ func local(config *pgx.ConnConfig) bool {
 func (p Postgres) Name() string {
 	return fmt.Sprintf("%s on %s", p.config.Database, p.config.Host)
 }
+
+// Database is the database's name.
+func (p Postgres) Database() string { return p.config.Database }
 
 // URL is what ParsePostgres read, with what it added; it holds no password.
 func (p Postgres) URL() string { return p.config.ConnString() }
@@ -110,38 +110,15 @@ func (p Postgres) Unverified() bool {
 
 // authenticate gives a new connection the password that the file holds now.
 func (p Postgres) authenticate(_ context.Context, config *pgx.ConnConfig) error {
-	password, err := p.password()
-	if err == nil && p.passwordFile != "" {
-		config.Password = password
-	}
-	return err
-}
-
-func (p Postgres) password() (password string, err error) {
 	if p.passwordFile == "" {
-		return "", nil
+		return nil
 	}
-	f, err := os.Open(p.passwordFile)
+	password, err := secretfile.Read(p.passwordFile, "--database-password-file")
 	if err != nil {
-		return "", fault.New(fault.Refuse, fault.Input, "name a file with --database-password-file", "read the database's password: %w", err)
+		return err
 	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	info, err := f.Stat()
-	if err != nil {
-		return "", err
-	}
-	if info.Mode().Perm()&0o007 != 0 {
-		return "", fault.New(fault.Refuse, fault.Input, "chmod 600 "+p.passwordFile, "%s: mode %04o lets everyone read the database's password", p.passwordFile, info.Mode().Perm())
-	}
-	b, err := io.ReadAll(io.LimitReader(f, maxPassword+1))
-	if err != nil {
-		return "", err
-	}
-	password = strings.TrimRight(string(b), "\r\n")
-	if password == "" || len(b) > maxPassword {
-		return "", fault.New(fault.Refuse, fault.Input, "write the password, and nothing else, into it", "%s holds no password, or more than %d bytes", p.passwordFile, maxPassword)
-	}
-	return password, nil
+	config.Password = password.Reveal()
+	return nil
 }
 
 // connectionLost reports whether an error means that the connection was lost in the middle.

@@ -39,6 +39,12 @@ func PostgresURL(t testing.TB) string {
 	})
 }
 
+// Empty is Postgres without anything in it.
+func Empty(t testing.TB) *db.Postgres {
+	t.Helper()
+	return parse(t, postgrestest.Empty(t))
+}
+
 func parse(t testing.TB, url string) *db.Postgres {
 	t.Helper()
 	server, err := db.ParsePostgres(url, "")
@@ -50,6 +56,12 @@ func parse(t testing.TB, url string) *db.Postgres {
 
 // Database is the platform's PostgreSQL, or nil.
 func (p *Platform) Database() *db.Postgres { return p.options.Database }
+
+// Replica starts another platform over the same PostgreSQL, with a data directory of its own; its options must let several be one.
+func (p *Platform) Replica() *Platform {
+	p.t.Helper()
+	return start(p.t, p.options, filepath.Join(p.t.TempDir(), "replica"), "127.0.0.1:0", p.Clock, &p.Config)
+}
 
 // parameter is ? or ?1 in a query.
 var parameter = regexp.MustCompile(`\?(\d*)`)

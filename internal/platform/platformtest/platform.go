@@ -37,6 +37,8 @@ type Platform struct {
 
 	t       testing.TB
 	options platform.Options
+	// lent are the operator's credentials of another platform that this one is a replica of, or nil.
+	lent *operatorclient.Config
 	stop    func()
 }
 
@@ -72,17 +74,18 @@ func StartWith(t testing.TB, o platform.Options) *Platform {
 	if o.Database == nil && postgrestest.Wanted() {
 		o.Database = Postgres(t)
 	}
-	return start(t, o, filepath.Join(t.TempDir(), "platform"), "127.0.0.1:0", &Clock{})
+	return start(t, o, filepath.Join(t.TempDir(), "platform"), "127.0.0.1:0", &Clock{}, nil)
 }
 
 // Restart stops the platform and starts it again over the same directory and address.
 func (p *Platform) Restart() *Platform {
 	p.t.Helper()
 	p.Stop()
-	return start(p.t, p.options, p.Dir, p.Config.RegistryHost(), p.Clock)
+	return start(p.t, p.options, p.Dir, p.Config.RegistryHost(), p.Clock, p.lent)
 }
 
-func start(t testing.TB, o platform.Options, dir, listen string, clock *Clock) *Platform {
+// start starts a platform. The operator's credentials are those in its directory, or those that are given.
+func start(t testing.TB, o platform.Options, dir, listen string, clock *Clock, credentials *operatorclient.Config) *Platform {
 	t.Helper()
 	o.Dir, o.Listen, o.Version, o.Now = dir, listen, "v0-test", clock.Now
 	o.Logger = slog.New(slog.NewTextHandler(testLog{t}, &slog.HandlerOptions{Level: slog.LevelInfo}))
@@ -93,7 +96,7 @@ func start(t testing.TB, o platform.Options, dir, listen string, clock *Clock) *
 	ctx, cancel := context.WithCancel(context.Background())
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(ctx) }()
-	p := &Platform{Dir: dir, URL: server.URL().String(), Clock: clock, t: t, options: o}
+	p := &Platform{Dir: dir, URL: server.URL().String(), Clock: clock, t: t, options: o, lent: credentials}
 	p.stop = sync.OnceFunc(func() {
 		if p.Operator != nil {
 			p.Operator.Close()
@@ -104,7 +107,10 @@ func start(t testing.TB, o platform.Options, dir, listen string, clock *Clock) *
 		}
 	})
 	t.Cleanup(p.stop)
-	if p.Config, err = operatorclient.LoadConfig(filepath.Join(dir, operatorapi.CredentialName)); err != nil {
+	if credentials != nil {
+		p.Config = *credentials
+		p.Config.URL = p.URL
+	} else if p.Config, err = operatorclient.LoadConfig(filepath.Join(dir, operatorapi.CredentialName)); err != nil {
 		t.Fatal(err)
 	}
 	if p.Operator, err = operatorclient.NewClient(p.Config); err != nil {
