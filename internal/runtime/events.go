@@ -13,9 +13,9 @@ import (
 	"github.com/powernode/powernode-agent/internal/nodehttp"
 )
 
-// EventPlatform takes events. A *nodeclient.Client is one. The call is one attempt.
+// EventPlatform takes events, all or none. A *nodeclient.Client is one. The call is one attempt.
 type EventPlatform interface {
-	SendEvents(ctx context.Context, r nodeapi.EventsRequest) (*nodeapi.EventsResponse, error)
+	Events(ctx context.Context, events []nodeapi.Event) error
 }
 
 // EventQueue is what the node has to tell. A *event.Queue is one.
@@ -102,8 +102,7 @@ func (e Events) send(ctx context.Context, pace *event.Pace, limit time.Duration)
 	}
 	call, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	answer, err := e.Platform.SendEvents(call, nodeapi.EventsRequest{Events: b.Events})
-	err = orNothing(answer == nil, err)
+	err = e.Platform.Events(call, b.Events)
 	next := pace.Sent(len(b.Events), b.More, eventVerdict(err), nodehttp.RetryAfter(err), e.Rand())
 	switch {
 	case next.Told:

@@ -43,9 +43,9 @@ func (w *worker) lease(a task.Action) {
 			}
 		})
 		if w.leaseCtx.Err() == nil {
-			w.complain("lease tasks", err)
+			w.complain("lease tasks", "", err)
 		}
-		w.complain("take some of the tasks that the platform has for this node", w.desk.Leased(now, asked, tasks, answerOf(err)))
+		w.complain("take some of the tasks that the platform has for this node", "", w.desk.Leased(now, asked, tasks, answerOf(err)))
 	})
 }
 
@@ -73,7 +73,7 @@ func (w *worker) renew(a task.Action) {
 		answer, err = w.t.c.Platform.RenewTask(ctx, t.ID, nodeapi.RenewTask{LeaseID: t.Lease})
 		return orNothing(answer == nil, err)
 	}, func(now time.Time, err error) {
-		w.complain("renew the lease of a task", err)
+		w.complain("renew the lease of a task", t.ID, err)
 		w.desk.Answered(now, asked, t.ID, t.Lease, standing(answer, err))
 	})
 }
@@ -92,7 +92,7 @@ func (w *worker) progress(a task.Action) {
 		answer, err = w.t.c.Platform.TaskProgress(ctx, t.ID, request)
 		return orNothing(answer == nil, err)
 	}, func(now time.Time, err error) {
-		w.complain("tell how far a task is", err)
+		w.complain("tell how far a task is", t.ID, err)
 		s := standing(answer, err)
 		s.Told = true
 		switch {
@@ -118,7 +118,7 @@ func (w *worker) report(r task.Record) {
 		}
 		return orNothing(answer == nil, err)
 	}, func(now time.Time, err error) {
-		w.complain("report what became of a task", err)
+		w.complain("report what became of a task", t.ID, err)
 		w.desk.Reported(now, t.ID, t.Lease, answerOf(err))
 	})
 }

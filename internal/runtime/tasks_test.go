@@ -19,8 +19,16 @@ import (
 	"github.com/powernode/powernode-agent/internal/event"
 	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/nodeapi"
+	"github.com/powernode/powernode-agent/internal/nodeclient"
 	"github.com/powernode/powernode-agent/internal/nodehttp"
 	"github.com/powernode/powernode-agent/internal/task"
+)
+
+// The agent's client is the platform of both loops.
+var (
+	_ TaskPlatform  = (*nodeclient.Client)(nil)
+	_ EventPlatform = (*nodeclient.Client)(nil)
+	_ EventQueue    = (*event.Queue)(nil)
 )
 
 // offer is a task on the platform of the tests.
@@ -225,25 +233,25 @@ func (p *tasking) FailTask(_ context.Context, id string, r nodeapi.FailTask) (*n
 	return &nodeapi.TaskEnd{State: o.state}, p.answer()
 }
 
-func (p *tasking) SendEvents(_ context.Context, r nodeapi.EventsRequest) (*nodeapi.EventsResponse, error) {
+func (p *tasking) Events(_ context.Context, events []nodeapi.Event) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.down != nil {
 		p.calls++
-		return nil, p.down
+		return p.down
 	}
-	for _, e := range r.Events {
+	for _, e := range events {
 		if e.Kind == p.refuse {
-			return nil, fault.New(fault.Refuse, fault.Platform, "", "call: %w", &nodehttp.StatusError{Status: http.StatusUnprocessableEntity})
+			return fault.New(fault.Refuse, fault.Platform, "", "call: %w", &nodehttp.StatusError{Status: http.StatusUnprocessableEntity})
 		}
 	}
-	for _, e := range r.Events {
+	for _, e := range events {
 		if !p.seen[e.ID] {
 			p.seen[e.ID] = true
 			p.events = append(p.events, e)
 		}
 	}
-	return &nodeapi.EventsResponse{Accepted: len(r.Events)}, p.answer()
+	return p.answer()
 }
 
 func (p *tasking) state(o *offer) nodeapi.TaskState {
@@ -278,7 +286,7 @@ func (m *machine) handlers() []task.Handler {
 		m.mu.Lock()
 		m.runs[t.ID]++
 		m.mu.Unlock()
-		_, length, _ := strings.Cut(t.ID, ":")
+		_, length, _ := strings.Cut(t.ID, "-")
 		takes, err := time.ParseDuration(length)
 		if err != nil {
 			takes = 100 * time.Millisecond
@@ -357,18 +365,18 @@ func TestTasks(t *testing.T) {
 		a := m.start(t, p, nil)
 		time.Sleep(10 * time.Second)
 		begin := time.Now()
-		collect := p.add("gc:90s", nodeapi.TaskGC, `{"keep":3}`)
+		collect := p.add("gc-90s", nodeapi.TaskGC, `{"keep":3}`)
 		synctest.Wait()
-		if m.ran("gc:90s") != 1 || time.Since(begin) != 0 {
-			t.Errorf("run %d times after %s", m.ran("gc:90s"), time.Since(begin))
+		if m.ran("gc-90s") != 1 || time.Since(begin) != 0 {
+			t.Errorf("run %d times after %s", m.ran("gc-90s"), time.Since(begin))
 		}
 		look, second := p.add("look", nodeapi.TaskIntrospect, ""), p.add("second", nodeapi.TaskAttach, "")
 		time.Sleep(5 * time.Second)
-		if p.state(look) != nodeapi.TaskComplete || m.ran("second") != 0 || a.View().Running["gc:90s"] != nodeapi.TaskGC {
+		if p.state(look) != nodeapi.TaskComplete || m.ran("second") != 0 || a.View().Running["gc-90s"] != nodeapi.TaskGC {
 			t.Errorf("look is %s, the second one of class root was run %d times, %v run", p.state(look), m.ran("second"), a.View().Running)
 		}
 		p.with(func() {
-			if collect.output != "run 1 of gc:90s\n" || collect.Attempt != 1 || look.result != `{"run":1}` || look.percent != 100 || look.message != "done" {
+			if collect.output != "run 1 of gc-90s\n" || collect.Attempt != 1 || look.result != `{"run":1}` || look.percent != 100 || look.message != "done" {
 				t.Errorf("%+v, %+v", collect, look)
 			}
 		})
@@ -401,7 +409,7 @@ func TestTasksDrain(t *testing.T) {
 		p := newTasking()
 		patient := func(c *TasksConfig) { c.Patience = 30 * time.Second }
 		a := m.start(t, p, patient)
-		quick, slow, once := p.add("gc:20s", nodeapi.TaskIntrospect, ""), p.add("look:1h", nodeapi.TaskIntrospect, ""), p.add("once:1h", nodeapi.TaskAttach, "")
+		quick, slow, once := p.add("gc-20s", nodeapi.TaskIntrospect, ""), p.add("look-1h", nodeapi.TaskIntrospect, ""), p.add("once-1h", nodeapi.TaskAttach, "")
 		time.Sleep(5 * time.Second)
 		go func() {
 			time.Sleep(10 * time.Second)
@@ -413,13 +421,13 @@ func TestTasksDrain(t *testing.T) {
 		if p.state(quick) != nodeapi.TaskComplete || p.state(slow) != nodeapi.TaskLeased || p.state(once) != nodeapi.TaskFailed || once.code != nodeapi.FailInterrupted {
 			t.Errorf("%+v, %+v, %+v", quick, slow, once)
 		}
-		if m.ran("late") != 0 || m.ends["look:1h"] != task.ErrEnding {
+		if m.ran("late") != 0 || m.ends["look-1h"] != task.ErrEnding {
 			t.Errorf("late was run %d times; %v", m.ran("late"), m.ends)
 		}
 		a = m.start(t, p, patient)
 		time.Sleep(5 * time.Second)
 		p.with(func() {
-			if m.ran("look:1h") != 2 || slow.Attempt != 2 || m.ran("once:1h") != 1 {
+			if m.ran("look-1h") != 2 || slow.Attempt != 2 || m.ran("once-1h") != 1 {
 				t.Errorf("runs %v, %+v", m.runs, slow)
 			}
 		})
@@ -459,7 +467,7 @@ func TestTasksOutage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newTasking()
 		a := m.start(t, p, nil)
-		work := p.add("gc:30m", nodeapi.TaskGC, "")
+		work := p.add("gc-30m", nodeapi.TaskGC, "")
 		time.Sleep(time.Minute)
 		p.with(func() { p.down, p.asked = away(503, 0), nil })
 		time.Sleep(24 * time.Hour)
@@ -482,10 +490,10 @@ func TestTasksOutage(t *testing.T) {
 			p.down = nil
 		})
 		time.Sleep(15 * time.Minute)
-		if p.state(work) != nodeapi.TaskComplete || m.ran("gc:30m") != 1 || work.Attempt != 2 {
-			t.Errorf("run %d times: %+v", m.ran("gc:30m"), work)
+		if p.state(work) != nodeapi.TaskComplete || m.ran("gc-30m") != 1 || work.Attempt != 2 {
+			t.Errorf("run %d times: %+v", m.ran("gc-30m"), work)
 		}
-		if err := m.ends["gc:30m"]; err != nil {
+		if err := m.ends["gc-30m"]; err != nil {
 			t.Errorf("it was ended: %v", err)
 		}
 		a.stop()
@@ -501,19 +509,19 @@ func TestTasksLeaseLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newTasking()
 		a := m.start(t, p, nil)
-		work, once := p.add("gc:3m", nodeapi.TaskGC, ""), (*offer)(nil)
+		work, once := p.add("gc-3m", nodeapi.TaskGC, ""), (*offer)(nil)
 		time.Sleep(30 * time.Second)
 		p.with(func() { p.takeBack(work) })
 		time.Sleep(10 * time.Minute)
-		if p.state(work) != nodeapi.TaskComplete || m.ran("gc:3m") != 2 || work.result != `{"run":2}` || m.ends["gc:3m"] != task.ErrLeaseLost {
-			t.Errorf("run %d times, %v: %+v", m.ran("gc:3m"), m.ends, work)
+		if p.state(work) != nodeapi.TaskComplete || m.ran("gc-3m") != 2 || work.result != `{"run":2}` || m.ends["gc-3m"] != task.ErrLeaseLost {
+			t.Errorf("run %d times, %v: %+v", m.ran("gc-3m"), m.ends, work)
 		}
-		once = p.add("once:3m", nodeapi.TaskAttach, "")
+		once = p.add("once-3m", nodeapi.TaskAttach, "")
 		time.Sleep(30 * time.Second)
 		p.with(func() { p.takeBack(once) })
 		time.Sleep(10 * time.Minute)
-		if p.state(once) != nodeapi.TaskFailed || m.ran("once:3m") != 1 || once.code != nodeapi.FailInterrupted {
-			t.Errorf("run %d times: %+v", m.ran("once:3m"), once)
+		if p.state(once) != nodeapi.TaskFailed || m.ran("once-3m") != 1 || once.code != nodeapi.FailInterrupted {
+			t.Errorf("run %d times: %+v", m.ran("once-3m"), once)
 		}
 		a.stop()
 	})
@@ -610,7 +618,7 @@ func TestTasksOnce(t *testing.T) {
 	m := newMachine(t.TempDir())
 	synctest.Test(t, func(t *testing.T) {
 		p := newTasking()
-		first, second := p.add("gc:1m", nodeapi.TaskGC, ""), p.add("once", nodeapi.TaskAttach, "")
+		first, second := p.add("gc-1m", nodeapi.TaskGC, ""), p.add("once", nodeapi.TaskAttach, "")
 		a := m.start(t, p, func(c *TasksConfig) { c.Once = true })
 		<-a.ended
 		if p.state(first) != nodeapi.TaskComplete || p.state(second) != nodeapi.TaskComplete {
@@ -667,7 +675,7 @@ func TestADay(t *testing.T) {
 		var all []*offer
 		for minute := range 24 * 60 {
 			if minute%5 == 0 {
-				all = append(all, p.add(fmt.Sprintf("t%d:%s", minute, lengths[minute/5%len(lengths)]), kinds[minute/15%len(kinds)], ""))
+				all = append(all, p.add(fmt.Sprintf("t%d-%s", minute, lengths[minute/5%len(lengths)]), kinds[minute/15%len(kinds)], ""))
 			}
 			p.with(func() {
 				p.lose = 7

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -29,17 +30,20 @@ type worker struct {
 	cancels   map[string]context.CancelCauseFunc
 	restarts  map[string]func(context.Context) error
 	told      map[string]string // what was told of a task last
-	complaint map[string]string // the last difficulty of a kind
+	complaint map[difficulty]string
 
 	mu      sync.Mutex
 	written map[string]struct{} // the tasks that have something to tell; of any goroutine
 }
 
+// difficulty is what can't be done, about which task, "" for none.
+type difficulty struct{ what, task string }
+
 func newWorker(ctx context.Context, t *Tasks, records []task.Record) *worker {
 	w := &worker{
 		t: t, inbox: make(chan func(time.Time)), over: make(chan struct{}), news: make(chan struct{}, 1),
 		outputs: map[string]*task.Output{}, cancels: map[string]context.CancelCauseFunc{}, restarts: map[string]func(context.Context) error{},
-		told: map[string]string{}, complaint: map[string]string{}, written: map[string]struct{}{},
+		told: map[string]string{}, complaint: map[difficulty]string{}, written: map[string]struct{}{},
 	}
 	w.ctx, w.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
 	w.leaseCtx, w.endLease = context.WithCancel(w.ctx)
@@ -47,8 +51,9 @@ func newWorker(ctx context.Context, t *Tasks, records []task.Record) *worker {
 		if r.Output != "" {
 			w.outputs[r.Task.ID] = task.OutputOf(r)
 		}
-		if r.Phase == task.Done {
-			w.tell(r)
+		if r.Phase == task.Done && !r.Known {
+			w.told[r.Task.ID] = stage(r)
+			t.c.Told(r)
 		}
 	}
 	w.desk = task.NewDesk(time.Now(), task.Settings{
@@ -72,9 +77,9 @@ func (w *worker) do(a task.Action) {
 		w.save(a.Record)
 	case task.Forget:
 		err := w.t.c.Journal.Remove(id)
-		w.complain("forget an old task", err)
+		w.complain("forget an old task", id, err)
 		if err == nil {
-			delete(w.outputs, id)
+			w.forget(id)
 			delete(w.told, id)
 		}
 		w.desk.Saved(time.Now(), id, true, err)
@@ -101,12 +106,11 @@ func (w *worker) do(a task.Action) {
 
 func (w *worker) save(r task.Record) {
 	err := w.t.c.Journal.Save(r)
-	w.complain("write down a task", err)
+	w.complain("write down a task", r.Task.ID, err)
 	if err == nil {
 		w.tell(r)
 		if r.Phase == task.Settled {
-			delete(w.outputs, r.Task.ID)
-			delete(w.restarts, r.Task.ID)
+			w.forget(r.Task.ID)
 		}
 	}
 	w.desk.Saved(time.Now(), r.Task.ID, false, err)
@@ -114,11 +118,10 @@ func (w *worker) save(r task.Record) {
 
 // tell says what is on the disk of a task, once: that it is begun, and what came of it.
 func (w *worker) tell(r task.Record) {
-	what := fmt.Sprint(r.Phase, r.Runs)
-	if w.told[r.Task.ID] == what || r.Phase != task.Begun && r.Phase != task.Done {
+	if w.told[r.Task.ID] == stage(r) || r.Phase != task.Begun && r.Phase != task.Done || r.Known {
 		return
 	}
-	w.told[r.Task.ID] = what
+	w.told[r.Task.ID] = stage(r)
 	log := w.t.c.Log.With("task", r.Task.ID, "kind", r.Task.Kind, "attempt", r.Task.Attempt, "requested_by", r.Task.RequestedBy)
 	switch {
 	case r.Phase == task.Begun:
@@ -132,6 +135,16 @@ func (w *worker) tell(r task.Record) {
 		w.t.look(func(v *TasksView) { v.Failed++ })
 	}
 	w.t.c.Told(r)
+}
+
+// stage names how far a task is.
+func stage(r task.Record) string { return fmt.Sprint(r.Phase, r.Runs) }
+
+// forget drops what is kept of a task that is over.
+func (w *worker) forget(id string) {
+	delete(w.outputs, id)
+	delete(w.restarts, id)
+	maps.DeleteFunc(w.complaint, func(d difficulty, _ string) bool { return d.task == id })
 }
 
 // begin runs a handler.
@@ -228,14 +241,17 @@ func (w *worker) post(tell func(now time.Time)) {
 	}
 }
 
-// complain says once, until it changes, what can't be done.
-func (w *worker) complain(what string, err error) {
-	text := ""
+// complain says once, until it changes, what can't be done about a task.
+func (w *worker) complain(what, id string, err error) {
+	d, text := difficulty{what, id}, ""
 	if err != nil {
 		text = err.Error()
 	}
-	if text != w.complaint[what] && text != "" {
+	switch {
+	case text == "":
+		delete(w.complaint, d)
+	case text != w.complaint[d]:
+		w.complaint[d] = text
 		w.t.c.Log.Warn("can't "+what, "error", err, "hint", fault.HintOf(err))
 	}
-	w.complaint[what] = text
 }

@@ -170,6 +170,8 @@ func (d *Desk) lose(e *entry) {
 		e.end = ErrLeaseLost
 	case e.rec.Phase == Restarting && e.restarted.IsZero():
 		e.rec.Phase, e.dirty, e.acknowledged = Begun, true, false
+	case e.rec.Phase == Done:
+		e.dirty = true // it may stay so for long
 	}
 }
 
@@ -270,6 +272,10 @@ func (d *Desk) Saved(now time.Time, id string, forgotten bool, err error) {
 	default:
 		e.dirty = false
 		e.save.reset()
+		if e.rec.Phase == Done && !e.rec.Known {
+			// It is told of by who has saved it. The disk hears of that with the next phase, or where that may never come.
+			e.rec.Known, e.dirty = true, !e.held
+		}
 	}
 }
 
@@ -300,7 +306,7 @@ func (d *Desk) Drain(now time.Time, patience time.Duration) {
 
 // done takes down the outcome of a task.
 func (d *Desk) done(e *entry, now time.Time, o Outcome) {
-	e.rec.Phase, e.rec.Outcome, e.rec.EndedAt, e.dirty = Done, &o, now.UTC(), true
+	e.rec.Phase, e.rec.Outcome, e.rec.EndedAt, e.rec.Known, e.dirty = Done, &o, now.UTC(), false, true
 	e.start = false
 	e.tell.reset()
 }

@@ -23,6 +23,7 @@ const (
 	kindAgain  nodeapi.TaskKind = "again"  // idempotent, of class root
 	kindResume nodeapi.TaskKind = "resume" // resumable, beside
 	kindLook   nodeapi.TaskKind = "look"   // idempotent, beside
+	kindBoot   nodeapi.TaskKind = "boot"   // restarts the machine, at most once, of class root
 )
 
 var modelHandlers = []Handler{
@@ -30,6 +31,7 @@ var modelHandlers = []Handler{
 	{Kind: kindAgain, Class: nodeapi.ClassRoot, Again: Idempotent, Timeout: 10 * time.Minute},
 	{Kind: kindResume, Class: nodeapi.ClassBeside, Again: Resumable, Timeout: 10 * time.Minute},
 	{Kind: kindLook, Class: nodeapi.ClassBeside, Again: Idempotent, Timeout: 10 * time.Minute},
+	{Kind: kindBoot, Class: nodeapi.ClassRoot, Again: AtMostOnce, Timeout: 10 * time.Minute},
 }
 
 const (
@@ -146,7 +148,7 @@ func (w *world) give(most int, holding []string) []Task {
 		if j.state.Ended() {
 			continue
 		}
-		isRoot := j.kind == kindOnce || j.kind == kindAgain
+		isRoot := j.kind == kindOnce || j.kind == kindAgain || j.kind == kindBoot
 		if j.state == nodeapi.TaskPending && (!isRoot || !root) && len(given) < most {
 			w.leases++
 			j.state, j.lease, j.expires, j.begun = nodeapi.TaskLeased, "lease-"+strconv.Itoa(w.leases), w.now.Add(modelLease), false
@@ -185,7 +187,8 @@ func (w *world) end(id, lease string, o Outcome) Answer {
 	switch {
 	case o.Success:
 		j.state = nodeapi.TaskComplete
-		if j.effects == 0 {
+		// A machine that restarted by itself, just before it was told to, did what was asked for.
+		if j.effects == 0 && j.kind != kindBoot {
 			w.fail("%s is complete, and was never done", id)
 		}
 	case o.Code == nodeapi.FailCancelled:
@@ -208,10 +211,10 @@ func (a *agent) start() {
 }
 
 // die ends a process: by kill -9, or with the machine.
-func (a *agent) die() {
+func (a *agent) die(machine bool) {
 	a.w.say("%s dies", a.name)
 	a.desk, a.running = nil, nil
-	if a.w.chance(0.3) {
+	if machine {
 		a.boot++
 	}
 	a.w.schedule(a.w.later(40*time.Second), a.start)
@@ -280,7 +283,7 @@ func (a *agent) step() {
 			if act.Do == Save && w.chance(0.5) {
 				a.disk[id] = act.Record
 			}
-			a.die()
+			a.die(w.chance(0.3))
 			return
 		}
 		switch act.Do {
@@ -334,7 +337,11 @@ func (a *agent) step() {
 		case End:
 			w.schedule(w.later(5*time.Second), a.alive(func() { a.finish(id, act.Cause) }))
 		case Restart:
-			w.fail("a restart that nobody asked for")
+			w.job(id).effects++
+			if w.job(id).kind != kindBoot || a.disk[id].Phase != Restarting || !w.job(id).begun && w.job(id).lease == lease {
+				w.fail("%s: a restart that nobody asked for, or that the platform hasn't heard of", a.name)
+			}
+			w.schedule(w.later(20*time.Second), a.alive(func() { a.die(true) }))
 		}
 	}
 }
@@ -368,7 +375,7 @@ func (a *agent) begin(act Action) {
 	end := w.later(length)
 	run := a.running[id]
 	w.schedule(w.now.Add(end.Sub(w.now)/2), a.alive(func() {
-		if a.running[id] == run {
+		if a.running[id] == run && run.Kind != kindBoot {
 			w.say("%s: %s has its effect", a.name, id)
 			w.job(id).effects++
 		}
@@ -382,8 +389,9 @@ func (a *agent) begin(act Action) {
 
 func (a *agent) finish(id string, err error) {
 	if a.running[id] != nil {
+		f := Finish{Err: err, Restart: err == nil && a.running[id].Kind == kindBoot}
 		delete(a.running, id)
-		a.desk.Finished(a.w.now, id, Finish{Err: err})
+		a.desk.Finished(a.w.now, id, f)
 	}
 }
 
@@ -420,8 +428,8 @@ func (w *world) run(until time.Time) {
 	}
 }
 
-func (w *world) agent(name string, disk map[string]Record) *agent {
-	a := &agent{w: w, name: name, disk: maps.Clone(disk)}
+func (w *world) agent(name string, disk map[string]Record, boot int) *agent {
+	a := &agent{w: w, name: name, disk: maps.Clone(disk), boot: boot}
 	if a.disk == nil {
 		a.disk = map[string]Record{}
 	}
@@ -442,7 +450,7 @@ func TestModel(t *testing.T) {
 		w := &world{t: t, rng: rand.New(rand.NewPCG(seed, 7)), now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}
 		w.say("schedule %d", seed)
 		begin := w.now
-		first := w.agent("first", nil)
+		first := w.agent("first", nil, 0)
 		for i := range 12 {
 			kind := modelHandlers[w.rng.IntN(len(modelHandlers))].Kind
 			w.schedule(w.later(5*time.Minute), func() {
@@ -461,7 +469,9 @@ func TestModel(t *testing.T) {
 			})
 		}
 		if seed%4 == 0 {
-			w.schedule(w.later(5*time.Minute), func() { w.agent("copy", first.disk) })
+			w.schedule(w.later(5*time.Minute), func() {
+				w.agent("copy", first.disk, 1000)
+			})
 		}
 		w.run(begin.Add(20 * time.Minute))
 		w.calm = true
@@ -471,15 +481,15 @@ func TestModel(t *testing.T) {
 			switch {
 			case !j.state.Ended():
 				w.fail("schedule %d: %s (%s) is %s after an hour of calm", seed, j.id, j.kind, j.state)
-			case j.kind == kindOnce && j.effects > 1:
+			case (j.kind == kindOnce || j.kind == kindBoot) && j.effects > 1:
 				w.fail("schedule %d: %s was done %d times", seed, j.id, j.effects)
-			case j.state == nodeapi.TaskComplete && j.effects == 0, j.acks > 1:
+			case j.state == nodeapi.TaskComplete && j.effects == 0 && j.kind != kindBoot, j.acks > 1:
 				w.fail("schedule %d: %s is %s, done %d times and reported %d times", seed, j.id, j.state, j.effects, j.acks)
 			}
 		}
 	}
 	t.Log(counts)
-	for _, want := range []string{"once complete", "once failed", "once cancelled", "again complete", "resume complete", "look complete"} {
+	for _, want := range []string{"once complete", "once failed", "once cancelled", "again complete", "boot complete", "boot failed", "resume complete", "look complete"} {
 		if counts[want] == 0 {
 			t.Errorf("no task is %s in %d schedules", want, schedules)
 		}
@@ -492,7 +502,7 @@ func TestLostAnswersAlone(t *testing.T) {
 	complete := 0
 	for seed := range uint64(100) {
 		w := &world{t: t, rng: rand.New(rand.NewPCG(seed, 9)), now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), calm: true, loss: 0.4}
-		w.agent("agent", nil)
+		w.agent("agent", nil, 0)
 		for i := range 8 {
 			w.jobs = append(w.jobs, &job{id: fmt.Sprintf("task-%d", i), kind: modelHandlers[i%4].Kind, state: nodeapi.TaskPending, attempt: 1})
 		}

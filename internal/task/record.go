@@ -48,6 +48,8 @@ type Record struct {
 	// Output is what of the output hadn't been told when the outcome was known; it begins at OutputOffset.
 	Output       string `json:"output,omitempty"`
 	OutputOffset int64  `json:"output_offset,omitempty"`
+	// Known says that whoever is to hear of outcomes on this node has heard of this one.
+	Known bool `json:"known,omitempty"`
 }
 
 // Outcome is what became of a task.
@@ -111,8 +113,8 @@ func (t Task) Check() error {
 	switch {
 	case !isToken(t.Lease, maxLease):
 		return fmt.Errorf("lease %.80q: want 1 to %d letters, digits and signs", t.Lease, maxLease)
-	case !isToken(string(t.Kind), maxID):
-		return fmt.Errorf("kind %.80q: want 1 to %d letters, digits and signs", t.Kind, maxID)
+	case !isToken(string(t.Kind), maxWord):
+		return fmt.Errorf("kind %.80q: want 1 to %d letters, digits and signs", t.Kind, maxWord)
 	case t.Attempt < 1:
 		return fmt.Errorf("attempt %d: they count from 1", t.Attempt)
 	case t.Deadline < 0:
@@ -128,8 +130,9 @@ func (t Task) Check() error {
 
 // CheckID tells whether a task's ID can be one: it is a name on the disk and a part of a URL.
 func CheckID(id string) error {
-	if !isToken(id, maxID) || strings.ContainsAny(id, "/%?#") || strings.HasPrefix(id, ".") {
-		return fmt.Errorf("task %.80q: want an ID of 1 to %d letters, digits, hyphens and dots", id, maxID)
+	const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+	if id == "" || len(id) > maxID || strings.Trim(id, letters+"._-") != "" || !strings.Contains(letters, id[:1]) {
+		return fmt.Errorf("task %.80q: want an ID of 1 to %d letters, digits, dots, hyphens and underscores", id, maxID)
 	}
 	return nil
 }

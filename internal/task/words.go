@@ -11,10 +11,11 @@ import (
 	"github.com/powernode/powernode-agent/internal/nodeapi"
 )
 
-// Bounds of names, in bytes: of a task's ID and kind, and of a lease.
+// Bounds of names, in bytes: of a task's ID, of a lease, of a kind and of a code.
 const (
-	maxID    = 64
+	maxID    = 128
 	maxLease = 128
+	maxWord  = 64
 )
 
 // Task is one unit of work as the platform leased it.
@@ -108,7 +109,7 @@ func Fail(code nodeapi.FailCode, err error) error { return &failure{code, err} }
 
 // CodeOf returns the code that an error of a handler is told by: that of Fail, else one for its fault.Kind.
 func CodeOf(err error) nodeapi.FailCode {
-	if f, ok := errors.AsType[*failure](err); ok && isToken(string(f.code), maxID) {
+	if f, ok := errors.AsType[*failure](err); ok && isToken(string(f.code), maxWord) {
 		return f.code
 	}
 	switch fault.KindOf(err) {
