@@ -109,6 +109,9 @@ func (s *Server) open(ctx context.Context, o Options) error {
 		return err
 	}
 	s.closers = append(s.closers, s.db.Close)
+	if o.Database != nil && o.Database.Unverified() {
+		s.log.Warn("whoever is between this platform and the database can read and change everything", "database", o.Database.Name(), "hint", "sslmode=verify-full in --database")
+	}
 	authority, err := s.openAuthority(ctx, o)
 	if err != nil {
 		return err

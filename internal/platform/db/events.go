@@ -70,8 +70,10 @@ func (d *DB) addEvent(ctx context.Context, tx *txn, kind, nodeID, text string) e
 }
 
 func dropEvents(ctx context.Context, tx *txn) error {
-	// By their number, not by the latest ID: there are gaps where a node's were dropped.
-	_, err := tx.Exec(ctx, "DELETE FROM events WHERE id <= (SELECT id FROM events ORDER BY id DESC LIMIT 1 OFFSET ?)", keepEvents)
+	// By their number, not by the latest ID: there are gaps where a node's were dropped. Those that another transaction is
+	// about to drop needn't be waited for.
+	_, err := tx.Exec(ctx, `DELETE FROM events WHERE id IN
+		(SELECT id FROM events WHERE id <= (SELECT id FROM events ORDER BY id DESC LIMIT 1 OFFSET ?) FOR UPDATE SKIP LOCKED)`, keepEvents)
 	return err
 }
 
