@@ -116,11 +116,11 @@ func isUUID(s string) bool {
 		return false
 	}
 	for i, c := range []byte(s) {
+		want := "0123456789abcdef"
 		if i == 8 || i == 13 || i == 18 || i == 23 {
-			if c != '-' {
-				return false
-			}
-		} else if !('0' <= c && c <= '9' || 'a' <= c && c <= 'f') {
+			want = "-"
+		}
+		if strings.IndexByte(want, c) < 0 {
 			return false
 		}
 	}

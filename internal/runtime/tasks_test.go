@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -254,11 +255,14 @@ func (p *tasking) Events(_ context.Context, events []nodeapi.Event) error {
 	return p.answer()
 }
 
-func (p *tasking) state(o *offer) nodeapi.TaskState {
+// see returns a task as it is now.
+func (p *tasking) see(o *offer) offer {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return o.state
+	return *o
 }
+
+func (p *tasking) state(o *offer) nodeapi.TaskState { return p.see(o).state }
 
 // machine is a node's disk and what its handlers have done.
 type machine struct {
@@ -381,13 +385,13 @@ func TestTasks(t *testing.T) {
 			}
 		})
 		time.Sleep(90 * time.Second)
-		if p.state(collect) != nodeapi.TaskComplete || p.state(second) != nodeapi.TaskComplete || m.ran("second") != 1 || collect.Attempt != 1 {
+		if p.state(collect) != nodeapi.TaskComplete || p.state(second) != nodeapi.TaskComplete || m.ran("second") != 1 || p.see(collect).Attempt != 1 {
 			t.Errorf("%+v, %+v", collect, second)
 		}
 		broken, large, unknown := p.add("broken", nodeapi.TaskSync, ""), p.add("large", nodeapi.TaskInit, ""), p.add("unknown", "dance", "")
 		time.Sleep(5 * time.Second)
-		if p.state(broken) != nodeapi.TaskFailed || !strings.Contains(broken.failure, "panic: a defect") || p.state(large) != nodeapi.TaskComplete ||
-			!strings.Contains(large.result, "left_out") || p.state(unknown) != nodeapi.TaskFailed || unknown.code != nodeapi.FailUnknownKind {
+		if p.state(broken) != nodeapi.TaskFailed || !strings.Contains(p.see(broken).failure, "panic: a defect") || p.state(large) != nodeapi.TaskComplete ||
+			!strings.Contains(p.see(large).result, "left_out") || p.state(unknown) != nodeapi.TaskFailed || p.see(unknown).code != nodeapi.FailUnknownKind {
 			t.Errorf("%+v, %+v, %+v", broken, large, unknown)
 		}
 		if v := a.View(); v.Begun != 5 || v.Completed != 4 || v.Failed != 2 || len(v.Running) != 0 {
@@ -418,10 +422,10 @@ func TestTasksDrain(t *testing.T) {
 		if took := a.stop(); took != 30*time.Second {
 			t.Errorf("ended after %s", took)
 		}
-		if p.state(quick) != nodeapi.TaskComplete || p.state(slow) != nodeapi.TaskLeased || p.state(once) != nodeapi.TaskFailed || once.code != nodeapi.FailInterrupted {
+		if p.state(quick) != nodeapi.TaskComplete || p.state(slow) != nodeapi.TaskLeased || p.state(once) != nodeapi.TaskFailed || p.see(once).code != nodeapi.FailInterrupted {
 			t.Errorf("%+v, %+v, %+v", quick, slow, once)
 		}
-		if m.ran("late") != 0 || m.ends["look-1h"] != task.ErrEnding {
+		if m.ran("late") != 0 || !errors.Is(m.ends["look-1h"], task.ErrEnding) {
 			t.Errorf("late was run %d times; %v", m.ran("late"), m.ends)
 		}
 		a = m.start(t, p, patient)
@@ -432,7 +436,7 @@ func TestTasksDrain(t *testing.T) {
 			}
 		})
 		time.Sleep(2 * time.Hour)
-		if p.state(slow) != nodeapi.TaskComplete || slow.result != `{"run":2}` || m.ran("late") != 1 {
+		if p.state(slow) != nodeapi.TaskComplete || p.see(slow).result != `{"run":2}` || m.ran("late") != 1 {
 			t.Errorf("%+v", slow)
 		}
 		if took := a.stop(); took != 0 {
@@ -490,7 +494,7 @@ func TestTasksOutage(t *testing.T) {
 			p.down = nil
 		})
 		time.Sleep(15 * time.Minute)
-		if p.state(work) != nodeapi.TaskComplete || m.ran("gc-30m") != 1 || work.Attempt != 2 {
+		if p.state(work) != nodeapi.TaskComplete || m.ran("gc-30m") != 1 || p.see(work).Attempt != 2 {
 			t.Errorf("run %d times: %+v", m.ran("gc-30m"), work)
 		}
 		if err := m.ends["gc-30m"]; err != nil {
@@ -513,14 +517,14 @@ func TestTasksLeaseLost(t *testing.T) {
 		time.Sleep(30 * time.Second)
 		p.with(func() { p.takeBack(work) })
 		time.Sleep(10 * time.Minute)
-		if p.state(work) != nodeapi.TaskComplete || m.ran("gc-3m") != 2 || work.result != `{"run":2}` || m.ends["gc-3m"] != task.ErrLeaseLost {
+		if p.state(work) != nodeapi.TaskComplete || m.ran("gc-3m") != 2 || p.see(work).result != `{"run":2}` || !errors.Is(m.ends["gc-3m"], task.ErrLeaseLost) {
 			t.Errorf("run %d times, %v: %+v", m.ran("gc-3m"), m.ends, work)
 		}
 		once = p.add("once-3m", nodeapi.TaskAttach, "")
 		time.Sleep(30 * time.Second)
 		p.with(func() { p.takeBack(once) })
 		time.Sleep(10 * time.Minute)
-		if p.state(once) != nodeapi.TaskFailed || m.ran("once-3m") != 1 || once.code != nodeapi.FailInterrupted {
+		if p.state(once) != nodeapi.TaskFailed || m.ran("once-3m") != 1 || p.see(once).code != nodeapi.FailInterrupted {
 			t.Errorf("run %d times: %+v", m.ran("once-3m"), once)
 		}
 		a.stop()
@@ -562,7 +566,7 @@ func TestTasksReboot(t *testing.T) {
 		boot = "two"
 		a = start()
 		time.Sleep(time.Minute)
-		if p.state(reboot) != nodeapi.TaskComplete || reboot.result != `{"boot_id":"two","former_boot_id":"one"}` || restarts != 1 {
+		if p.state(reboot) != nodeapi.TaskComplete || p.see(reboot).result != `{"boot_id":"two","former_boot_id":"one"}` || restarts != 1 {
 			t.Errorf("%+v, %d restarts", reboot, restarts)
 		}
 		a.stop()
@@ -638,8 +642,8 @@ func TestADay(t *testing.T) {
 	before := goruntime.NumGoroutine()
 	synctest.Test(t, func(t *testing.T) {
 		p := newTasking()
-		var jump time.Duration
-		queue, err := event.Open(filepath.Join(m.dir, "events"), event.Options{Now: func() time.Time { return time.Now().Add(jump) }})
+		var jump atomic.Int64
+		queue, err := event.Open(filepath.Join(m.dir, "events"), event.Options{Now: func() time.Time { return time.Now().Add(time.Duration(jump.Load())) }})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -699,9 +703,9 @@ func TestADay(t *testing.T) {
 				stop()
 				start()
 			case 45:
-				jump = 10 * 365 * 24 * time.Hour
+				jump.Store(int64(10 * 365 * 24 * time.Hour))
 			case 90:
-				jump = -7 * time.Hour
+				jump.Store(int64(-7 * time.Hour))
 			}
 			time.Sleep(time.Minute)
 		}

@@ -239,9 +239,9 @@ func (d *Desk) Finished(now time.Time, id string, f Finish) {
 		e.acknowledged, e.restarted = false, time.Time{}
 		return
 	case f.Err == nil && !f.Restart:
-	case end == ErrCancelled:
+	case errors.Is(end, ErrCancelled):
 		outcome.Success, outcome.Code, outcome.Error = false, nodeapi.FailCancelled, errorText(end.Error(), f.Err)
-	case end == ErrTimeout:
+	case errors.Is(end, ErrTimeout):
 		outcome.Success, outcome.Code, outcome.Error = false, nodeapi.FailTimeout, errorText(end.Error(), f.Err)
 	case end != nil || f.Err == nil:
 		// Interrupted: advance knows what becomes of it.

@@ -1,6 +1,7 @@
 package task
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -99,10 +100,10 @@ func (d *Desk) bound(e *entry, now time.Time) {
 		return
 	}
 	code := nodeapi.FailInterrupted
-	switch e.end {
-	case ErrTimeout:
+	switch {
+	case errors.Is(e.end, ErrTimeout):
 		code = nodeapi.FailTimeout
-	case ErrCancelled:
+	case errors.Is(e.end, ErrCancelled):
 		code = nodeapi.FailCancelled
 	}
 	d.done(e, now, failed(code, fmt.Sprintf("%s; its work was told to end, and still goes on", e.end)))
@@ -249,7 +250,7 @@ func (d *Desk) forgettable(now time.Time) *entry {
 
 // over tells whether everything is done that is to be done before the end.
 func (d *Desk) over(now time.Time) bool {
-	if !d.draining && !(d.s.Once && d.idle && !d.asking) {
+	if !d.draining && (!d.s.Once || !d.idle || d.asking) {
 		return false
 	}
 	if d.draining && d.due(now, d.leaveAt) {

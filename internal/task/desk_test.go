@@ -293,7 +293,7 @@ func TestLeases(t *testing.T) {
 		p.never(End)
 	}
 	p.answer("a", Answer{Verdict: Lost})
-	if a := p.want(End, "a"); a.Cause != ErrLeaseLost {
+	if a := p.want(End, "a"); !errors.Is(a.Cause, ErrLeaseLost) {
 		t.Errorf("%+v", a)
 	}
 	p.finish("a", Finish{Err: ErrLeaseLost})
@@ -370,7 +370,7 @@ func TestEnds(t *testing.T) {
 			p.desk.Answered(p.now, p.now, "a", "1", Answer{Verdict: OK, LeaseTime: time.Hour})
 			c.bring(p)
 			if c.cause != nil {
-				if a := p.want(End, "a"); a.Cause != c.cause {
+				if a := p.want(End, "a"); !errors.Is(a.Cause, c.cause) {
 					t.Errorf("%v", a.Cause)
 				}
 			}
