@@ -44,6 +44,7 @@ var outside = map[string][]string{
 	"github.com/sigstore/":     {"internal/signature", "internal/signing"},
 	"modernc.org/sqlite":       {"internal/platform"},
 	"github.com/pressly/":      {"internal/platform"},
+	"github.com/jackc/":        {"internal/platform"},
 	"github.com/spf13/":        {"internal/cli", "internal/agentcli", "internal/platformcli", "internal/operatorcli"},
 	"github.com/vbauerster":    {"internal/cli"},
 	"github.com/vishvananda/":  {"internal/network"},
