@@ -44,9 +44,10 @@ func (d *Desk) advance(e *entry, now time.Time) {
 			d.bound(e, now)
 			return
 		}
-		if e.start {
+		if e.start && e.held && !e.cancel && !d.draining && now.Before(e.until) {
 			return
 		}
+		d.unbegin(e)
 		switch {
 		case e.cancel:
 			d.done(e, now, failed(nodeapi.FailCancelled, "cancelled before it was begun"))
@@ -67,6 +68,17 @@ func (d *Desk) advance(e *entry, now time.Time) {
 			d.done(e, now, failed(nodeapi.FailFailed, fmt.Sprintf("the machine was to restart, and hasn't within %s", restartWithin)))
 		}
 	case Done, Settled:
+	}
+}
+
+// unbegin takes back that a task is to be begun, where the disk couldn't take that in time.
+func (d *Desk) unbegin(e *entry) {
+	if !e.start {
+		return
+	}
+	e.start = false
+	if e.rec.Runs--; e.rec.Runs == 0 {
+		e.rec.Phase = Accepted
 	}
 }
 

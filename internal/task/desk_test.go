@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"testing"
 	"time"
@@ -553,6 +554,30 @@ func TestFullDisk(t *testing.T) {
 	p.want(Report, "a")
 }
 
+// TestFullDiskForLong: what couldn't be written down while its lease was good isn't begun when the disk has room again.
+func TestFullDiskForLong(t *testing.T) {
+	p := newPlay(t, Settings{})
+	p.lease(one("a", "1", kindOnce))
+	p.full = true
+	p.answer("a", Answer{Verdict: OK})
+	p.pass(30 * time.Second)
+	p.answer("a", Answer{Verdict: Lost})
+	p.full = false
+	p.pass(time.Hour)
+	p.never(Begin)
+	if r := p.disk["a"]; r.Phase != Accepted || r.Runs != 0 {
+		t.Errorf("%+v", r)
+	}
+	p.lease(one("b", "2", kindAgain))
+	p.done = nil
+	p.finish("b", Finish{})
+	p.lease(one("c", "3", kindAgain))
+	p.want(Begin, "c")
+	p.full = true
+	p.desk.Drain(p.now, time.Second)
+	p.pass(time.Minute)
+}
+
 // TestAskingForTasks: with backoff, never earlier than asked, and never in a circle.
 func TestAskingForTasks(t *testing.T) {
 	p := newPlay(t, Settings{})
@@ -594,6 +619,46 @@ func TestAskingForTasks(t *testing.T) {
 	p.desk.Wake(p.now)
 	if n := asks(4*time.Minute, Answer{}); n != 0 {
 		t.Errorf("asked %d times when it asked to wait", n)
+	}
+}
+
+// TestNoStorm: a fleet whose platform comes back, or falls for a moment, doesn't ask as one.
+func TestNoStorm(t *testing.T) {
+	const fleet = 2000
+	rng := rand.New(rand.NewPCG(1, 2))
+	var desks []*Desk
+	for range fleet {
+		desks = append(desks, NewDesk(epoch, Settings{Chance: rng.Float64}, nil))
+	}
+	// asks counts the calls of each second, and answers them all alike.
+	asks := func(from time.Time, seconds int, a Answer) (most int) {
+		for i := range seconds {
+			n := 0
+			for j := range 10 {
+				now := from.Add(time.Duration(i)*time.Second + time.Duration(j)*100*time.Millisecond)
+				for _, d := range desks {
+					if d.Next(now).Do == Lease {
+						n++
+						if err := d.Leased(now, now, nil, a); err != nil {
+							t.Error(err)
+						}
+					}
+				}
+			}
+			most = max(most, n)
+		}
+		return most
+	}
+	asks(epoch, 2, Answer{})
+	if most := asks(epoch.Add(2*time.Second), 10, Answer{}); most > fleet/4 {
+		t.Errorf("%d of %d ask in one second after all failed at once", most, fleet)
+	}
+	if most := asks(epoch.Add(12*time.Second), 300, Answer{}); most > fleet/8 {
+		t.Errorf("%d of %d ask in one second of an outage", most, fleet)
+	}
+	asks(epoch.Add(312*time.Second), 1, Answer{After: 30 * time.Second})
+	if most := asks(epoch.Add(313*time.Second), 100, Answer{After: 30 * time.Second}); most > fleet/8 {
+		t.Errorf("%d of %d ask in one second after they were all asked to wait", most, fleet)
 	}
 }
 
