@@ -102,3 +102,15 @@ func (q *Queue) Refused(b Batch) error {
 	}
 	return nil
 }
+
+// Size returns how many events are in the queue, and their bytes on the disk.
+func (q *Queue) Size() (n int, bytes int64, err error) {
+	items, err := q.list()
+	if err != nil {
+		return 0, 0, fmt.Errorf("read the queue of events: %w", err)
+	}
+	for _, it := range items {
+		bytes += it.size
+	}
+	return len(items), bytes, nil
+}

@@ -93,6 +93,9 @@ func TestQueue(t *testing.T) {
 	default:
 		t.Error("no news")
 	}
+	if n, bytes, err := q.Size(); n != 3 || bytes < 400 || bytes > 900 || err != nil {
+		t.Errorf("%d events of %d bytes, %v", n, bytes, err)
+	}
 	first := next(t, q, 2)
 	if texts(first) != "a b" || !first.More || first.Events[0].At != clock {
 		t.Errorf("first %+v", first)
