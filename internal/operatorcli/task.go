@@ -89,10 +89,18 @@ seconds later at most, and says what became of the task. One that has ended stay
 
 func printTask(w io.Writer, t operatorapi.Task) error {
 	pairs := [][2]string{
-		{"task", t.ID}, {"node", t.NodeName}, {"kind", t.Kind}, {"options", string(t.Options)}, {"state", t.State},
-		{"requested by", t.RequestedBy}, {"created", t.CreatedAt.UTC().Format(time.RFC3339)},
-		{"begun", orDash(moment(t.BegunAt))}, {"ended", orDash(moment(t.EndedAt))},
-		{"attempt", fmt.Sprint(t.Attempt)}, {"deadline", (time.Duration(t.DeadlineSeconds) * time.Second).String()}, {"done", fmt.Sprintf("%d%%", t.Percent)},
+		{"task", t.ID},
+		{"node", t.NodeName},
+		{"kind", t.Kind},
+		{"options", string(t.Options)},
+		{"state", t.State},
+		{"requested by", t.RequestedBy},
+		{"created", t.CreatedAt.UTC().Format(time.RFC3339)},
+		{"begun", orDash(moment(t.BegunAt))},
+		{"ended", orDash(moment(t.EndedAt))},
+		{"attempt", fmt.Sprint(t.Attempt)},
+		{"deadline", (time.Duration(t.DeadlineSeconds) * time.Second).String()},
+		{"done", fmt.Sprintf("%d%%", t.Percent)},
 	}
 	for _, more := range [][2]string{{"lease ends", moment(t.LeaseExpiresAt)}, {"cancelled by", t.CancelledBy}, {"says", cli.Printable(t.Message)}, {"code", t.Code}, {"error", cli.Printable(t.Error)}} {
 		if more[1] != "" {
