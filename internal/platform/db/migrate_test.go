@@ -82,7 +82,7 @@ func newOld(t *testing.T) old {
 	if postgrestest.Wanted() {
 		o.place = Options{Postgres: first(ParsePostgres(postgrestest.Empty(t), ""))}
 		dialect, dir = goose.DialectPostgres, "postgres"
-		o.pool = o.place.Postgres.pool(false)
+		o.pool = o.place.Postgres.pool("")
 	} else {
 		o.pool = first(connectSQLite(o.place.Path, "immediate"))
 	}

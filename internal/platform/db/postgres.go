@@ -11,15 +11,10 @@ import (
 	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5/pgconn"
-	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
 
 	"github.com/powernode/powernode-agent/internal/fault"
 )
-
-// connections is how many connections for writing, and how many for reading, one process holds; one more waits for
-// notifications. The server's usual hundred are enough for four processes.
-const connections = 12
 
 // Keys of advisory locks. They are PostgreSQL's own namespace of the database; the number is "pwrn".
 const (
@@ -43,19 +38,22 @@ type postgresDialect struct {
 // openPostgres connects to a server.
 func (d *DB) openPostgres(ctx context.Context, server Postgres) error {
 	dialect := &postgresDialect{instance: NewID()}
-	write, read := server.pool(false), server.pool(true)
-	d.write, d.read = conn{write, dialect}, conn{read, dialect}
-	d.closers = append(d.closers, write.Close, read.Close)
-	if err := d.migratePostgres(ctx, write); err != nil {
+	if err := d.migratePostgres(ctx, server); err != nil {
 		return err
 	}
+	write, read := server.pool(server.writing()), server.pool(server.reading())
+	d.write, d.read = conn{write, dialect}, conn{read, dialect}
+	d.closers = append(d.closers, write.Close, read.Close)
 	l := listener{server: server, hub: d.hub, log: d.log, instance: dialect.instance}
 	d.closers = append(d.closers, l.start(ctx))
 	return nil
 }
 
 // migratePostgres lets one process at a time bring the schema up to date.
-func (d *DB) migratePostgres(ctx context.Context, pool *sql.DB) (err error) {
+func (d *DB) migratePostgres(ctx context.Context, server Postgres) (err error) {
+	// A pool of its own, whose statements take the time that they need.
+	pool := server.pool("")
+	defer func() { err = errors.Join(err, pool.Close()) }()
 	holder, err := pool.Conn(ctx)
 	if err != nil {
 		return err
@@ -65,21 +63,8 @@ func (d *DB) migratePostgres(ctx context.Context, pool *sql.DB) (err error) {
 		return fmt.Errorf("wait for another process that brings the schema up to date: %w", err)
 	}
 	err = d.migrate(ctx, pool, goose.DialectPostgres, "postgres")
-	// Also where the caller has given up: the connection goes back to the pool.
-	_, unlocked := holder.ExecContext(context.WithoutCancel(ctx), "SELECT pg_advisory_unlock($1)", int64(migrateLock))
-	return errors.Join(err, unlocked)
-}
-
-// pool makes a pool of connections. The first is made when it is needed.
-func (p Postgres) pool(reads bool) *sql.DB {
-	config := p.config.Copy()
-	if reads {
-		config.RuntimeParams["default_transaction_read_only"] = "on"
-	}
-	pool := stdlib.OpenDB(*config, stdlib.OptionBeforeConnect(p.authenticate))
-	pool.SetMaxOpenConns(connections)
-	pool.SetMaxIdleConns(connections)
-	return pool
+	// The lock ends with its connection.
+	return err
 }
 
 // query gives parameters PostgreSQL's form: the nth ? is $n, and ?N is $N.
@@ -186,6 +171,8 @@ func explainCode(e *pgconn.PgError, err error) error {
 		return fault.New(fault.Retry, fault.Mount, "make room on the file system of the database server", "the database's disk is full: %w", err)
 	case e.Code == "53300":
 		return fault.New(fault.Retry, fault.Mount, "raise max_connections of the server, or run fewer platforms", "the database takes no further connection: %w", err)
+	case e.Code == "55P03" || e.Code == "25P03":
+		return fault.New(fault.Retry, fault.General, "see what holds locks in the server's view pg_stat_activity", "the database is busy: %w", err)
 	case e.Code == "25006":
 		return fault.New(fault.Retry, fault.Mount, "name the primary server in --database", "the database only reads: %w", err)
 	case class == "28":

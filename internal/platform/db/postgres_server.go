@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -22,6 +23,8 @@ import (
 type Postgres struct {
 	config       *pgx.ConnConfig
 	passwordFile string
+	// lockWait and idleWait are the constants of these names, but for tests.
+	lockWait, idleWait time.Duration
 }
 
 // ParsePostgres reads a URL of the form postgres://user@host:port/database?sslmode=…, with the parameters of PostgreSQL's own
@@ -61,7 +64,8 @@ func ParsePostgres(text, passwordFile string) (*Postgres, error) {
 	if config.RuntimeParams["application_name"] == "" {
 		config.RuntimeParams["application_name"] = "powernode-platform"
 	}
-	p := &Postgres{config: config, passwordFile: passwordFile}
+	config.DialFunc = dialer().DialContext
+	p := &Postgres{config: config, passwordFile: passwordFile, lockWait: lockWait, idleWait: idleWait}
 	return p, p.authenticate(context.Background(), config.Copy())
 }
 

@@ -103,7 +103,7 @@ func TestPassword(t *testing.T) {
 		t.Errorf("a wrong password: %v", err)
 	}
 	write(postgrestest.Password + "\n")
-	pool := server.pool(true)
+	pool := server.pool("")
 	defer pool.Close()
 	check(t, pool.PingContext(t.Context()))
 }
@@ -112,7 +112,7 @@ func TestPostgresErrors(t *testing.T) {
 	d := &postgresDialect{}
 	for code, want := range map[string]fault.Kind{
 		"53100": fault.Retry, "53300": fault.Retry, "25006": fault.Retry, "28P01": fault.Refuse, "28000": fault.Refuse, "3D000": fault.Refuse, "42501": fault.Refuse,
-		"08006": fault.Retry, "57P01": fault.Retry, "57P03": fault.Retry, "53200": fault.Retry, "XX001": fault.Broken, "58030": fault.Broken,
+		"08006": fault.Retry, "55P03": fault.Retry, "57P01": fault.Retry, "57P03": fault.Retry, "53200": fault.Retry, "XX001": fault.Broken, "58030": fault.Broken,
 	} {
 		err := d.explain(fmt.Errorf("x: %w", &pgconn.PgError{Code: code, Message: "m"}))
 		if fault.KindOf(err) != want || fault.HintOf(err) == "" {
@@ -238,6 +238,43 @@ func TestDeadlock(t *testing.T) {
 	runs.Range(func(_, n any) bool { total += *n.(*int); return true }) //nolint:forcetypeassert // as above
 	if got := first(d.Node(ctx, "a")).CreatedAt.Sub(a.CreatedAt); got != 2*time.Millisecond || total != 3 {
 		t.Errorf("%s, in %d runs", got, total)
+	}
+}
+
+// TestStandstill: a platform that stands still in the middle of a transaction holds the others up for a while only.
+func TestStandstill(t *testing.T) {
+	overPostgres(t)
+	at := place(t)
+	at.Postgres.idleWait, at.Postgres.lockWait = time.Hour, time.Millisecond
+	patient := *at.Postgres
+	patient.idleWait, patient.lockWait = 50*time.Millisecond, time.Minute
+	c := newClock()
+	hasty, slow := reopen(t, at, c), reopen(t, Options{Postgres: &patient}, c)
+	ctx := t.Context()
+	begun, gone := make(chan struct{}), make(chan struct{})
+	stood := make(chan error, 1)
+	go func() {
+		stood <- slow.update(ctx, func(*txn) error {
+			select {
+			case <-begun:
+			default:
+				close(begun)
+			}
+			<-gone
+			return nil
+		})
+	}()
+	<-begun
+	// Who doesn't wait is told so, unless it is over already; who waits gets through.
+	if _, err := hasty.CreateNode(ctx, "a", ""); err != nil && fault.KindOf(err) != fault.Retry {
+		t.Error(err)
+	}
+	if _, err := slow.CreateNode(ctx, "b", ""); err != nil {
+		t.Error(err)
+	}
+	close(gone)
+	if err := <-stood; fault.KindOf(err) != fault.Retry {
+		t.Errorf("%v", err)
 	}
 }
 

@@ -85,7 +85,7 @@ func (p *Platform) Execute(query string, args ...any) {
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	defer d.Close()
+	defer d.Close() //nolint:errcheck // what it did is done
 	result, err := d.ExecContext(p.t.Context(), query, args...)
 	if err != nil {
 		p.t.Fatal(err)

@@ -39,7 +39,7 @@ type Platform struct {
 	options platform.Options
 	// lent are the operator's credentials of another platform that this one is a replica of, or nil.
 	lent *operatorclient.Config
-	stop    func()
+	stop func()
 }
 
 // Clock is the machine's clock, moved by what the test adds.

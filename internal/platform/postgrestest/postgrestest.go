@@ -54,7 +54,7 @@ func Both(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	fmt.Println("the same tests over PostgreSQL:")
+	fmt.Fprintln(os.Stderr, "the same tests over PostgreSQL:")
 	return max(code, m.Run())
 }
 

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,15 +20,22 @@ import (
 
 // records is the database of several platforms, in memory.
 type records struct {
+	mu  sync.Mutex
 	has db.Authorities
 	// away is the error of every call.
 	away error
 	told []chan struct{}
 }
 
-func (r *records) Authorities(context.Context) (db.Authorities, error) { return r.has, r.away }
+func (r *records) Authorities(context.Context) (db.Authorities, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.has, r.away
+}
 
 func (r *records) ChangeAuthorities(_ context.Context, change func(db.Authorities) (db.Authorities, error)) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	if r.away != nil {
 		return r.away
 	}
@@ -46,6 +54,8 @@ func (r *records) ChangeAuthorities(_ context.Context, change func(db.Authoritie
 }
 
 func (r *records) Watch(context.Context, string) <-chan struct{} {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	ch := make(chan struct{}, 1)
 	r.told = append(r.told, ch)
 	return ch
