@@ -189,6 +189,10 @@ func (a *API) nodeModules(_ http.ResponseWriter, r *http.Request, node db.Standi
 	}
 	if !root.Digest.IsZero() {
 		list.RootDigest = root.Digest.String()
+		// Before the node can run it, lest it count as drifted.
+		if err := a.db.RootExpected(r.Context(), node.NodeID, list.RootDigest); err != nil {
+			return nil, err
+		}
 	}
 	if !known {
 		err = a.db.ListRead(r.Context(), node.NodeID, number)

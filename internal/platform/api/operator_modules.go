@@ -30,6 +30,7 @@ func (a *API) registerModule(w http.ResponseWriter, r *http.Request) (any, error
 	if err != nil {
 		return nil, err
 	}
+	aims(r, in.Repository+" "+in.Digest)
 	// The answer comes after the layers were read, long past the server's own deadline.
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(registerTimeout))
 	m, err := a.catalog.Register(r.Context(), registration)

@@ -14,9 +14,6 @@ import (
 	"github.com/powernode/powernode-agent/internal/platform/lease"
 )
 
-// requestedBy is who asks for tasks: there is one operator's token.
-const requestedBy = "operator"
-
 // maxTaskCreate bounds the body of a call that asks for a task, in bytes.
 const maxTaskCreate = nodeapi.MaxTaskOptions + 16<<10
 
@@ -38,7 +35,7 @@ func (a *API) createTask(w http.ResponseWriter, r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	task.NodeID, task.RequestedBy = node.ID, requestedBy
+	task.NodeID, task.RequestedBy = node.ID, operatorOf(r).Name
 	made, err := a.db.CreateTask(r.Context(), task)
 	switch {
 	case errors.Is(err, db.ErrExists):
@@ -118,11 +115,12 @@ func (a *API) showTask(_ http.ResponseWriter, r *http.Request) (any, error) {
 
 // cancelTask asks for the end of a task.
 func (a *API) cancelTask(_ http.ResponseWriter, r *http.Request) (any, error) {
-	t, err := a.db.CancelTask(r.Context(), r.PathValue("task"), requestedBy)
+	by := operatorOf(r).Name
+	t, err := a.db.CancelTask(r.Context(), r.PathValue("task"), by)
 	if err != nil {
 		return nil, noTask(r, err)
 	}
-	a.log.Info("the end of a task was asked for", "node", t.NodeID, "task", t.ID, "kind", t.Kind, "state", t.State, "by", requestedBy)
+	a.log.Info("the end of a task was asked for", "node", t.NodeID, "task", t.ID, "kind", t.Kind, "state", t.State, "by", by)
 	return taskView(t), nil
 }
 

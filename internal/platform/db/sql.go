@@ -91,13 +91,26 @@ func (d *DB) update(ctx context.Context, fn func(tx *txn) error) error {
 }
 
 // updateOf is update for a transaction that decides by what belongs to one owner alone, a node's ID or a repository's name: on PostgreSQL
-// those of other owners run beside it. It may add events, too, and look up what nobody owns.
+// those of other owners run beside it. It may add events, too, and look up what nobody owns. What is changed on somebody's behalf,
+// see WithIntent, is in the audit log if, and only if, it is committed.
 func (d *DB) updateOf(ctx context.Context, owner string, fn func(tx *txn) error) error {
 	dialect := d.write.dialect
+	change, intent := fn, IntentOf(ctx)
+	if intent != nil {
+		change = func(tx *txn) error {
+			if err := fn(tx); err != nil {
+				return err
+			}
+			return d.audit(ctx, tx, intent.Entry)
+		}
+	}
 	for attempt := 1; ; attempt++ {
-		topics, err := d.once(ctx, owner, fn)
+		topics, err := d.once(ctx, owner, change)
 		switch {
 		case err == nil:
+			if intent != nil {
+				intent.Written = true
+			}
 			for _, topic := range topics {
 				d.hub.wake(topic)
 			}

@@ -40,8 +40,12 @@ type Index interface {
 
 // Caller is who makes a request, as far as the registry cares.
 type Caller struct {
-	// Operator may read and write everything.
+	// Operator may read everything.
 	Operator bool
+	// MayPush may write everything.
+	MayPush bool
+	// Pushing returns the context in which a manifest is put on the caller's behalf; nil leaves it as it is.
+	Pushing func(ctx context.Context, repository, reference string) context.Context
 	// MayPull says whether any other caller may read a repository. A repository that it may not
 	// read doesn't exist for it.
 	MayPull func(ctx context.Context, repository string) (bool, error)
@@ -116,18 +120,27 @@ func (g *Registry) serve(w http.ResponseWriter, r *http.Request) error {
 	if err := authorize(r, caller, t); err != nil {
 		return err
 	}
+	if t.kind == manifest && r.Method == http.MethodPut && caller.Pushing != nil {
+		r = r.WithContext(caller.Pushing(r.Context(), t.repository, t.reference))
+	}
 	serve := map[kind]func(http.ResponseWriter, *http.Request, target) error{
 		ping: g.ping, catalog: g.catalog, tags: g.tags, manifest: g.manifest, blob: g.blob, startUpload: g.startUpload, upload: g.upload, referrers: g.referrers,
 	}[t.kind]
 	return serve(w, r, t)
 }
 
-// authorize lets operators do everything, and others read what they may pull.
+// authorize lets operators read everything, and write it where they may; others read what they may pull.
 func authorize(r *http.Request, caller *Caller, t target) error {
-	if caller.Operator || t.kind == ping {
+	if t.kind == ping {
 		return nil
 	}
-	if t.kind == catalog || r.Method != http.MethodGet && r.Method != http.MethodHead || t.kind == upload || t.kind == startUpload {
+	writes := r.Method != http.MethodGet && r.Method != http.MethodHead || t.kind == upload || t.kind == startUpload
+	switch {
+	case caller.MayPush, caller.Operator && !writes:
+		return nil
+	case caller.Operator:
+		return refuse(http.StatusForbidden, codeDenied, "pushing needs an operator token with the role deploy")
+	case t.kind == catalog || writes:
 		return refuse(http.StatusForbidden, codeDenied, "a node may pull the repositories of its modules, and nothing else")
 	}
 	may, err := caller.MayPull(r.Context(), t.repository)

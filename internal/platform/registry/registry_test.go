@@ -70,7 +70,7 @@ func newServer(t *testing.T, o options) *server {
 			case password != "secret":
 				return nil, nil
 			case user == "operator":
-				return &Caller{Operator: true}, nil
+				return &Caller{Operator: true, MayPush: true}, nil
 			default:
 				return &Caller{MayPull: func(_ context.Context, repository string) (bool, error) {
 					return strings.HasPrefix(repository, "assigned/"), nil
