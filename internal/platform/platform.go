@@ -15,6 +15,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"sync"
 	"time"
@@ -25,6 +26,7 @@ import (
 	"github.com/powernode/powernode-agent/internal/platform/ca"
 	"github.com/powernode/powernode-agent/internal/platform/catalog"
 	"github.com/powernode/powernode-agent/internal/platform/db"
+	"github.com/powernode/powernode-agent/internal/platform/front"
 	"github.com/powernode/powernode-agent/internal/platform/registry"
 	"github.com/powernode/powernode-agent/internal/platform/replica"
 	"github.com/powernode/powernode-agent/internal/secret"
@@ -60,6 +62,10 @@ type Options struct {
 	RenewExpired api.RenewPolicy
 	// CertificateLife is how long a node's certificate lives; 0 is 90 days.
 	CertificateLife time.Duration
+	// TrustedProxies are the addresses of proxies that end TLS before the platform, and CertificateHeader is where they pass a client's
+	// certificate: see package front.
+	TrustedProxies    []netip.Prefix
+	CertificateHeader front.Header
 	// ResetOperator replaces the operator's token; the one before is worth nothing afterwards.
 	ResetOperator bool
 	Version       string
@@ -217,9 +223,11 @@ func (s *Server) wire(ctx context.Context, authority *ca.CA, o Options) error {
 	mux := http.NewServeMux()
 	mux.Handle("/api/", interfaces.Handler())
 	mux.Handle(registry.Root, s.registry)
-	mux.HandleFunc("GET /claim/{code}", interfaces.ClaimPage)
-	mux.HandleFunc("GET /healthz", s.health)
-	s.http = newHTTPServer(logging(s.log, mux), s.log)
+	mux.HandleFunc("GET /claim/{code}", interfaces.Sparing(interfaces.ClaimPage))
+	mux.HandleFunc("GET /healthz", interfaces.Sparing(s.health))
+	s.http = newHTTPServer(front.New(front.Options{
+		Proxies: o.TrustedProxies, Header: o.CertificateHeader, Authorities: authority.ClientPool, Logger: s.log, Now: o.Now,
+	}, logging(s.log, mux)), s.log)
 	s.http.RegisterOnShutdown(interfaces.Drain)
 	return nil
 }
