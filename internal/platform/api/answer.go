@@ -157,11 +157,9 @@ func readStrict[T any](w http.ResponseWriter, r *http.Request) (T, error) {
 	return v, nil
 }
 
+// readBody reads a request's body of at most limit bytes. While the rest of the call is under way there is no bound on the connection: its
+// passing would be taken for the caller's going away. What wasn't read to its end keeps the bound of boundBody.
 func readBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
-	control := http.NewResponseController(w)
-	// A connection without deadlines, as in tests without a network, needs none.
-	_ = control.SetReadDeadline(time.Now().Add(bodyTimeout))
-	defer func() { _ = control.SetReadDeadline(time.Time{}) }()
 	data, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return nil, refuse(http.StatusRequestEntityTooLarge, nodeapi.CodeTooLarge, "a body of more than %d bytes", limit)
@@ -169,5 +167,6 @@ func readBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, erro
 	if err != nil {
 		return nil, refuse(http.StatusBadRequest, nodeapi.CodeValidation, "the request's body ended early")
 	}
+	_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
 	return data, nil
 }

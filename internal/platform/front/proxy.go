@@ -53,7 +53,7 @@ func ParseProxies(list []string) ([]netip.Prefix, error) {
 			}
 		}
 		switch {
-		case err != nil, prefix.Addr().Zone() != "", prefix.Addr().Is4In6():
+		case err != nil, strings.Contains(text, "%"), prefix.Addr().Is4In6():
 			return nil, fault.New(fault.Refuse, fault.Input, "give an address as 192.0.2.7, or a network as 192.0.2.0/28", "trusted proxy %q is neither an address nor a network", text)
 		case prefix.Bits() == 0:
 			return nil, fault.New(fault.Refuse, fault.Input, "list the proxies' own addresses", "%s as a trusted proxy would let everyone be any node", text)
