@@ -70,6 +70,84 @@ func TestReplicas(t *testing.T) {
 	}
 }
 
+// TestReplicasOneToken: many strangers use one token at the same moment, at two platforms. One key gets the certificate, each time the same.
+func TestReplicasOneToken(t *testing.T) {
+	one := several(t)
+	two := one.Replica()
+	if _, err := one.Operator.CreateNode(t.Context(), operatorapi.NodeCreate{Name: "n"}); err != nil {
+		t.Fatal(err)
+	}
+	token, err := two.Operator.CreateToken(t.Context(), "n", operatorapi.TokenCreate{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	csrs := []string{one.CSR(one.Key()), one.CSR(one.Key())}
+	var mu sync.Mutex
+	certificates := map[string]int{}
+	var wg sync.WaitGroup
+	for i := range 16 {
+		wg.Go(func() {
+			p := []*platformtest.Platform{one, two}[i/2%2]
+			a := p.Do(nil, http.MethodPost, nodeapi.PathEnroll, nodeapi.EnrollRequest{BootstrapToken: token.Token, CSRPEM: csrs[i%2]})
+			if !a.Envelope.Success {
+				return
+			}
+			var out nodeapi.EnrollResponse
+			a.Into(&out)
+			mu.Lock()
+			defer mu.Unlock()
+			certificates[out.CertPEM]++
+		})
+	}
+	wg.Wait()
+	if len(certificates) != 1 {
+		t.Fatalf("%d certificates", len(certificates))
+	}
+	for _, n := range certificates {
+		if n != 8 {
+			t.Errorf("%d of 8 that asked by the right key", n)
+		}
+	}
+}
+
+// TestReplicasOneTask: a node's calls for work at two platforms get each task once.
+func TestReplicasOneTask(t *testing.T) {
+	one := several(t)
+	two := one.Replica()
+	node := one.Enroll("web-1", "amd64")
+	const tasks = 12
+	for range tasks {
+		ask(t, one, "web-1", operatorapi.TaskCreate{Kind: "introspect"})
+	}
+	var mu sync.Mutex
+	given := map[string]int{}
+	var wg sync.WaitGroup
+	for _, p := range []*platformtest.Platform{one, two} {
+		for range 2 {
+			wg.Go(func() {
+				for range tasks {
+					var out nodeapi.LeaseResponse
+					p.Do(node, http.MethodPost, nodeapi.PathTaskLease, nodeapi.LeaseRequest{Max: 1}).Into(&out)
+					mu.Lock()
+					for _, task := range out.Tasks {
+						given[task.ID]++
+					}
+					mu.Unlock()
+				}
+			})
+		}
+	}
+	wg.Wait()
+	if len(given) != tasks {
+		t.Errorf("%d of %d tasks were given", len(given), tasks)
+	}
+	for id, n := range given {
+		if n != 1 {
+			t.Errorf("task %s was given %d times", id, n)
+		}
+	}
+}
+
 // TestReplicasRoll: the authority rolls at one platform, and the other goes along; nodes get through at both.
 func TestReplicasRoll(t *testing.T) {
 	one := several(t)
