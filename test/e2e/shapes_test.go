@@ -41,6 +41,10 @@ func TestJSONShapes(t *testing.T) {
 	task := field(t, p.Operator("task", "create", "web", "sync", "--output", "json"), "id")
 	shape("task-cancel", p.Operator("task", "cancel", task, "--output", "json"))
 	shape("task-show", p.Operator("task", "show", task, "--output", "json"))
+	shape("operator-create", p.Operator("token", "operator", "create", "ci", "--role", "read", "--file", filepath.Join(t.TempDir(), "ci.json"), "--output", "json"))
+	shape("operator-list", p.Operator("token", "operator", "list", "--output", "json"))
+	p.Operator("node", "create", "web").Refused(t, 1, "already", "choose another name")
+	shape("audit-list", p.Operator("audit", "list", "--output", "json"))
 	shape("event-list", p.Operator("event", "list", "--output", "json"))
 
 	n := p.node("live", "base", "app", "site")
