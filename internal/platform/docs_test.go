@@ -54,6 +54,8 @@ func TestProtocolExamples(t *testing.T) {
 		"nodeapi.AuthorizedKeys":       func() any { return new(nodeapi.AuthorizedKeys) },
 		"operatorapi.NodeConfigChange": func() any { return new(operatorapi.NodeConfigChange) },
 		"operatorapi.ModuleRegister":   func() any { return new(operatorapi.ModuleRegister) },
+		"operatorapi.OperatorCreate":   func() any { return new(operatorapi.OperatorCreate) },
+		"operatorapi.AuditEntry":       func() any { return new(operatorapi.AuditEntry) },
 	}
 	seen := map[string]bool{}
 	for _, m := range regexp.MustCompile("(?s)<!-- (\\S+) -->\n```json\n(.*?)```").FindAllSubmatch(text, -1) {
