@@ -19,6 +19,9 @@ import (
 // bodyTimeout is how long a caller may take to send a request's body.
 const bodyTimeout = 30 * time.Second
 
+// retryAfter is how many seconds a caller is told to wait where the platform can't do its work for now.
+const retryAfter = "5"
+
 // handler answers one kind of request: data for the envelope, or an error.
 type handler func(w http.ResponseWriter, r *http.Request) (any, error)
 
@@ -57,7 +60,11 @@ func (a *API) answering(serve handler) http.Handler {
 			env.Data, err = json.Marshal(data)
 		}
 		if err != nil {
-			a.problemOf(r, err).write(w, r)
+			p := a.problemOf(r, err)
+			if p.status == http.StatusServiceUnavailable {
+				w.Header().Set("Retry-After", retryAfter)
+			}
+			p.write(w, r)
 			return
 		}
 		write(w, http.StatusOK, env)
@@ -113,6 +120,9 @@ func (a *API) problemOf(r *http.Request, err error) *problem {
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT), kind == fault.Retry && area == fault.Mount:
 		a.log.Error("the disk is full", "request", RequestID(r.Context()), "method", r.Method, "path", r.URL.Path, "error", err)
 		return refuse(http.StatusInsufficientStorage, nodeapi.CodeInternal, "no space left on the platform's disk").withHint(hint)
+	case kind == fault.Retry && r.Context().Err() == nil:
+		a.log.Error("request failed for now", "request", RequestID(r.Context()), "method", r.Method, "path", r.URL.Path, "error", err, "hint", hint)
+		return refuse(http.StatusServiceUnavailable, nodeapi.CodeInternal, "the platform can't do this at the moment; see its log, and ask again")
 	case r.Context().Err() != nil:
 		return refuse(http.StatusServiceUnavailable, nodeapi.CodeInternal, "the caller went away, or the platform is stopping")
 	default:

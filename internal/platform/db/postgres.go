@@ -145,7 +145,8 @@ func (*postgresDialect) again(err error) bool {
 	return ok && (e.Code == "40001" || e.Code == "40P01")
 }
 
-// explain sorts by PostgreSQL's error codes (its manual, appendix A).
+// explain sorts by PostgreSQL's error codes (its manual, appendix A). What a person has to put right on the server is no refusal of the
+// request that met it: the same one may succeed afterwards.
 func (*postgresDialect) explain(err error) error {
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return err
@@ -154,7 +155,7 @@ func (*postgresDialect) explain(err error) error {
 		return explainCode(e, err)
 	}
 	if _, ok := errors.AsType[*pgconn.ConnectError](err); ok || pgconn.SafeToRetry(err) || connectionLost(err) {
-		return fault.New(fault.Retry, fault.Mount, "check that PostgreSQL runs, and the host, port and sslmode in --database", "the database can't be reached: %w", err)
+		return fault.New(fault.Retry, fault.General, "check that PostgreSQL runs, and the host, port and sslmode in --database", "the database can't be reached: %w", err)
 	}
 	return err
 }
@@ -170,21 +171,21 @@ func explainCode(e *pgconn.PgError, err error) error {
 	case e.Code == "53100":
 		return fault.New(fault.Retry, fault.Mount, "make room on the file system of the database server", "the database's disk is full: %w", err)
 	case e.Code == "53300":
-		return fault.New(fault.Retry, fault.Mount, "raise max_connections of the server, or run fewer platforms", "the database takes no further connection: %w", err)
+		return fault.New(fault.Retry, fault.General, "raise max_connections of the server, or run fewer platforms", "the database takes no further connection: %w", err)
 	case e.Code == "55P03" || e.Code == "25P03":
 		return fault.New(fault.Retry, fault.General, "see what holds locks in the server's view pg_stat_activity", "the database is busy: %w", err)
 	case e.Code == "25006":
-		return fault.New(fault.Retry, fault.Mount, "name the primary server in --database", "the database only reads: %w", err)
+		return fault.New(fault.Retry, fault.General, "name the primary server in --database", "the database only reads: %w", err)
 	case class == "28":
-		return fault.New(fault.Refuse, fault.Input, "check the user in --database, and --database-password-file", "the database refuses this user: %w", err)
+		return fault.New(fault.Retry, fault.General, "check the user in --database, and --database-password-file", "the database refuses this user: %w", err)
 	case e.Code == "3D000":
-		return fault.New(fault.Refuse, fault.Input, "make it with createdb, or name another in --database", "the server has no such database: %w", err)
+		return fault.New(fault.Retry, fault.General, "make it with createdb, or name another in --database", "the server has no such database: %w", err)
 	case e.Code == "42501":
-		return fault.New(fault.Refuse, fault.Input, "make the user the owner of the database", "the database's user may not do that: %w", err)
+		return fault.New(fault.Retry, fault.General, "make the user the owner of the database", "the database's user may not do that: %w", err)
 	case class == "08" || class == "57":
-		return fault.New(fault.Retry, fault.Mount, "see the database server's log", "the database was interrupted: %w", err)
+		return fault.New(fault.Retry, fault.General, "see the database server's log", "the database was interrupted: %w", err)
 	case class == "53":
-		return fault.New(fault.Retry, fault.Mount, "see the database server's log", "the database is out of resources: %w", err)
+		return fault.New(fault.Retry, fault.General, "see the database server's log", "the database is out of resources: %w", err)
 	case class == "XX" || class == "58":
 		return fault.New(fault.Broken, fault.Mount, "see the database server's log; restore it from a backup if it is damaged", "the database is damaged: %w", err)
 	default:

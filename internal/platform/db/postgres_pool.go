@@ -36,7 +36,7 @@ func (p Postgres) reading() string { return p.writing() + "; SET default_transac
 
 // pool makes a pool of connections with some settings. The first is made when it is needed.
 func (p Postgres) pool(settings string) *sql.DB {
-	pool := stdlib.OpenDB(*p.config.Copy(), stdlib.OptionBeforeConnect(p.authenticate),
+	pool := stdlib.OpenDB(*p.config.Copy(), stdlib.OptionBeforeConnect(p.beforeConnect),
 		stdlib.OptionAfterConnect(func(ctx context.Context, c *pgx.Conn) error {
 			if settings == "" {
 				return nil

@@ -125,6 +125,14 @@ func (p Postgres) authenticate(_ context.Context, config *pgx.ConnConfig) error 
 	return nil
 }
 
+// beforeConnect is authenticate for a pool. A password that can't be read is no refusal of the request that needs a connection.
+func (p Postgres) beforeConnect(ctx context.Context, config *pgx.ConnConfig) error {
+	if err := p.authenticate(ctx, config); err != nil {
+		return fault.New(fault.Retry, fault.General, fault.HintOf(err), "connect to the database: %w", err)
+	}
+	return nil
+}
+
 // connectionLost reports whether an error means that the connection was lost in the middle.
 func connectionLost(err error) bool {
 	_, isNet := errors.AsType[net.Error](err)

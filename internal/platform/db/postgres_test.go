@@ -99,19 +99,26 @@ func TestPassword(t *testing.T) {
 	write("wrong\n")
 	server := first(ParsePostgres(u.String(), file))
 	_, err := Open(t.Context(), Options{Postgres: server, Now: time.Now})
-	if err == nil || fault.KindOf(err) != fault.Refuse || !strings.Contains(fault.HintOf(err), "--database-password-file") {
+	if err == nil || fault.KindOf(err) != fault.Retry || !strings.Contains(fault.HintOf(err), "--database-password-file") {
 		t.Errorf("a wrong password: %v", err)
 	}
 	write(postgrestest.Password + "\n")
 	pool := server.pool("")
 	defer pool.Close()
 	check(t, pool.PingContext(t.Context()))
+	// One that went away later is for a person to put back, and no word against who asks meanwhile.
+	check(t, os.Remove(file))
+	other := server.pool("")
+	defer other.Close()
+	if err := (&postgresDialect{}).explain(other.PingContext(t.Context())); fault.KindOf(err) != fault.Retry || fault.HintOf(err) == "" {
+		t.Errorf("%v", err)
+	}
 }
 
 func TestPostgresErrors(t *testing.T) {
 	d := &postgresDialect{}
 	for code, want := range map[string]fault.Kind{
-		"53100": fault.Retry, "53300": fault.Retry, "25006": fault.Retry, "28P01": fault.Refuse, "28000": fault.Refuse, "3D000": fault.Refuse, "42501": fault.Refuse,
+		"53100": fault.Retry, "53300": fault.Retry, "25006": fault.Retry, "28P01": fault.Retry, "28000": fault.Retry, "3D000": fault.Retry, "42501": fault.Retry,
 		"08006": fault.Retry, "55P03": fault.Retry, "57P01": fault.Retry, "57P03": fault.Retry, "53200": fault.Retry, "XX001": fault.Broken, "58030": fault.Broken,
 	} {
 		err := d.explain(fmt.Errorf("x: %w", &pgconn.PgError{Code: code, Message: "m"}))
@@ -143,7 +150,7 @@ func TestNoServer(t *testing.T) {
 	u := first(url.Parse(postgrestest.Empty(t)))
 	u.Path = "/absent"
 	_, err = Open(t.Context(), Options{Postgres: first(ParsePostgres(u.String(), "")), Now: time.Now})
-	if err == nil || fault.KindOf(err) != fault.Refuse || !strings.Contains(fault.HintOf(err), "createdb") {
+	if err == nil || fault.KindOf(err) != fault.Retry || !strings.Contains(fault.HintOf(err), "createdb") {
 		t.Errorf("%v", err)
 	}
 }
