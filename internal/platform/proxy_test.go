@@ -134,9 +134,13 @@ func TestAnonymousBounds(t *testing.T) {
 	client.Transport.(*http.Transport).DisableKeepAlives = false
 	t.Cleanup(client.CloseIdleConnections)
 	for _, c := range []struct{ method, path, body string }{
-		{http.MethodPost, nodeapi.PathEnroll, "{}"}, {http.MethodPost, nodeapi.PathRenew, "{}"}, {http.MethodPost, nodeapi.PathTime, "{}"},
-		{http.MethodGet, nodeapi.PathCA, ""}, {http.MethodPost, nodeapi.PathClaim, "{}"},
-		{http.MethodGet, "/healthz", ""}, {http.MethodGet, "/claim/ABCDEFGH", ""},
+		{http.MethodPost, nodeapi.PathEnroll, "{}"},
+		{http.MethodPost, nodeapi.PathRenew, "{}"},
+		{http.MethodPost, nodeapi.PathTime, "{}"},
+		{http.MethodGet, nodeapi.PathCA, ""},
+		{http.MethodPost, nodeapi.PathClaim, "{}"},
+		{http.MethodGet, "/healthz", ""},
+		{http.MethodGet, "/claim/ABCDEFGH", ""},
 	} {
 		refused := 0
 		// More than the largest burst, and than what is given back meanwhile.

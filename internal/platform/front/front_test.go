@@ -151,6 +151,7 @@ func TestCertificates(t *testing.T) {
 		"only a subject":                   {headers: []string{"X-SSL-Client-Cert", "CN=node"}, status: 400, code: nodeapi.CodeValidation},
 		"another's way":                    {headers: []string{"X-SSL-Client-Cert", rfc9440(good)}, status: 400, code: nodeapi.CodeValidation},
 		"RFC 9440 without its colons":      {header: HeaderRFC9440, headers: []string{"Client-Cert", strings.Trim(rfc9440(good), ":")}, status: 400, code: nodeapi.CodeValidation},
+		"RFC 9440, no colon before it":     {header: HeaderRFC9440, headers: []string{"Client-Cert", rfc9440(good)[1:]}, status: 400, code: nodeapi.CodeValidation},
 		"RFC 9440, one colon":              {header: HeaderRFC9440, headers: []string{"Client-Cert", ":"}, status: 400, code: nodeapi.CodeValidation},
 		"too long":                         {headers: []string{"X-SSL-Client-Cert", strings.Repeat("A", maxCertificate+1)}, status: 400, code: nodeapi.CodeValidation},
 		"expired":                          {headers: []string{"X-SSL-Client-Cert", nginx(a.node(now.Add(-time.Minute)))}, status: 401, code: nodeapi.CodeCertificateExpired},
@@ -225,8 +226,11 @@ func TestRequestID(t *testing.T) {
 		peer, id string
 		kept     bool
 	}{
-		{"192.0.2.1:5", "edge-1.f00", true}, {"192.0.2.1:5", "a\"b", false}, {"192.0.2.1:5", strings.Repeat("a", 65), false},
-		{"192.0.2.1:5", "", false}, {"198.51.100.7:5", "mine", false},
+		{"192.0.2.1:5", "edge-1.f00", true},
+		{"192.0.2.1:5", "a\"b", false},
+		{"192.0.2.1:5", strings.Repeat("a", 65), false},
+		{"192.0.2.1:5", "", false},
+		{"198.51.100.7:5", "mine", false},
 	} {
 		r := httptest.NewRequest(http.MethodGet, "https://platform/x", nil)
 		r.RemoteAddr = tc.peer

@@ -99,8 +99,9 @@ func (h Header) parse(value string) (*x509.Certificate, error) {
 		return nil, fmt.Errorf("more than %d bytes", maxCertificate)
 	}
 	if h == HeaderRFC9440 {
-		inner, ok := strings.CutPrefix(value, ":")
-		if inner, ok = strings.CutSuffix(inner, ":"); !ok || len(value) < 2 {
+		inner, begun := strings.CutPrefix(value, ":")
+		inner, ended := strings.CutSuffix(inner, ":")
+		if !begun || !ended {
 			return nil, errors.New("want base64 between colons (RFC 9440)")
 		}
 		der, err := base64.StdEncoding.Strict().DecodeString(inner)
