@@ -17,6 +17,9 @@ import (
 // credentialLimit bounds the credential file in bytes.
 const credentialLimit = 256 << 10
 
+// platformActor is who, in the audit log, does what the platform's own command line says. No operator's token has that name's form.
+const platformActor = "(powernode-platform)"
+
 // ensureOperator makes the operator's token on the first start, and writes it to the credential
 // file before its hash goes into the database: a crash between the two makes another token at
 // the next start, never one that nobody holds. Later it only keeps the URL and the CA in the file
@@ -61,6 +64,11 @@ func (s *Server) newOperator(ctx context.Context, c operatorapi.Credentials, fir
 	c.Token = api.NewToken()
 	if err := s.dir.WriteJSON(operatorapi.CredentialName, c, 0o600, "operator-credentials"); err != nil {
 		return err
+	}
+	if !first {
+		ctx = db.WithIntent(ctx, &db.Intent{Entry: db.Audit{
+			Actor: platformActor, Role: string(operatorapi.RoleAdmin), Action: "operator.reset", Target: operatorapi.FirstOperator, Result: db.AuditOK,
+		}})
 	}
 	set, err := s.db.SetOperatorHash(ctx, sha256.Sum256([]byte(c.Token)), first)
 	if err != nil {

@@ -227,4 +227,7 @@ func TestResetOperatorKeepsOthers(t *testing.T) {
 	if a := p.Do(nil, http.MethodGet, operatorapi.PathInfo, nil, old...); a.Status != http.StatusUnauthorized {
 		t.Errorf("the first: %d", a.Status)
 	}
+	if got := audit(t, p, operatorclient.AuditQuery{Limit: 1})[0]; got.Action != "operator.reset" || got.By != "(powernode-platform)" {
+		t.Errorf("%+v", got)
+	}
 }

@@ -2,7 +2,6 @@ package api
 
 import (
 	"context"
-	"errors"
 	"io"
 	"net/http"
 	"strings"
@@ -52,7 +51,10 @@ func (a *API) audited(w http.ResponseWriter, r *http.Request, o db.Operator, rou
 	}
 	// Also for who has gone: it was tried, or done.
 	if auditErr := a.db.RecordAudit(context.WithoutCancel(r.Context()), entry); auditErr != nil {
-		return nil, errors.Join(auditErr, err)
+		a.log.Error("the audit log can't be written", "by", o.Name, "from", host(r), "action", route.Action, "target", entry.Target, "result", entry.Result, "error", auditErr)
+		if err == nil {
+			err = auditErr
+		}
 	}
 	return data, err
 }
