@@ -19,6 +19,9 @@ import (
 // bodyTimeout is how long a caller may take to send a request's body.
 const bodyTimeout = 30 * time.Second
 
+// maxOperatorBody bounds an operator's request in bytes, where a call has no bound of its own.
+const maxOperatorBody = 64 << 10
+
 // retryAfter is how many seconds a caller is told to wait where the platform can't do its work for now.
 const retryAfter = "5"
 
@@ -157,7 +160,7 @@ func read[T any](w http.ResponseWriter, r *http.Request, limit int64) (T, error)
 // readStrict is read for operators, whose mistyped fields are told.
 func readStrict[T any](w http.ResponseWriter, r *http.Request) (T, error) {
 	var v T
-	data, err := readBody(w, r, 64<<10)
+	data, err := readBody(w, r, maxOperatorBody)
 	if err != nil {
 		return v, err
 	}

@@ -109,28 +109,14 @@ func (a *API) Handler() http.Handler {
 		mux.Handle(pattern, a.answering(serve))
 		allowed[path] = append(allowed[path], method)
 	}
-	route("POST "+nodeapi.PathEnroll, limited(a.enrollAsked, a.enroll))
-	route("POST "+nodeapi.PathRefresh, a.asNode(a.refresh))
-	route("POST "+nodeapi.PathRenew, a.renew)
-	route("POST "+nodeapi.PathTime, a.time)
-	route("GET "+nodeapi.PathCA, limited(a.plainAsked, a.caBundle))
-	route("POST "+nodeapi.PathClaim, a.claim)
-	route("POST "+nodeapi.PathHeartbeat, a.asNode(a.heartbeat))
-	route("POST "+nodeapi.PathBootReports, a.asNode(a.bootReport))
-	route("POST "+nodeapi.PathTaskLease, a.asNode(a.leaseTasks))
-	route("POST "+nodeapi.PathTaskRenew, a.asNode(a.renewTask))
-	route("POST "+nodeapi.PathTaskProgress, a.asNode(a.progressTask))
-	route("POST "+nodeapi.PathTaskComplete, a.asNode(a.completeTask))
-	route("POST "+nodeapi.PathTaskFail, a.asNode(a.failTask))
-	route("POST "+nodeapi.PathEvents, a.asNode(a.nodeEvents))
-	route("GET "+nodeapi.PathConfig, a.asNode(a.nodeConfig))
-	route("GET "+nodeapi.PathAuthorizedKeys, a.asNode(a.nodeKeys))
-	route("GET "+nodeapi.PathModules, a.asNode(a.nodeModules))
-	route("GET "+nodeapi.PathModules+"/{module}", a.asNode(a.nodeModule))
-
+	for _, n := range nodeRoutes() {
+		route(n.Method+" "+n.Path, n.serve(a))
+	}
 	for _, o := range operatorRoutes() {
 		route(o.Method+" "+o.Path, a.asOperator(o))
 	}
+	mux.Handle("GET "+PathOpenAPI, a.Sparing(a.openAPI))
+	allowed[PathOpenAPI] = []string{http.MethodGet}
 	for path, methods := range allowed {
 		mux.Handle(path, a.answering(func(w http.ResponseWriter, r *http.Request) (any, error) {
 			w.Header().Set("Allow", strings.Join(methods, ", "))

@@ -19,6 +19,8 @@ const (
 	// A control character takes six bytes in JSON.
 	maxProgress = 6*nodeapi.MaxOutputChunk + 16<<10
 	maxTaskEnd  = nodeapi.MaxTaskResult + 16<<10
+	// Beyond a terabyte the offset is no offset.
+	maxOutputOffset = 1 << 40
 )
 
 var (
@@ -129,8 +131,7 @@ func (a *API) progressTask(w http.ResponseWriter, r *http.Request, node db.Stand
 	if err != nil {
 		return nil, err
 	}
-	// Beyond a terabyte the offset is no offset.
-	if in.Percent < 0 || in.Percent > 100 || in.OutputOffset < 0 || in.OutputOffset > 1<<40 || len(in.Output) > nodeapi.MaxOutputChunk {
+	if in.Percent < 0 || in.Percent > 100 || in.OutputOffset < 0 || in.OutputOffset > maxOutputOffset || len(in.Output) > nodeapi.MaxOutputChunk {
 		return nil, invalid("percent: want 0 to 100; output: want at most %d bytes, from an offset that isn't negative", nodeapi.MaxOutputChunk)
 	}
 	t, err := a.db.ProgressTask(r.Context(), node.NodeID, r.PathValue("task"), in)
