@@ -96,8 +96,8 @@ func (a *API) registryOperator(r *http.Request, o db.Operator) *registry.Caller 
 	return &registry.Caller{
 		Operator: permit(o, operatorapi.RoleRead) == nil,
 		MayPush:  permit(o, operatorapi.RoleDeploy) == nil,
-		Pushing: func(ctx context.Context, repository, reference string) context.Context {
-			entry := auditEntry(r, o, "registry.push")
+		Changing: func(ctx context.Context, what registry.Change, repository, reference string) context.Context {
+			entry := auditEntry(r, o, "registry."+string(what))
 			entry.Target, entry.Result = clip(repository+" "+reference, maxAuditText), db.AuditOK
 			return db.WithIntent(ctx, &db.Intent{Entry: entry})
 		},

@@ -57,9 +57,6 @@ func only(r *http.Request, allowed ...string) error {
 		return nil
 	}
 	e := refuse(http.StatusMethodNotAllowed, codeUnsupported, "%s is not served here", r.Method)
-	if r.Method == http.MethodDelete {
-		e.message = "this registry deletes nothing: what a node may run stays readable"
-	}
 	e.header.Set("Allow", strings.Join(allowed, ", "))
 	return e
 }

@@ -57,10 +57,13 @@ func contentHeader(w http.ResponseWriter, mediaType, digest string) {
 }
 
 func (g *Registry) manifest(w http.ResponseWriter, r *http.Request, t target) error {
-	if r.Method == http.MethodPut {
+	switch r.Method {
+	case http.MethodPut:
 		return g.putManifest(w, r, t)
+	case http.MethodDelete:
+		return g.deleteManifest(w, r, t)
 	}
-	if err := only(r, http.MethodGet, http.MethodHead, http.MethodPut); err != nil {
+	if err := only(r, http.MethodGet, http.MethodHead, http.MethodPut, http.MethodDelete); err != nil {
 		return err
 	}
 	mediaType, digest, data, err := g.Manifest(r.Context(), t.repository, t.reference)
@@ -73,7 +76,10 @@ func (g *Registry) manifest(w http.ResponseWriter, r *http.Request, t target) er
 }
 
 func (g *Registry) blob(w http.ResponseWriter, r *http.Request, t target) error {
-	if err := only(r, http.MethodGet, http.MethodHead); err != nil {
+	if r.Method == http.MethodDelete {
+		return g.deleteBlob(w, r, t)
+	}
+	if err := only(r, http.MethodGet, http.MethodHead, http.MethodDelete); err != nil {
 		return err
 	}
 	f, _, err := g.OpenBlob(r.Context(), t.repository, t.reference)
