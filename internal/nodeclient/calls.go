@@ -3,6 +3,8 @@ package nodeclient
 import (
 	"context"
 	"encoding/json"
+	"fmt"
+	"net/http"
 	"net/url"
 
 	"github.com/powernode/powernode-agent/internal/fault"
@@ -25,6 +27,20 @@ func (c *Client) Modules(ctx context.Context) (*nodeapi.ModuleList, error) {
 		return nil, fault.New(fault.Broken, fault.Platform, hintPlatform, "%s: %w", doing, err)
 	}
 	return list, nil
+}
+
+// RegistryAccess returns what opens a repository, "host/path", in a registry that isn't the platform's own. It is empty where the platform
+// has nothing, or doesn't know the call.
+func (c *Client) RegistryAccess(ctx context.Context, repository string) (nodeapi.RegistryAccess, error) {
+	var access nodeapi.RegistryAccess
+	err := c.read(ctx, nodehttp.Call{
+		Doing: fmt.Sprintf("ask for access to %.300q", repository), Into: &access,
+		Path: nodeapi.PathRegistryAccess + "?" + url.Values{nodeapi.QueryRepository: {repository}}.Encode(),
+	})
+	if nodehttp.StatusOf(err) == http.StatusNotFound {
+		return nodeapi.RegistryAccess{}, nil
+	}
+	return access, err
 }
 
 // Module returns one module that is assigned to the node.

@@ -49,6 +49,11 @@ type Options struct {
 	Database *db.Postgres
 	// SharedSecret is what all platforms over one Database know, if there are several: see package replica.
 	SharedSecret secret.Text
+	// Registry, where it isn't nil, is the URL of the registry that the modules are in, as external.ParseURL returns it; else the platform
+	// has its own. RegistryCredentials names the file with its credentials; "" is none. RegistryTLS is how it is known; nil by the system's authorities.
+	Registry            *url.URL
+	RegistryCredentials string
+	RegistryTLS         *tls.Config
 	// RegistryDir is where the registry's bytes lie, which platforms over one Database have in common; "" is in the data directory.
 	RegistryDir string
 	// Listen is the address to listen on, host:port; port 0 takes a free one.
@@ -76,12 +81,11 @@ type Options struct {
 
 // Server is an open platform that listens, and answers once Serve is called.
 type Server struct {
-	log      *slog.Logger
-	url      *url.URL
-	dir      *durable.Dir
-	lock     *durable.Lock
-	db       *db.DB
-	registry *registry.Registry
+	log  *slog.Logger
+	url  *url.URL
+	dir  *durable.Dir
+	lock *durable.Lock
+	db   *db.DB
 	// ca is the certificate authority, and replica what keeps it in step with other platforms'; nil over SQLite.
 	ca      *ca.CA
 	replica *replica.Replica
@@ -195,23 +199,19 @@ func (s *Server) listen(ctx context.Context, o Options) error {
 
 // wire puts the parts together.
 func (s *Server) wire(ctx context.Context, authority *ca.CA, o Options) error {
-	blobs, err := s.openBlobs(o.RegistryDir)
-	if err != nil {
-		return err
-	}
 	images, err := s.sub(imagesName)
 	if err != nil {
 		return err
 	}
 	var interfaces *api.API
-	s.registry = registry.New(registry.Options{
-		Dir: blobs, Index: s.db, Logger: s.log, Now: o.Now,
-		Authenticate: func(r *http.Request) (*registry.Caller, error) { return interfaces.RegistryCaller(r) },
-	})
-	s.closers = append(s.closers, func() error { s.registry.Close(); return nil })
+	modules, err := s.openRegistry(o, func(r *http.Request) (*registry.Caller, error) { return interfaces.RegistryCaller(r) })
+	if err != nil {
+		return err
+	}
 	interfaces = api.New(api.Options{
 		DB: s.db, CA: authority, PublicURL: s.url, Version: o.Version, Logger: s.log, Now: o.Now, RenewExpired: o.RenewExpired, CertificateLife: o.CertificateLife,
-		Catalog:   catalog.New(catalog.Options{Dir: images, Registry: s.registry, Records: s.db}),
+		Catalog:  catalog.New(catalog.Options{Dir: images, Registry: modules.source, Records: s.db}),
+		Registry: modules.name, RegistryAccess: modules.access,
 		CAChanged: s.caChanged,
 	})
 	if err := interfaces.EndRetired(ctx); err != nil {
@@ -222,7 +222,7 @@ func (s *Server) wire(ctx context.Context, authority *ca.CA, o Options) error {
 	}
 	mux := http.NewServeMux()
 	mux.Handle("/api/", interfaces.Handler())
-	mux.Handle(registry.Root, s.registry)
+	mux.Handle(registry.Root, modules.handler)
 	mux.HandleFunc("GET /claim/{code}", interfaces.Sparing(interfaces.ClaimPage))
 	mux.HandleFunc("GET /healthz", interfaces.Sparing(s.health))
 	s.http = newHTTPServer(front.New(front.Options{

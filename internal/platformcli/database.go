@@ -12,7 +12,7 @@ import (
 // databaseFlags say where the records are, and what several platforms have in common. Secrets are in files: who lists the machine's
 // processes sees every flag.
 type databaseFlags struct {
-	url, passwordFile, sharedSecretFile, registryDir string
+	url, passwordFile, sharedSecretFile string
 }
 
 func (f *databaseFlags) register(flags *pflag.FlagSet) {
@@ -20,12 +20,10 @@ func (f *databaseFlags) register(flags *pflag.FlagSet) {
 	flags.StringVar(&f.passwordFile, "database-password-file", "", "the file with the password of the database's user; it is read anew for each connection")
 	flags.StringVar(&f.sharedSecretFile, "shared-secret-file", "",
 		"the file with the secret by which several platforms over one database share the certificate authority; all have the same")
-	flags.StringVar(&f.registryDir, "registry-dir", "", "the directory of the registry's contents, for several platforms that share it (default: in the data directory)")
 }
 
 // apply checks the flags and turns them into what the platform is made of.
 func (f *databaseFlags) apply(o *platform.Options) error {
-	o.RegistryDir = f.registryDir
 	if f.url == "" {
 		for flag, value := range map[string]string{"--database-password-file": f.passwordFile, "--shared-secret-file": f.sharedSecretFile} {
 			if value != "" {

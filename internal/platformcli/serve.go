@@ -25,6 +25,7 @@ const (
 type serveFlags struct {
 	data          string
 	database      databaseFlags
+	registry      registryFlags
 	listen        string
 	publicURL     string
 	names         []string
@@ -63,6 +64,7 @@ Nothing else has to be installed. SIGTERM lets the requests under way end.`,
 	flags := cmd.Flags()
 	flags.StringVar(&f.data, "data", "/var/lib/powernode-platform", "the data directory; it holds secrets and is for this program alone")
 	f.database.register(flags)
+	f.registry.register(flags)
 	flags.StringVar(&f.listen, "listen", "127.0.0.1:8443", "the address to listen on; port 0 takes a free one")
 	flags.StringVar(&f.publicURL, "public-url", "", "the https URL by which nodes and operators reach the platform (default: the listening address)")
 	flags.StringSliceVar(&f.names, "tls-name", nil, "a further host name or IP address for the server certificate")
@@ -86,6 +88,9 @@ func (f *serveFlags) options(app *cli.App) (platform.Options, error) {
 		return o, fault.New(fault.Refuse, fault.Input, "name a directory with --data", "the data directory has no name")
 	}
 	if err := f.database.apply(&o); err != nil {
+		return o, err
+	}
+	if err := f.registry.apply(&o); err != nil {
 		return o, err
 	}
 	for _, name := range f.names {

@@ -35,6 +35,10 @@ type Options struct {
 	DB      *db.DB
 	CA      *ca.CA
 	Catalog Catalog
+	// Registry is what stands before the path of a module's repository: "host:port" or "host/prefix".
+	Registry string
+	// RegistryAccess returns what opens a repository of that registry to a node; nil where the registry knows nodes by their certificates.
+	RegistryAccess func(ctx context.Context, repository string) (nodeapi.RegistryAccess, error)
 	// RenewExpired is what becomes of nodes whose certificate expired while they were off.
 	RenewExpired RenewPolicy
 	// CertificateLife is how long a node's certificate lives; 0 is ca.NodeLife.
@@ -50,14 +54,17 @@ type Options struct {
 
 // API holds the handlers.
 type API struct {
-	db        *db.DB
-	ca        *ca.CA
-	catalog   Catalog
-	publicURL *url.URL
-	version   string
-	log       *slog.Logger
-	now       func() time.Time
-	strangers *limiter
+	db      *db.DB
+	ca      *ca.CA
+	catalog Catalog
+	// registry stands before every repository's path.
+	registry       string
+	registryAccess func(ctx context.Context, repository string) (nodeapi.RegistryAccess, error)
+	publicURL      *url.URL
+	version        string
+	log            *slog.Logger
+	now            func() time.Time
+	strangers      *limiter
 	// rolling is held while the authorities change.
 	rolling   sync.Mutex
 	caChanged func(ctx context.Context) error
@@ -86,7 +93,7 @@ type API struct {
 func New(o Options) *API {
 	return &API{
 		db: o.DB, ca: o.CA, catalog: o.Catalog, publicURL: o.PublicURL, version: o.Version, log: o.Logger, now: o.Now,
-		caChanged:  o.CAChanged,
+		caChanged: o.CAChanged, registry: o.Registry, registryAccess: o.RegistryAccess,
 		strangers:  newLimiter(strangerEvents, time.Minute, o.Now),
 		timeAsked:  newAddressLimiter(timeBurst, timeInterval, o.Now),
 		claimAsked: newAddressLimiter(claimBurst, claimInterval, o.Now), allClaimsTold: newLimiter(1, claimsFullEvery, o.Now), netClaimsTold: newLimiter(1, claimsFullEvery, o.Now),

@@ -218,7 +218,7 @@ func (a *API) nodeView(m db.Module) nodeapi.Module {
 	return nodeapi.Module{
 		ID: m.ID, Name: m.Name, Variety: nodeapi.Variety(m.Variety), Version: m.Version,
 		Priority: m.Priority, EffectivePriority: m.EffectivePriority(), RebootRequired: m.RebootRequired,
-		Repository: a.publicURL.Host + "/" + m.Repository, Digest: m.Digest, AllowDowngrade: m.AllowDowngrade,
+		Repository: a.registry + "/" + m.Repository, Digest: m.Digest, AllowDowngrade: m.AllowDowngrade,
 	}
 }
 

@@ -48,6 +48,7 @@ func nodeRoutes() []NodeRoute {
 		node(post, nodeapi.PathEvents, (*API).nodeEvents),
 		node(get, nodeapi.PathConfig, (*API).nodeConfig),
 		node(get, nodeapi.PathAuthorizedKeys, (*API).nodeKeys),
+		node(get, nodeapi.PathRegistryAccess, (*API).nodeRegistryAccess),
 		node(get, nodeapi.PathModules, (*API).nodeModules),
 		node(get, nodeapi.PathModules+"/{module}", (*API).nodeModule),
 	}

@@ -105,6 +105,13 @@ func nodeCalls() []openapi.Call {
 			Path: get + nodeapi.PathAuthorizedKeys, ID: "getAuthorizedKeys", Summary: "Get the keys of one user, as the existing platform tells them",
 			Answer: nodeapi.AuthorizedKeys{}, Errors: []openapi.Error{unknown("no keys are set for the node")},
 		},
+		{
+			Path: get + nodeapi.PathRegistryAccess, ID: "getRegistryAccess", Summary: "Get what opens the repository of one of the node's modules",
+			Description: "For registries other than the platform's own, which knows nodes by their certificates. What comes is for that repository's host alone, " +
+				"and kept in memory only. Without a token and a user, there is nothing that the platform could give.",
+			Query: []openapi.Parameter{{Name: nodeapi.QueryRepository, Type: "", Description: "The repository as the module names it, with its host; needed."}}, Answer: nodeapi.RegistryAccess{},
+			Errors: []openapi.Error{missing("repository"), unknown("no module of the node lies there, or not in a registry that the platform has something for"), unprocessable("the registry knows passwords only, and there is none for nodes")},
+		},
 		{Path: get + nodeapi.PathModules, ID: "getModules", Summary: "Get the node's modules, the one that wins first", Answer: nodeapi.ModuleList{}},
 		{
 			Path: get + nodeapi.PathModules + "/{module}", ID: "getModule", Summary: "Get one of the node's modules", Answer: nodeapi.ModuleDetail{},

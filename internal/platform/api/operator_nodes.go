@@ -33,7 +33,7 @@ const (
 
 func (a *API) info(http.ResponseWriter, *http.Request) (any, error) {
 	return operatorapi.Info{
-		Version: a.version, PublicURL: a.publicURL.String(), Registry: a.publicURL.Host, ServerTime: a.now().UTC(),
+		Version: a.version, PublicURL: a.publicURL.String(), Registry: a.registry, ServerTime: a.now().UTC(),
 	}, nil
 }
 
