@@ -109,7 +109,7 @@ func nodeCalls() []openapi.Call {
 			Path: get + nodeapi.PathRegistryAccess, ID: "getRegistryAccess", Summary: "Get what opens the repository of one of the node's modules",
 			Description: "For registries other than the platform's own, which knows nodes by their certificates. What comes is for that repository's host alone, " +
 				"and kept in memory only. Without a token and a user, there is nothing that the platform could give.",
-			Query: []openapi.Parameter{{Name: nodeapi.QueryRepository, Type: "", Description: "The repository as the module names it, with its host; needed."}}, Answer: nodeapi.RegistryAccess{},
+			Query: []openapi.Parameter{{Name: nodeapi.QueryRepository, Type: "", Needed: true, Description: "The repository as the module names it, with its host."}}, Answer: nodeapi.RegistryAccess{},
 			Errors: []openapi.Error{missing("repository"), unknown("no module of the node lies there, or not in a registry that the platform has something for"), unprocessable("the registry knows passwords only, and there is none for nodes")},
 		},
 		{Path: get + nodeapi.PathModules, ID: "getModules", Summary: "Get the node's modules, the one that wins first", Answer: nodeapi.ModuleList{}},

@@ -44,6 +44,8 @@ type Parameter struct {
 	Type        any
 	Rule        Rule
 	Description string
+	// Needed says that the call is refused without it.
+	Needed bool
 }
 
 // Header is one of every answer to a call.
@@ -182,7 +184,7 @@ func (b *builder) operation(c Call, answer *Schema) (object, error) {
 		if err != nil {
 			return nil, err
 		}
-		parameters = append(parameters, object{"name": q.Name, "in": "query", "description": q.Description, "schema": schema})
+		parameters = append(parameters, object{"name": q.Name, "in": "query", "required": q.Needed, "description": q.Description, "schema": schema})
 	}
 	out := object{
 		"operationId": c.ID, "summary": c.Summary, "tags": []string{tag(c.Caller)}, "responses": b.responses(c, answer), "security": security(c.Caller),
