@@ -5,7 +5,7 @@
 #   bench/fleet.sh [sqlite|postgres|replicas]...      all three by default; replicas is two platforms over one PostgreSQL
 #
 # NODES is 10000 by default, FOR how long the rhythm of 30 s is measured (90s), RATES the higher rates in heartbeats per second, STEP how long
-# each is measured (20s), TASKS how many tasks a second the operator asks for (5). DIR is where data are kept (not on a tmpfs). PROFILE=DIR
+# each is measured (20s), BOUND another bound of the percentile (50ms), TASKS how many tasks a second the operator asks for (5). DIR is where data are kept (not on a tmpfs). PROFILE=DIR
 # writes profiles of the platform's processor time to DIR.
 #
 # Each node takes a descriptor of the platform for its heartbeats, and one more while it waits for tasks: as many nodes wait as `ulimit -n` lets them.
@@ -69,7 +69,7 @@ load() {
   echo
   echo "== $1: $(nproc) processors, load $(cut -d ' ' -f 1-3 /proc/loadavg)"
   shift
-  "$work/fleet" run -credentials "$work/credentials" -for "${FOR:-90s}" -step "${STEP:-20s}" -tasks "${TASKS:-5}" -rates "$rates" ${WAITING:+-waiting "$WAITING"} "$@"
+  "$work/fleet" run -credentials "$work/credentials" -for "${FOR:-90s}" -step "${STEP:-20s}" -tasks "${TASKS:-5}" -bound "${BOUND:-50ms}" -rates "$rates" ${WAITING:+-waiting "$WAITING"} "$@"
 }
 
 for kind in "${@:-sqlite postgres replicas}"; do

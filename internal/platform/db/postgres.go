@@ -42,7 +42,7 @@ func (d *DB) openPostgres(ctx context.Context, server Postgres) error {
 		return err
 	}
 	write, read := server.pool(server.writing()), server.pool(server.reading())
-	d.write, d.read = conn{write, dialect}, conn{read, dialect}
+	d.write, d.read = conn{pool: write, dialect: dialect}, conn{pool: read, dialect: dialect}
 	d.closers = append(d.closers, write.Close, read.Close)
 	l := listener{server: server, hub: d.hub, log: d.log, instance: dialect.instance}
 	d.closers = append(d.closers, l.start(ctx))

@@ -39,6 +39,8 @@ const attempts = 10
 type conn struct {
 	pool    *sql.DB
 	dialect dialect
+	// statements are kept for the pool, or nil where its driver keeps them.
+	statements *statements
 }
 
 // Query runs a query outside of any transaction.
@@ -48,20 +50,29 @@ func (c conn) Query(ctx context.Context, query string, args ...any) (*sql.Rows, 
 
 // QueryRow is Query for one row. Its Scan returns sql.ErrNoRows where there is none.
 func (c conn) QueryRow(ctx context.Context, query string, args ...any) *sql.Row {
-	return c.pool.QueryRowContext(ctx, c.dialect.query(query), c.dialect.args(args)...)
+	return c.row(ctx, c.dialect.query(query), c.dialect.args(args))
 }
 
 // txn is a transaction. All rows of one query are read before the next one: PostgreSQL has one at a time.
 type txn struct {
-	tx      *sql.Tx
-	dialect dialect
+	tx *sql.Tx
+	conn
 	// topics are those that notify was called with.
 	topics []string
+	// unknown are queries that no statement was kept for.
+	unknown []string
 }
 
 // Exec runs a statement and returns how many rows it changed.
 func (t *txn) Exec(ctx context.Context, query string, args ...any) (int64, error) {
-	result, err := t.tx.ExecContext(ctx, t.dialect.query(query), t.dialect.args(args)...)
+	query, args = t.dialect.query(query), t.dialect.args(args)
+	var result sql.Result
+	var err error
+	if stmt := t.statement(ctx, query); stmt != nil {
+		result, err = stmt.ExecContext(ctx, args...)
+	} else {
+		result, err = t.tx.ExecContext(ctx, query, args...)
+	}
 	if err != nil {
 		return 0, err
 	}
@@ -70,12 +81,20 @@ func (t *txn) Exec(ctx context.Context, query string, args ...any) (int64, error
 
 // Query runs a query, or a statement with RETURNING.
 func (t *txn) Query(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
-	return t.tx.QueryContext(ctx, t.dialect.query(query), t.dialect.args(args)...)
+	query, args = t.dialect.query(query), t.dialect.args(args)
+	if stmt := t.statement(ctx, query); stmt != nil {
+		return stmt.QueryContext(ctx, args...)
+	}
+	return t.tx.QueryContext(ctx, query, args...)
 }
 
 // QueryRow is Query for one row. Its Scan returns sql.ErrNoRows where there is none.
 func (t *txn) QueryRow(ctx context.Context, query string, args ...any) *sql.Row {
-	return t.tx.QueryRowContext(ctx, t.dialect.query(query), t.dialect.args(args)...)
+	query, args = t.dialect.query(query), t.dialect.args(args)
+	if stmt := t.statement(ctx, query); stmt != nil {
+		return stmt.QueryRowContext(ctx, args...)
+	}
+	return t.tx.QueryRowContext(ctx, query, args...)
 }
 
 // notify wakes, once the transaction is committed, every Watch of the topic, in this process and in others.
@@ -134,14 +153,18 @@ func (d *DB) once(ctx context.Context, owner string, fn func(tx *txn) error) (to
 	if err != nil {
 		return nil, err
 	}
-	t := &txn{tx: tx, dialect: d.write.dialect}
+	t := &txn{tx: tx, conn: d.write}
 	if err = d.write.dialect.serialize(ctx, tx, owner); err == nil {
 		err = fn(t)
 	}
 	if err != nil {
 		return nil, errors.Join(err, rollback(tx))
 	}
-	return t.topics, tx.Commit()
+	if err := tx.Commit(); err != nil {
+		return nil, err
+	}
+	t.learn(ctx)
+	return t.topics, nil
 }
 
 // nodeOf finds the ID of a node by something that belongs to it for ever, or returns ErrNotFound.
@@ -157,7 +180,10 @@ func (d *DB) view(ctx context.Context, fn func(tx *txn) error) error {
 	if err != nil {
 		return d.explain(err)
 	}
-	return errors.Join(d.explain(fn(&txn{tx: tx, dialect: d.read.dialect})), rollback(tx))
+	t := &txn{tx: tx, conn: d.read}
+	err = errors.Join(d.explain(fn(t)), rollback(tx))
+	t.learn(ctx)
+	return err
 }
 
 func rollback(tx *sql.Tx) error {

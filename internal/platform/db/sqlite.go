@@ -32,7 +32,7 @@ func (d *DB) openSQLite(ctx context.Context, path string) error {
 	if err != nil {
 		return err
 	}
-	d.write = conn{write, sqliteDialect{}}
+	d.write = conn{write, sqliteDialect{}, &statements{pool: write}}
 	d.closers = append(d.closers, write.Close)
 	// One connection: SQLite has one writer, and waiting for it here costs nothing, while waiting for its lock
 	// there means polling.
@@ -44,7 +44,7 @@ func (d *DB) openSQLite(ctx context.Context, path string) error {
 	if err != nil {
 		return err
 	}
-	d.read = conn{read, sqliteDialect{}}
+	d.read = conn{read, sqliteDialect{}, &statements{pool: read}}
 	d.closers = append(d.closers, read.Close)
 	read.SetMaxOpenConns(readers)
 	read.SetMaxIdleConns(readers)
