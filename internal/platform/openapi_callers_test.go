@@ -151,9 +151,8 @@ func (d *described) crowds() {
 		if d.operations[id].maxBody > 0 {
 			body = "{}"
 		}
-		got := ""
 		for range 5000 {
-			if _, got = d.call(id, asked{body: body}); strings.HasPrefix(got, "429 ") {
+			if _, got := d.call(id, asked{body: body}); strings.HasPrefix(got, "429 ") {
 				break
 			}
 		}

@@ -130,7 +130,8 @@ func operatorCalls() []openapi.Call {
 			Path: get + operatorapi.PathAudit, ID: "listAudit", Summary: "List what operators changed, the newest first", Answer: operatorapi.AuditList{}, Errors: list(badQuery),
 			Query: []openapi.Parameter{
 				{Name: operatorapi.QueryBy, Type: "", Description: "The name of the token whose entries are wanted."},
-				{Name: operatorapi.QueryBefore, Type: int64(0), Rule: openapi.Rule{Bounds: &openapi.Bounds{Least: 1}}, Description: "The ID before which to go on."}, limit,
+				{Name: operatorapi.QueryBefore, Type: int64(0), Rule: openapi.Rule{Bounds: &openapi.Bounds{Least: 1}}, Description: "The ID before which to go on."},
+				limit,
 			},
 		},
 	}

@@ -95,7 +95,7 @@ func Build(o Options) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &builder{Options: o, schemas: schemas{rules: o.Rules, needed: o.Needed, strict: o.Strict, words: w, known: map[string]*Schema{}, used: map[string]bool{}}}
+	b := &builder{Options: o, schemas: schemas{rules: o.Rules, needed: o.Needed, strict: o.Strict, words: w, known: map[string]*Schema{}, used: map[string]bool{}}, headers: object{}}
 	// All answers before all requests: see component.
 	answers := make([]*Schema, len(o.Calls))
 	for i, c := range o.Calls {
@@ -126,7 +126,7 @@ func Build(o Options) ([]byte, error) {
 		return nil, errors.New("rules about what isn't there: " + strings.Join(unused, ", "))
 	}
 	b.schemas.known["Error"] = errorSchema()
-	return json.MarshalIndent(object{
+	return json.Marshal(object{
 		"openapi": "3.1.0",
 		"info":    object{"title": o.Title, "description": o.Description, "version": o.Version},
 		"servers": []object{{"url": "/", "description": "the platform that serves this document"}},
@@ -138,17 +138,20 @@ func Build(o Options) ([]byte, error) {
 		"paths": paths,
 		"components": object{
 			"schemas": b.schemas.known,
+			"headers": b.headers,
 			"securitySchemes": object{
 				"node":     object{"type": "mutualTLS", "description": "The certificate that the node got when it enrolled."},
 				"operator": object{"type": "http", "scheme": "bearer", "description": "An operator's token, whose role is enough."},
 			},
 		},
-	}, "", " ")
+	})
 }
 
 type builder struct {
 	Options
 	schemas schemas
+	// headers are the components of answers' headers.
+	headers object
 }
 
 // errorSchema is the envelope of what isn't a success.
@@ -231,7 +234,8 @@ func (b *builder) responses(c Call, answer *Schema) object {
 	headers := func(list ...Header) object {
 		out := object{}
 		for _, h := range append(slices.Clone(b.Headers), list...) {
-			out[h.Name] = object{"description": h.Description, "schema": &Schema{Type: "string"}}
+			b.headers[h.Name] = object{"description": h.Description, "schema": &Schema{Type: "string"}}
+			out[h.Name] = object{"$ref": "#/components/headers/" + h.Name}
 		}
 		return out
 	}

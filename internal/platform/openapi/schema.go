@@ -18,6 +18,7 @@ type Schema struct {
 	ContentEncoding      string             `json:"contentEncoding,omitempty"`
 	Const                any                `json:"const,omitempty"`
 	Enum                 []string           `json:"enum,omitempty"`
+	Examples             []string           `json:"examples,omitempty"`
 	Pattern              string             `json:"pattern,omitempty"`
 	MinLength            *int64             `json:"minLength,omitempty"`
 	MaxLength            *int64             `json:"maxLength,omitempty"`
@@ -49,7 +50,7 @@ type Rule struct {
 	Each *Rule
 	// Null says that null is there where nothing is known, or may be sent.
 	Null bool
-	// Open says that there may be other values than the type's constants.
+	// Open says that there may be other values than the type's constants, which are examples then.
 	Open bool
 }
 
@@ -85,10 +86,10 @@ func nameOf(t reflect.Type) string { return t.String() }
 
 // of returns the schema of a type, in a request or in an answer.
 func (s *schemas) of(t reflect.Type, request bool, rule Rule) (*Schema, error) {
-	switch {
-	case t == timeType:
+	switch t {
+	case timeType:
 		return &Schema{Type: "string", Format: "date-time"}, nil
-	case t == rawType:
+	case rawType:
 		return &Schema{Type: "object"}, nil
 	}
 	//nolint:exhaustive // others are an error
@@ -98,6 +99,9 @@ func (s *schemas) of(t reflect.Type, request bool, rule Rule) (*Schema, error) {
 	case reflect.Bool:
 		return &Schema{Type: "boolean"}, nil
 	case reflect.String:
+		if rule.As != "" && len(s.words.Values[rule.As]) == 0 {
+			return nil, fmt.Errorf("there are no values of the type %s", rule.As)
+		}
 		return s.text(t, rule), nil
 	case reflect.Int, reflect.Int64, reflect.Uint64:
 		return number(t, rule), nil
@@ -159,7 +163,9 @@ func (s *schemas) text(t reflect.Type, rule Rule) *Schema {
 	switch {
 	case rule.As != "":
 		out.Enum = s.words.Values[rule.As]
-	case t.PkgPath() != "" && !rule.Open:
+	case rule.Open:
+		out.Examples = s.words.Values[nameOf(t)]
+	case t.PkgPath() != "":
 		out.Enum = s.words.Values[nameOf(t)]
 	}
 	return out
