@@ -1,6 +1,7 @@
 package platform_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -55,7 +56,7 @@ func startOther(t *testing.T, auth, certificate string) *other {
 	o := &other{host: listener.Addr().String(), scheme: "http"}
 	// The registry takes no socket from others.
 	listener.Close()
-	config := "version: 0.1\nlog: {level: fatal, accesslog: {disabled: true}}\nstorage: {filesystem: {rootdirectory: " + dir + "/data}}\nhttp:\n  addr: " + o.host + "\n"
+	config := "version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\nstorage: {filesystem: {rootdirectory: " + dir + "/data}}\nhttp:\n  addr: " + o.host + "\n"
 	if certificate != "" {
 		o.scheme, o.pool = "https", x509.NewCertPool()
 		text, err := os.ReadFile(certificate)
@@ -71,24 +72,26 @@ func startOther(t *testing.T, auth, certificate string) *other {
 	ctx, cancel := context.WithCancel(context.Background())
 	cmd := exec.CommandContext(ctx, program, "serve", path)
 	cmd.Env = []string{"OTEL_TRACES_EXPORTER=none"}
-	cmd.Stdout, cmd.Stderr = t.Output(), t.Output()
+	var said bytes.Buffer
+	cmd.Stderr = &said
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		cancel()
-		_ = cmd.Wait() // killed
-	})
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	t.Cleanup(func() { cancel(); <-ended })
 	for {
 		conn, err := net.Dial("tcp", o.host)
 		if err == nil {
 			conn.Close()
 			return o
 		}
-		if ctx.Err() != nil || t.Context().Err() != nil {
-			t.Fatal(err)
+		select {
+		case err := <-ended:
+			ended <- err
+			t.Fatalf("the registry ended: %v\n%s", err, said.Bytes())
+		case <-time.After(5 * time.Millisecond):
 		}
-		time.Sleep(5 * time.Millisecond)
 	}
 }
 
