@@ -38,7 +38,7 @@ func main() {
 // command runs a command line.
 func command(ctx context.Context, args []string, out io.Writer) error {
 	if len(args) == 0 {
-		return errors.New("usage: fleet fill|run [FLAG]..., or fleet profile FILE serve [FLAG]...")
+		return errors.New("usage: fleet fill|run [FLAG]... (or fleet profile FILE serve [FLAG]...), see bench/fleet.sh")
 	}
 	switch args[0] {
 	case "fill":

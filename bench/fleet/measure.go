@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -105,7 +106,7 @@ func usageOfServer(pid int) (usage, error) {
 			continue // another's, or gone since
 		}
 		u, err := usageOf(child)
-		if _, gone := err.(*fs.PathError); err != nil && !gone {
+		if _, gone := errors.AsType[*fs.PathError](err); err != nil && !gone {
 			return usage{}, err
 		}
 		all.cpu += u.cpu
