@@ -112,6 +112,11 @@ type Heartbeat struct {
 	Machine Machine `json:"machine,omitzero"`
 	// CABundleSHA256 is that of the CA bundle which the node trusts, as in CAResponse.
 	CABundleSHA256 string `json:"ca_bundle_sha256,omitempty"`
+	// ConfigDigest names the configuration that the node has come to, as in NodeConfig.
+	ConfigDigest string `json:"config_digest,omitempty"`
+	// StateHash is what Hash returns. A platform that keeps it takes a Pulse from then on, for as long as nothing
+	// changes. "" is an agent that always says everything.
+	StateHash string `json:"state_hash,omitempty"`
 }
 
 // MaxRemarks bounds the remarks of a heartbeat.
@@ -130,6 +135,15 @@ type HeartbeatResponse struct {
 	// ConfigDigest names the node's configuration, as in NodeConfig: another than the one that the node
 	// has come to is to be fetched from PathConfig. "" says nothing.
 	ConfigDigest string `json:"config_digest,omitempty"`
+	// StateHash is that of the state which the platform has of the node: a node whose state has this hash may send a
+	// Pulse. "" is a platform that wants every heartbeat whole.
+	StateHash string `json:"state_hash,omitempty"`
+	// WantState asks for the whole heartbeat, now.
+	WantState bool `json:"want_state,omitempty"`
+	// Reconcile says that the node's list of modules has changed since the node read it.
+	Reconcile bool `json:"reconcile,omitempty"`
+	// TasksWaiting says that there are tasks for the node to lease.
+	TasksWaiting bool `json:"tasks_waiting,omitempty"`
 }
 
 // ModuleList is the modules assigned to a node.

@@ -3,6 +3,7 @@ package nodeclient
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/url"
 
@@ -12,24 +13,6 @@ import (
 )
 
 const hintPlatform = "look into the platform's log, and compare its version with the agent's"
-
-// Heartbeat tells the platform how the node is, in one attempt: a heartbeat's loop has its own
-// rhythm.
-func (c *Client) Heartbeat(ctx context.Context, hb nodeapi.Heartbeat) (*nodeapi.HeartbeatResponse, error) {
-	if hb.ModuleDigests == nil {
-		hb.ModuleDigests = map[string]string{}
-	}
-	hb.Remarks = clipTexts(hb.Remarks, nodeapi.MaxRemarks)
-	var answer nodeapi.HeartbeatResponse
-	call := nodehttp.Call{Doing: "send the heartbeat", Method: http.MethodPost, Path: nodeapi.PathHeartbeat, Body: hb, Into: &answer}
-	if err := c.do(ctx, call); err != nil {
-		return nil, err
-	}
-	if !answer.Acknowledged {
-		return nil, fault.New(fault.Retry, fault.Platform, hintPlatform, "send the heartbeat: the platform didn't acknowledge it")
-	}
-	return &answer, nil
-}
 
 // Modules returns the modules that are assigned to the node. IDs are sound and occur once; a
 // caller judges each module by CheckModule, so that a bad one doesn't keep the good ones away.
@@ -44,6 +27,20 @@ func (c *Client) Modules(ctx context.Context) (*nodeapi.ModuleList, error) {
 		return nil, fault.New(fault.Broken, fault.Platform, hintPlatform, "%s: %w", doing, err)
 	}
 	return list, nil
+}
+
+// RegistryAccess returns what opens a repository, "host/path", in a registry that isn't the platform's own. It is empty where the platform
+// has nothing, or doesn't know the call.
+func (c *Client) RegistryAccess(ctx context.Context, repository string) (nodeapi.RegistryAccess, error) {
+	var access nodeapi.RegistryAccess
+	err := c.read(ctx, nodehttp.Call{
+		Doing: fmt.Sprintf("ask for access to %.300q", repository), Into: &access,
+		Path: nodeapi.PathRegistryAccess + "?" + url.Values{nodeapi.QueryRepository: {repository}}.Encode(),
+	})
+	if nodehttp.StatusOf(err) == http.StatusNotFound {
+		return nodeapi.RegistryAccess{}, nil
+	}
+	return access, err
 }
 
 // Module returns one module that is assigned to the node.

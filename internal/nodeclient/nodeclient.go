@@ -48,6 +48,8 @@ type Client struct {
 	mu       sync.Mutex
 	material *nodehttp.Material
 	conn     *nodehttp.Conn
+	// known is the hash of the state that the platform said it has.
+	known string
 }
 
 // New returns a Client. It reads the credentials, and sends nothing.

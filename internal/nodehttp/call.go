@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"time"
 	"unicode"
 
 	"github.com/powernode/powernode-agent/internal/fault"
@@ -24,6 +25,9 @@ type Call struct {
 	Body any
 	// Into receives the envelope's data; nil discards it. An answer without data is then an error.
 	Into any
+	// Wait is how long the platform may take before it begins to answer, as it was asked to; the bounds of Options come on
+	// top of it.
+	Wait time.Duration
 	// Secrets are removed from whatever the platform says in an error.
 	Secrets []secret.Text
 }
@@ -42,7 +46,7 @@ func (c *Conn) Do(ctx context.Context, call Call) error {
 		}
 		body = bytes.NewReader(b)
 	}
-	reqCtx, alive, cancel := c.deadline(ctx)
+	reqCtx, alive, cancel := c.deadline(ctx, call.Wait)
 	defer cancel()
 	fail.ctx = reqCtx
 	req, err := http.NewRequestWithContext(reqCtx, call.Method, c.base+call.Path, body)

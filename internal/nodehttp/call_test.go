@@ -295,6 +295,9 @@ func TestDoBoundsTime(t *testing.T) {
 	expect{fault.Retry, "sent nothing for 100ms", "network"}.check(t, get(t.Context(), "/headers", quick))
 	expect{fault.Retry, "no complete answer within 300ms", "network"}.check(t, get(t.Context(), "/trickle", Options{Timeout: 300 * time.Millisecond}))
 
+	waiting := connect(t, srv.URL, quick, ca.Cert).Do(t.Context(), Call{Doing: "try", Method: "GET", Path: "/silent", Wait: 50 * time.Millisecond})
+	expect{fault.Retry, "sent nothing for 150ms", "network"}.check(t, waiting)
+
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	expect{fault.Retry, "in the time that was allowed", ""}.check(t, get(ctx, "/silent", Options{}))

@@ -101,9 +101,9 @@ func (f *failure) transport(err error) error {
 	case f.parent.Err() != nil:
 		return f.new(fault.Retry, hintReach, "no answer in the time that was allowed: %w", f.parent.Err())
 	case errors.Is(cause, errStalled):
-		return f.new(fault.Retry, hintReach, "the platform sent nothing for %s", f.conn.options.Stall)
+		return f.new(fault.Retry, hintReach, "the platform sent nothing for %s", f.conn.options.Stall+f.call.Wait)
 	case errors.Is(cause, errTimeout):
-		return f.new(fault.Retry, hintReach, "no complete answer within %s", f.conn.options.Timeout)
+		return f.new(fault.Retry, hintReach, "no complete answer within %s", f.conn.options.Timeout+f.call.Wait)
 	}
 	if ue, ok := errors.AsType[*url.Error](err); ok {
 		err = ue.Err // its text repeats method and URL

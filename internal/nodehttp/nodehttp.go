@@ -117,8 +117,9 @@ func New(m *Material, o Options) (*Conn, error) {
 		// A proxy's own TLS, if it has any, is judged by the same pinned CA.
 		TLSHandshakeTimeout:    10 * time.Second,
 		MaxResponseHeaderBytes: 64 << 10,
-		MaxIdleConnsPerHost:    2,
-		IdleConnTimeout:        90 * time.Second,
+		// A node's service has a call for tasks, a heartbeat, and what it tells of a task at the same time.
+		MaxIdleConnsPerHost: 4,
+		IdleConnTimeout:     90 * time.Second,
 		// Answers are small, and a compressed one could hide its size.
 		DisableCompression: true,
 	}
@@ -156,11 +157,11 @@ func (c *Conn) PeerCertificates() []*x509.Certificate {
 }
 
 // deadline derives the context of one call. It ends when the call has lasted for the whole
-// timeout, or when alive isn't called for the stall time; context.Cause tells which.
-func (c *Conn) deadline(ctx context.Context) (call context.Context, alive, cancel func()) {
-	ctx, stopTimeout := context.WithTimeoutCause(ctx, c.options.Timeout, errTimeout)
+// timeout, or when alive isn't called for the stall time; both begin after wait. context.Cause tells which.
+func (c *Conn) deadline(ctx context.Context, wait time.Duration) (call context.Context, alive, cancel func()) {
+	ctx, stopTimeout := context.WithTimeoutCause(ctx, c.options.Timeout+wait, errTimeout)
 	ctx, stop := context.WithCancelCause(ctx)
-	timer := time.AfterFunc(c.options.Stall, func() { stop(errStalled) })
+	timer := time.AfterFunc(c.options.Stall+wait, func() { stop(errStalled) })
 	return ctx, func() { timer.Reset(c.options.Stall) }, func() {
 		timer.Stop()
 		stop(nil)

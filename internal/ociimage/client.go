@@ -32,6 +32,9 @@ type Options struct {
 	// Credential returns the user and password for a registry's host[:port]; empty for none.
 	// They are sent to that host, and to the token service that it names, only.
 	Credential func(ctx context.Context, host string) (username, password string, err error)
+	// Access, where it isn't nil, goes before Credential. It is asked where a registry wants credentials, by host[:port] and the
+	// path of the repository, and asked again where it wants others, as when a token has expired.
+	Access func(ctx context.Context, host, repository string) (Access, error)
 	// PlainHTTP speaks http to loopback addresses, for tests and trials on one machine. Any
 	// other address is refused then.
 	PlainHTTP bool
@@ -78,6 +81,9 @@ func NewClient(o Options) *Client {
 			user, password, err := o.Credential(ctx, host)
 			return auth.Credential{Username: user, Password: password}, err
 		}
+	}
+	if o.Access != nil {
+		c.auth.Credential = o.credential
 	}
 	if o.PlainHTTP {
 		// The library refuses token services on loopback addresses; there, they are all there is.

@@ -87,6 +87,9 @@ type Node struct {
 	ExpectedRootError  string `json:"expected_root_error,omitempty"`
 	// InStep reports that the node said it runs exactly ExpectedRootDigest.
 	InStep bool `json:"in_step"`
+	// State says whether the node runs what it should, StateReason why it doesn't, or why that isn't known.
+	State       NodeState `json:"state"`
+	StateReason string    `json:"state_reason,omitempty"`
 	// Attention says why an operator should look at the node's identity, as when two machines use it:
 	// sentences, until a new enrollment or an approval clears them.
 	Attention []string `json:"attention,omitempty"`
@@ -276,6 +279,8 @@ const CodeSealRefused = "SEAL_REFUSED"
 type Details struct {
 	// Hint says what the operator can do next, as an imperative clause.
 	Hint string `json:"hint,omitempty"`
+	// RequestID is that of the platform's log, and of the header X-Request-Id.
+	RequestID string `json:"request_id,omitempty"`
 }
 
 // CredentialName is the name of the credential file in the platform's data directory.

@@ -30,6 +30,7 @@ func showNode(w io.Writer, d operatorapi.NodeDetail) error {
 		{"node", n.Name},
 		{"id", n.ID},
 		{"status", string(n.Status)},
+		{"state", stateText(n)},
 		{"architecture", orDash(n.Architecture)},
 		{"expected root", orDash(n.ExpectedRootDigest)},
 	}
@@ -40,7 +41,6 @@ func showNode(w io.Writer, d operatorapi.NodeDetail) error {
 	if r := n.Report; r != nil {
 		pairs = append(pairs, [][2]string{
 			{"reported root", orDash(r.RootDigest)},
-			{"in step", inStep(n)},
 			{"integrity level", orDash(r.IntegrityLevel)},
 			{"mount state", r.MountState},
 			{"generation", fmt.Sprint(r.Generation)},
@@ -90,6 +90,14 @@ func showNode(w io.Writer, d operatorapi.NodeDetail) error {
 		}
 	}
 	return nil
+}
+
+// stateText says whether a node runs what it should, and why not.
+func stateText(n operatorapi.Node) string {
+	if n.StateReason == "" {
+		return string(n.State)
+	}
+	return string(n.State) + ": " + n.StateReason
 }
 
 // shownConflicts is how many conflicts a person is shown; --output json has all that are kept.

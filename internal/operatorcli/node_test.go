@@ -91,7 +91,7 @@ func TestNodeCommands(t *testing.T) {
 	p.Do(self, http.MethodPost, nodeapi.PathHeartbeat, nodeapi.Heartbeat{
 		BootID: "b", AgentVersion: "v9", Architecture: "amd64", MountState: nodeapi.MountMounted, RootDigest: node.Node.ExpectedRootDigest, IntegrityLevel: "checked",
 	}).Into(&nodeapi.HeartbeatResponse{})
-	if got := o.ok("node", "list"); !strings.Contains(got, "running") || !strings.Contains(got, "yes") || !strings.Contains(got, "checked") || !strings.Contains(got, "s ago") {
+	if got := o.ok("node", "list"); !strings.Contains(got, "running") || !strings.Contains(got, "in-step") || !strings.Contains(got, "checked") || !strings.Contains(got, "s ago") {
 		t.Error(got)
 	}
 	p.Do(self, http.MethodPost, nodeapi.PathBootReports, nodeapi.BootReport{

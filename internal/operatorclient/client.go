@@ -84,6 +84,15 @@ func (c *Client) Nodes(ctx context.Context) (operatorapi.NodeList, error) {
 	return call[operatorapi.NodeList](ctx, c, http.MethodGet, operatorapi.PathNodes, nil)
 }
 
+// NodesIn lists every node in a state; "" is every state.
+func (c *Client) NodesIn(ctx context.Context, state operatorapi.NodeState) (operatorapi.NodeList, error) {
+	path := operatorapi.PathNodes
+	if state != "" {
+		path += "?" + url.Values{operatorapi.QueryState: {string(state)}}.Encode()
+	}
+	return call[operatorapi.NodeList](ctx, c, http.MethodGet, path, nil)
+}
+
 // Node shows the node of that ID or name.
 func (c *Client) Node(ctx context.Context, node string) (operatorapi.NodeDetail, error) {
 	return call[operatorapi.NodeDetail](ctx, c, http.MethodGet, fill(operatorapi.PathNode, node, ""), nil)
@@ -214,6 +223,9 @@ func (c *Client) refused(status int, env nodeapi.Envelope) error {
 	case status >= http.StatusInternalServerError:
 		if details.Hint == "" {
 			details.Hint = "see the platform's log"
+			if details.RequestID != "" {
+				details.Hint += " for request " + details.RequestID
+			}
 		}
 		return fault.New(fault.Retry, fault.Platform, details.Hint, "the platform at %s failed: %s", c.base, text)
 	default:

@@ -104,6 +104,7 @@ func TestAuthoritiesOlderThanTheDatabase(t *testing.T) {
 	lost := prepared.Authorities[1].ID
 	var said bytes.Buffer
 	o := options(t, p.Dir)
+	o.Database = p.Database()
 	o.Logger = slog.New(slog.NewTextHandler(&said, nil))
 	reopen(t, o)
 	wants(t, said.String(), "level=WARN", "the certificate authority needs attention", lost, "powernode ca prepare --take-up "+lost)

@@ -25,8 +25,8 @@ func TestClaimsFull(t *testing.T) {
 		// Heard of in the future, so that none is ever silent.
 		execute(t, p, `WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?1)
 			INSERT INTO claims (id, code, mac, key_hash, dmi_uuid, hostname, agent_version, architecture, platform_hint, heard_from, network, site,
-			created_at, polled_at, expires_at) SELECT ?2 || i, ?2 || i, 'mac' || i, CAST(?2 AS BLOB), '', '', '', '', '', '', ?2, ?2, 1, ?3, ?3 FROM n`,
-			n, network, time.Now().Add(1000*time.Hour).UnixMilli())
+			created_at, polled_at, expires_at) SELECT ?2 || i, ?2 || i, 'mac' || i, ?4, '', '', '', '', '', '', ?2, ?2, 1, ?3, ?3 FROM n`,
+			n, network, time.Now().Add(1000*time.Hour).UnixMilli(), []byte(network))
 	}
 	const one = "127.0.0.1/32"
 	fill(256, one)

@@ -33,6 +33,18 @@ func TestProtocolExamples(t *testing.T) {
 		"nodeapi.ClaimResponse":        func() any { return new(nodeapi.ClaimResponse) },
 		"operatorapi.ClaimAccept":      func() any { return new(operatorapi.ClaimAccept) },
 		"nodeapi.Heartbeat":            func() any { return new(nodeapi.Heartbeat) },
+		"nodeapi.Pulse":                func() any { return new(nodeapi.Pulse) },
+		"nodeapi.LeaseRequest":         func() any { return new(nodeapi.LeaseRequest) },
+		"nodeapi.LeaseResponse":        func() any { return new(nodeapi.LeaseResponse) },
+		"nodeapi.RenewTask":            func() any { return new(nodeapi.RenewTask) },
+		"nodeapi.TaskProgress":         func() any { return new(nodeapi.TaskProgress) },
+		"nodeapi.TaskStanding":         func() any { return new(nodeapi.TaskStanding) },
+		"nodeapi.CompleteTask":         func() any { return new(nodeapi.CompleteTask) },
+		"nodeapi.FailTask":             func() any { return new(nodeapi.FailTask) },
+		"nodeapi.TaskEnd":              func() any { return new(nodeapi.TaskEnd) },
+		"nodeapi.EventsRequest":        func() any { return new(nodeapi.EventsRequest) },
+		"nodeapi.EventsResponse":       func() any { return new(nodeapi.EventsResponse) },
+		"operatorapi.TaskCreate":       func() any { return new(operatorapi.TaskCreate) },
 		"nodeapi.HeartbeatResponse":    func() any { return new(nodeapi.HeartbeatResponse) },
 		"nodeapi.BootReport":           func() any { return new(nodeapi.BootReport) },
 		"nodeapi.BootReportResponse":   func() any { return new(nodeapi.BootReportResponse) },
@@ -42,6 +54,8 @@ func TestProtocolExamples(t *testing.T) {
 		"nodeapi.AuthorizedKeys":       func() any { return new(nodeapi.AuthorizedKeys) },
 		"operatorapi.NodeConfigChange": func() any { return new(operatorapi.NodeConfigChange) },
 		"operatorapi.ModuleRegister":   func() any { return new(operatorapi.ModuleRegister) },
+		"operatorapi.OperatorCreate":   func() any { return new(operatorapi.OperatorCreate) },
+		"operatorapi.AuditEntry":       func() any { return new(operatorapi.AuditEntry) },
 	}
 	seen := map[string]bool{}
 	for _, m := range regexp.MustCompile("(?s)<!-- (\\S+) -->\n```json\n(.*?)```").FindAllSubmatch(text, -1) {

@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -135,7 +134,7 @@ func (r *rotating) rotate(t *testing.T, config operatorclient.Config) (rounds in
 // that was answered is on file, its first use that was answered has ended the one before, and a revocation
 // that was answered holds.
 func TestKillCertificates(t *testing.T) {
-	c := &child{t: t, dir: filepath.Join(t.TempDir(), "platform")}
+	c := newChild(t)
 	var nodes []*rotating
 	revoked := map[string]identity{}
 	made, rotations := 0, 0

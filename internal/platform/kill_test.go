@@ -16,10 +16,16 @@ import (
 	"github.com/powernode/powernode-agent/internal/operatorapi"
 	"github.com/powernode/powernode-agent/internal/operatorclient"
 	"github.com/powernode/powernode-agent/internal/platform"
+	"github.com/powernode/powernode-agent/internal/platform/db"
+	"github.com/powernode/powernode-agent/internal/platform/platformtest"
+	"github.com/powernode/powernode-agent/internal/platform/postgrestest"
 )
 
-// childDir names, in the environment, the data directory that a child process serves.
-const childDir = "POWERNODE_TEST_PLATFORM_DIR"
+// childDir and childDatabase name, in the environment, the data directory that a child process serves and the URL of its PostgreSQL, if any.
+const (
+	childDir      = "POWERNODE_TEST_PLATFORM_DIR"
+	childDatabase = "POWERNODE_TEST_PLATFORM_DATABASE"
+)
 
 // TestMain lets the test's own program be the platform that TestKill kills.
 func TestMain(m *testing.M) {
@@ -30,11 +36,18 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
-	os.Exit(m.Run())
+	os.Exit(postgrestest.Both(m))
 }
 
 func serveChild(dir string) error {
-	s, err := platform.Open(context.Background(), platform.Options{Dir: dir, Listen: "127.0.0.1:0", Logger: slog.New(slog.DiscardHandler)})
+	o := platform.Options{Dir: dir, Listen: "127.0.0.1:0", Logger: slog.New(slog.DiscardHandler)}
+	if url := os.Getenv(childDatabase); url != "" {
+		var err error
+		if o.Database, err = db.ParsePostgres(url, ""); err != nil {
+			return err
+		}
+	}
+	s, err := platform.Open(context.Background(), o)
 	if err != nil {
 		return err
 	}
@@ -45,7 +58,18 @@ func serveChild(dir string) error {
 type child struct {
 	t   *testing.T
 	dir string
-	cmd *exec.Cmd
+	// database is the URL of its PostgreSQL, or "".
+	database string
+	cmd      *exec.Cmd
+}
+
+func newChild(t *testing.T) *child {
+	t.Helper()
+	c := &child{t: t, dir: filepath.Join(t.TempDir(), "platform")}
+	if postgrestest.Wanted() {
+		c.database = platformtest.PostgresURL(t)
+	}
+	return c
 }
 
 // start starts the child and returns a client once it answers.
@@ -58,7 +82,7 @@ func (c *child) start() (*operatorclient.Client, operatorclient.Config) {
 	file := filepath.Join(c.dir, operatorapi.CredentialName)
 	before, _ := os.ReadFile(file)
 	c.cmd = exec.CommandContext(c.t.Context(), self)
-	c.cmd.Env = append(os.Environ(), childDir+"="+c.dir)
+	c.cmd.Env = append(os.Environ(), childDir+"="+c.dir, childDatabase+"="+c.database)
 	c.cmd.Stderr = os.Stderr
 	if err := c.cmd.Start(); err != nil {
 		c.t.Fatal(err)
@@ -97,7 +121,7 @@ func (c *child) kill() {
 // TestKill kills the platform again and again while nodes are made and blobs pushed: whatever was
 // acknowledged is there afterwards, and the platform starts.
 func TestKill(t *testing.T) {
-	c := &child{t: t, dir: filepath.Join(t.TempDir(), "platform")}
+	c := newChild(t)
 	acknowledged := map[string]bool{}
 	blobs := map[string][]byte{}
 	for round := range 6 {

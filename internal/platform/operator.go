@@ -17,16 +17,21 @@ import (
 // credentialLimit bounds the credential file in bytes.
 const credentialLimit = 256 << 10
 
+// platformActor is who, in the audit log, does what the platform's own command line says. No operator's token has that name's form.
+const platformActor = "(powernode-platform)"
+
 // ensureOperator makes the operator's token on the first start, and writes it to the credential
 // file before its hash goes into the database: a crash between the two makes another token at
 // the next start, never one that nobody holds. Later it only keeps the URL and the CA in the file
 // up to date; a file that was taken away, to where the operator works, isn't made again unless
 // reset asks for another token.
 func (s *Server) ensureOperator(ctx context.Context, caPEM []byte, reset bool) error {
+	s.credentials.Lock()
+	defer s.credentials.Unlock()
 	want := operatorapi.Credentials{URL: s.url.String(), CAPEM: string(caPEM)}
 	hash, err := s.db.OperatorHash(ctx)
 	if reset || errors.Is(err, db.ErrNotFound) {
-		return s.newOperator(ctx, want)
+		return s.newOperator(ctx, want, !reset)
 	}
 	if err != nil {
 		return err
@@ -54,13 +59,23 @@ func (s *Server) ensureOperator(ctx context.Context, caPEM []byte, reset bool) e
 	return s.dir.WriteJSON(operatorapi.CredentialName, want, 0o600, "operator-credentials")
 }
 
-func (s *Server) newOperator(ctx context.Context, c operatorapi.Credentials) error {
+// newOperator makes a token; the first one only where no other platform over the same database has made it meanwhile.
+func (s *Server) newOperator(ctx context.Context, c operatorapi.Credentials, first bool) error {
 	c.Token = api.NewToken()
 	if err := s.dir.WriteJSON(operatorapi.CredentialName, c, 0o600, "operator-credentials"); err != nil {
 		return err
 	}
-	if err := s.db.SetOperatorHash(ctx, sha256.Sum256([]byte(c.Token))); err != nil {
+	if !first {
+		ctx = db.WithIntent(ctx, &db.Intent{Entry: db.Audit{
+			Actor: platformActor, Role: string(operatorapi.RoleAdmin), Action: "operator.reset", Target: operatorapi.FirstOperator, Result: db.AuditOK,
+		}})
+	}
+	set, err := s.db.SetOperatorHash(ctx, sha256.Sum256([]byte(c.Token)), first)
+	if err != nil {
 		return fmt.Errorf("keep the operator token's hash: %w", err)
+	}
+	if !set {
+		return s.dir.Remove(operatorapi.CredentialName, "operator-credentials")
 	}
 	s.log.Info("made the operator's credentials", "file", s.dir.Path()+"/"+operatorapi.CredentialName)
 	return nil

@@ -15,7 +15,9 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
+	"sync"
 	"time"
 
 	"github.com/powernode/powernode-agent/internal/durable"
@@ -24,7 +26,10 @@ import (
 	"github.com/powernode/powernode-agent/internal/platform/ca"
 	"github.com/powernode/powernode-agent/internal/platform/catalog"
 	"github.com/powernode/powernode-agent/internal/platform/db"
+	"github.com/powernode/powernode-agent/internal/platform/front"
 	"github.com/powernode/powernode-agent/internal/platform/registry"
+	"github.com/powernode/powernode-agent/internal/platform/replica"
+	"github.com/powernode/powernode-agent/internal/secret"
 )
 
 // What lies in the data directory.
@@ -40,6 +45,17 @@ const (
 type Options struct {
 	// Dir is the data directory. It is made if it isn't there.
 	Dir string
+	// Database, where it isn't nil, is the PostgreSQL server that holds the records; else they are in the data directory.
+	Database *db.Postgres
+	// SharedSecret is what all platforms over one Database know, if there are several: see package replica.
+	SharedSecret secret.Text
+	// Registry, where it isn't nil, is the URL of the registry that the modules are in, as external.ParseURL returns it; else the platform
+	// has its own. RegistryCredentials names the file with its credentials; "" is none. RegistryTLS is how it is known; nil by the system's authorities.
+	Registry            *url.URL
+	RegistryCredentials string
+	RegistryTLS         *tls.Config
+	// RegistryDir is where the registry's bytes lie, which platforms over one Database have in common; "" is in the data directory.
+	RegistryDir string
 	// Listen is the address to listen on, host:port; port 0 takes a free one.
 	Listen string
 	// PublicURL is the URL by which nodes and operators reach the platform; nil means https at
@@ -51,6 +67,10 @@ type Options struct {
 	RenewExpired api.RenewPolicy
 	// CertificateLife is how long a node's certificate lives; 0 is 90 days.
 	CertificateLife time.Duration
+	// TrustedProxies are the addresses of proxies that end TLS before the platform, and CertificateHeader is where they pass a client's
+	// certificate: see package front.
+	TrustedProxies    []netip.Prefix
+	CertificateHeader front.Header
 	// ResetOperator replaces the operator's token; the one before is worth nothing afterwards.
 	ResetOperator bool
 	Version       string
@@ -61,15 +81,19 @@ type Options struct {
 
 // Server is an open platform that listens, and answers once Serve is called.
 type Server struct {
-	log      *slog.Logger
-	url      *url.URL
-	dir      *durable.Dir
-	lock     *durable.Lock
-	db       *db.DB
-	registry *registry.Registry
-	listener net.Listener
-	tls      *tls.Config
-	http     *http.Server
+	log  *slog.Logger
+	url  *url.URL
+	dir  *durable.Dir
+	lock *durable.Lock
+	db   *db.DB
+	// ca is the certificate authority, and replica what keeps it in step with other platforms'; nil over SQLite.
+	ca      *ca.CA
+	replica *replica.Replica
+	// credentials is held by who changes the operator's credential file.
+	credentials sync.Mutex
+	listener    net.Listener
+	tls         *tls.Config
+	http        *http.Server
 	// closers are closed last to first.
 	closers []func() error
 }
@@ -91,11 +115,14 @@ func (s *Server) open(ctx context.Context, o Options) error {
 		return fmt.Errorf("open the data directory: %w", err)
 	}
 	var err error
-	if s.db, err = db.Open(ctx, o.Dir+"/"+databaseName, o.Now); err != nil {
+	if s.db, err = db.Open(ctx, db.Options{Path: o.Dir + "/" + databaseName, Postgres: o.Database, Now: o.Now, Logger: s.log}); err != nil {
 		return err
 	}
 	s.closers = append(s.closers, s.db.Close)
-	authority, err := s.openAuthority(o.Now)
+	if o.Database != nil && o.Database.Unverified() {
+		s.log.Warn("whoever is between this platform and the database can read and change everything", "database", o.Database.Name(), "hint", "sslmode=verify-full in --database")
+	}
+	authority, err := s.openAuthority(ctx, o)
 	if err != nil {
 		return err
 	}
@@ -110,7 +137,11 @@ func (s *Server) open(ctx context.Context, o Options) error {
 	if err := s.ensureOperator(ctx, authority.Bundle(), o.ResetOperator); err != nil {
 		return fmt.Errorf("make the operator's credentials: %w", err)
 	}
-	return s.wire(ctx, authority, o)
+	if err := s.wire(ctx, authority, o); err != nil {
+		return err
+	}
+	s.follow(ctx)
+	return nil
 }
 
 // openDir opens the data directory for this process alone.
@@ -147,14 +178,6 @@ func (s *Server) sub(name string) (*durable.Dir, error) {
 	return dir, dir.Sweep()
 }
 
-func (s *Server) openAuthority(now func() time.Time) (*ca.CA, error) {
-	dir, err := s.sub(caName)
-	if err != nil {
-		return nil, err
-	}
-	return ca.Open(dir, now)
-}
-
 // listen takes the listening address, and with it settles the public URL.
 func (s *Server) listen(ctx context.Context, o Options) error {
 	var config net.ListenConfig
@@ -176,24 +199,20 @@ func (s *Server) listen(ctx context.Context, o Options) error {
 
 // wire puts the parts together.
 func (s *Server) wire(ctx context.Context, authority *ca.CA, o Options) error {
-	blobs, err := s.sub(blobsName)
-	if err != nil {
-		return err
-	}
 	images, err := s.sub(imagesName)
 	if err != nil {
 		return err
 	}
 	var interfaces *api.API
-	s.registry = registry.New(registry.Options{
-		Dir: blobs, Index: s.db, Logger: s.log, Now: o.Now,
-		Authenticate: func(r *http.Request) (*registry.Caller, error) { return interfaces.RegistryCaller(r) },
-	})
-	s.closers = append(s.closers, func() error { s.registry.Close(); return nil })
+	modules, err := s.openRegistry(o, func(r *http.Request) (*registry.Caller, error) { return interfaces.RegistryCaller(r) })
+	if err != nil {
+		return err
+	}
 	interfaces = api.New(api.Options{
 		DB: s.db, CA: authority, PublicURL: s.url, Version: o.Version, Logger: s.log, Now: o.Now, RenewExpired: o.RenewExpired, CertificateLife: o.CertificateLife,
-		Catalog:   catalog.New(catalog.Options{Dir: images, Registry: s.registry, Records: s.db}),
-		CAChanged: func(ctx context.Context) error { return s.ensureOperator(ctx, authority.Bundle(), false) },
+		Catalog:  catalog.New(catalog.Options{Dir: images, Registry: modules.source, Records: s.db}),
+		Registry: modules.name, RegistryAccess: modules.access,
+		CAChanged: s.caChanged,
 	})
 	if err := interfaces.EndRetired(ctx); err != nil {
 		return fmt.Errorf("end the certificates of retired authorities: %w", err)
@@ -203,10 +222,13 @@ func (s *Server) wire(ctx context.Context, authority *ca.CA, o Options) error {
 	}
 	mux := http.NewServeMux()
 	mux.Handle("/api/", interfaces.Handler())
-	mux.Handle(registry.Root, s.registry)
-	mux.HandleFunc("GET /claim/{code}", interfaces.ClaimPage)
-	mux.HandleFunc("GET /healthz", s.health)
-	s.http = newHTTPServer(logging(s.log, mux), s.log)
+	mux.Handle(registry.Root, modules.handler)
+	mux.HandleFunc("GET /claim/{code}", interfaces.Sparing(interfaces.ClaimPage))
+	mux.HandleFunc("GET /healthz", interfaces.Sparing(s.health))
+	s.http = newHTTPServer(front.New(front.Options{
+		Proxies: o.TrustedProxies, Header: o.CertificateHeader, Authorities: authority.ClientPool, Logger: s.log, Now: o.Now,
+	}, logging(s.log, mux)), s.log)
+	s.http.RegisterOnShutdown(interfaces.Drain)
 	return nil
 }
 

@@ -46,6 +46,9 @@ func oldPlatform(t *testing.T) *platformtest.Platform {
 	if err := os.WriteFile(filepath.Join(p.Dir, "ca", "authority.pem"), unit, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	if p.Database() != nil {
+		execute(t, p, "DELETE FROM authorities") // it belongs to the one that the platform began with
+	}
 	return p.Restart()
 }
 

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/powernode/powernode-agent/internal/platform/api"
 	"github.com/powernode/powernode-agent/internal/platform/ca"
 )
 
@@ -95,7 +96,7 @@ func logging(logger *slog.Logger, next http.Handler) http.Handler {
 				if err, ok := p.(error); ok && errors.Is(err, http.ErrAbortHandler) {
 					panic(p)
 				}
-				logger.Error("panic in a request", "method", r.Method, "path", r.URL.Path, "panic", fmt.Sprint(p), "stack", stack())
+				logger.Error("panic in a request", "request", api.RequestID(r.Context()), "method", r.Method, "path", r.URL.Path, "panic", fmt.Sprint(p), "stack", stack())
 				if !seen.written {
 					http.Error(seen, "internal error", http.StatusInternalServerError)
 				}
@@ -105,7 +106,7 @@ func logging(logger *slog.Logger, next http.Handler) http.Handler {
 				level = slog.LevelWarn
 			}
 			logger.Log(r.Context(), level, "request", "method", r.Method, "path", r.URL.Path, "status", seen.status,
-				"from", r.RemoteAddr, "ms", time.Since(begun).Milliseconds())
+				"from", r.RemoteAddr, "request", api.RequestID(r.Context()), "ms", time.Since(begun).Milliseconds())
 		}()
 		next.ServeHTTP(seen, r)
 	})

@@ -10,6 +10,7 @@ import (
 	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/platform"
 	"github.com/powernode/powernode-agent/internal/platform/ca"
+	"github.com/powernode/powernode-agent/internal/platform/front"
 	"github.com/powernode/powernode-agent/internal/version"
 )
 
@@ -23,10 +24,14 @@ const (
 // serveFlags are the flags of `serve`.
 type serveFlags struct {
 	data          string
+	database      databaseFlags
+	registry      registryFlags
 	listen        string
 	publicURL     string
 	names         []string
 	renewExpired  string
+	proxies       []string
+	certHeader    string
 	life          time.Duration
 	resetOperator bool
 	logLevel      string
@@ -58,12 +63,18 @@ Nothing else has to be installed. SIGTERM lets the requests under way end.`,
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&f.data, "data", "/var/lib/powernode-platform", "the data directory; it holds secrets and is for this program alone")
+	f.database.register(flags)
+	f.registry.register(flags)
 	flags.StringVar(&f.listen, "listen", "127.0.0.1:8443", "the address to listen on; port 0 takes a free one")
 	flags.StringVar(&f.publicURL, "public-url", "", "the https URL by which nodes and operators reach the platform (default: the listening address)")
 	flags.StringSliceVar(&f.names, "tls-name", nil, "a further host name or IP address for the server certificate")
 	flags.StringVar(&f.renewExpired, "renew-expired", platform.DefaultRenewPolicy,
 		"renew certificates that expired while their node was off: always, never, approval (an operator's), or 30d (that many days by itself, then by approval)")
 	flags.DurationVar(&f.life, "certificate-life", ca.NodeLife, "how long a node's certificate lives; it is renewed after three quarters of that")
+	flags.StringSliceVar(&f.proxies, "trusted-proxy", nil,
+		"the address, or the network, of a proxy that ends TLS and passes clients' certificates and addresses on; every program there can be any node")
+	flags.StringVar(&f.certHeader, "client-cert-header", string(front.DefaultHeader),
+		"the header in which trusted proxies pass a client's certificate: X-SSL-Client-Cert (PEM in URL encoding, as nginx has it), or Client-Cert (RFC 9440)")
 	flags.BoolVar(&f.resetOperator, "reset-operator", false, "replace the operator's token and write operator.json anew")
 	flags.StringVar(&f.logLevel, "log-level", "info", "how much to log: debug, info, warn or error")
 	flags.StringVar(&f.logFormat, "log-format", "text", "how to log: text or json")
@@ -75,6 +86,12 @@ func (f *serveFlags) options(app *cli.App) (platform.Options, error) {
 	o := platform.Options{Dir: f.data, Listen: f.listen, Names: f.names, ResetOperator: f.resetOperator, Version: version.Get().Version}
 	if f.data == "" {
 		return o, fault.New(fault.Refuse, fault.Input, "name a directory with --data", "the data directory has no name")
+	}
+	if err := f.database.apply(&o); err != nil {
+		return o, err
+	}
+	if err := f.registry.apply(&o); err != nil {
+		return o, err
 	}
 	for _, name := range f.names {
 		if err := platform.CheckName(name); err != nil {
@@ -88,6 +105,12 @@ func (f *serveFlags) options(app *cli.App) (platform.Options, error) {
 		}
 	}
 	if o.RenewExpired, err = platform.ParseRenewPolicy(f.renewExpired); err != nil {
+		return o, err
+	}
+	if o.TrustedProxies, err = front.ParseProxies(f.proxies); err != nil {
+		return o, err
+	}
+	if o.CertificateHeader, err = front.ParseHeader(f.certHeader); err != nil {
 		return o, err
 	}
 	if o.CertificateLife = f.life; f.life < minLife || f.life > maxLife {

@@ -13,6 +13,7 @@ import (
 	"github.com/powernode/powernode-agent/internal/nodeapi"
 	"github.com/powernode/powernode-agent/internal/nodeclient"
 	"github.com/powernode/powernode-agent/internal/ociimage"
+	"github.com/powernode/powernode-agent/internal/secret"
 	"github.com/powernode/powernode-agent/internal/signature"
 	"github.com/powernode/powernode-agent/internal/store"
 )
@@ -109,6 +110,7 @@ func New(c Config) (*Reconciler, error) {
 	if r.source == nil {
 		r.registry = ociimage.NewClient(ociimage.Options{
 			UserAgent: "powernode-agent", Retry: c.Patience.Registry, Stall: c.Patience.Stall,
+			Access: r.access,
 			// A network that lets the node reach its platform through a proxy only has no other way to registries.
 			Proxy: proxy,
 			// The platform's own registry is behind its CA, and knows the node by its certificate. Any
@@ -123,6 +125,16 @@ func New(c Config) (*Reconciler, error) {
 		r.source = r.registry
 	}
 	return r, nil
+}
+
+// access asks the platform what opens a repository in a registry that isn't its own. It comes and stays in memory; the client sends it
+// to that registry's host alone.
+func (r *Reconciler) access(ctx context.Context, host, repository string) (ociimage.Access, error) {
+	if r.client == nil || repository == "" || host == hostOf(r.config.Credentials.PlatformURL) {
+		return ociimage.Access{}, nil
+	}
+	a, err := r.client.RegistryAccess(ctx, host+"/"+repository)
+	return ociimage.Access{Username: a.Username, Password: secret.New(a.Password), Token: secret.New(a.Token)}, err
 }
 
 // Close drops the idle connections. The store stays open.

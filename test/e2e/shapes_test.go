@@ -36,6 +36,16 @@ func TestJSONShapes(t *testing.T) {
 	shape("node-list-pending", p.Operator("node", "list", "--output", "json"))
 	shape("assign", p.Operator("assign", "web", "base", "app", "site", "--output", "json"))
 	shape("token-create", p.Operator("token", "create", "web", "--output", "json"))
+	shape("task-create", p.Operator("task", "create", "web", "attach", "app", "--output", "json"))
+	shape("task-list", p.Operator("task", "list", "--output", "json"))
+	task := field(t, p.Operator("task", "create", "web", "sync", "--output", "json"), "id")
+	shape("task-cancel", p.Operator("task", "cancel", task, "--output", "json"))
+	shape("task-show", p.Operator("task", "show", task, "--output", "json"))
+	shape("operator-create", p.Operator("token", "operator", "create", "ci", "--role", "read", "--file", filepath.Join(t.TempDir(), "ci.json"), "--output", "json"))
+	shape("operator-list", p.Operator("token", "operator", "list", "--output", "json"))
+	p.Operator("node", "create", "web").Refused(t, 1, "already", "choose another name")
+	shape("audit-list", p.Operator("audit", "list", "--output", "json"))
+	shape("event-list", p.Operator("event", "list", "--output", "json"))
 
 	n := p.node("live", "base", "app", "site")
 	s := n.boot()
@@ -54,6 +64,17 @@ func TestJSONShapes(t *testing.T) {
 	checkShape(t, "error", r.Stderr)
 	s.exit()
 	shape("verify-layout", n.agent("verify", signedLayout(t, site("1"), p.Key, p.Listen+"/modules/site"), "--trust-policy", n.trust, "--repository", p.Listen+"/modules/site", "--output", "json"))
+}
+
+// field returns a text of the object that a program printed.
+func field(t testing.TB, r result, name string) string {
+	t.Helper()
+	var doc map[string]any
+	if err := json.Unmarshal([]byte(r.OK(t)), &doc); err != nil {
+		t.Fatal(err)
+	}
+	text, _ := doc[name].(string)
+	return text
 }
 
 // signedLayout returns a layout as one has it that was copied from a registry with its signature.

@@ -2,7 +2,8 @@
 //
 // It promises that every call is judged by itself: a node's certificate must be on file, not
 // revoked and not expired, and its node active, at this very request, whatever the connection
-// was opened with; the operator's token is compared in constant time. A node sees its own
+// was opened with; an operator's token must be on
+// file, and its role enough for the call. A node sees its own
 // modules and nothing of others. A stranger learns nothing but that it is one; the operator
 // finds in the events why. It trusts the TLS layer for the proof that a peer holds its
 // certificate's key, the database, and the clock.
@@ -18,7 +19,6 @@ import (
 	"time"
 
 	"github.com/powernode/powernode-agent/internal/nodeapi"
-	"github.com/powernode/powernode-agent/internal/operatorapi"
 	"github.com/powernode/powernode-agent/internal/platform/ca"
 	"github.com/powernode/powernode-agent/internal/platform/catalog"
 	"github.com/powernode/powernode-agent/internal/platform/db"
@@ -35,6 +35,10 @@ type Options struct {
 	DB      *db.DB
 	CA      *ca.CA
 	Catalog Catalog
+	// Registry is what stands before the path of a module's repository: "host:port" or "host/prefix".
+	Registry string
+	// RegistryAccess returns what opens a repository of that registry to a node; nil where the registry knows nodes by their certificates.
+	RegistryAccess func(ctx context.Context, repository string) (nodeapi.RegistryAccess, error)
 	// RenewExpired is what becomes of nodes whose certificate expired while they were off.
 	RenewExpired RenewPolicy
 	// CertificateLife is how long a node's certificate lives; 0 is ca.NodeLife.
@@ -50,14 +54,17 @@ type Options struct {
 
 // API holds the handlers.
 type API struct {
-	db        *db.DB
-	ca        *ca.CA
-	catalog   Catalog
-	publicURL *url.URL
-	version   string
-	log       *slog.Logger
-	now       func() time.Time
-	strangers *limiter
+	db      *db.DB
+	ca      *ca.CA
+	catalog Catalog
+	// registry stands before every repository's path.
+	registry       string
+	registryAccess func(ctx context.Context, repository string) (nodeapi.RegistryAccess, error)
+	publicURL      *url.URL
+	version        string
+	log            *slog.Logger
+	now            func() time.Time
+	strangers      *limiter
 	// rolling is held while the authorities change.
 	rolling   sync.Mutex
 	caChanged func(ctx context.Context) error
@@ -72,6 +79,12 @@ type API struct {
 	renewPolicy RenewPolicy
 	// refreshes bounds how many nodes are asked for a new certificate.
 	refreshes *limiter
+	// attempts bounds the entries of the audit log about what changed nothing.
+	attempts *limiter
+	// enrollAsked and plainAsked bound what each address may ask for by bootstrap tokens, and by nothing.
+	enrollAsked, plainAsked *addressLimiter
+	// polls are the calls that wait for tasks.
+	polls *polls
 
 	certificateLife time.Duration
 }
@@ -80,12 +93,16 @@ type API struct {
 func New(o Options) *API {
 	return &API{
 		db: o.DB, ca: o.CA, catalog: o.Catalog, publicURL: o.PublicURL, version: o.Version, log: o.Logger, now: o.Now,
-		caChanged:  o.CAChanged,
+		caChanged: o.CAChanged, registry: o.Registry, registryAccess: o.RegistryAccess,
 		strangers:  newLimiter(strangerEvents, time.Minute, o.Now),
 		timeAsked:  newAddressLimiter(timeBurst, timeInterval, o.Now),
 		claimAsked: newAddressLimiter(claimBurst, claimInterval, o.Now), allClaimsTold: newLimiter(1, claimsFullEvery, o.Now), netClaimsTold: newLimiter(1, claimsFullEvery, o.Now),
 		renewAsked: newAddressLimiter(renewBurst, renewInterval, o.Now), renewPolicy: o.RenewExpired,
 		refreshes:       newLimiter(refreshesAtOnce, refreshSpan, o.Now),
+		enrollAsked:     newAddressLimiter(enrollBurst, enrollInterval, o.Now),
+		plainAsked:      newAddressLimiter(plainBurst, plainInterval, o.Now),
+		attempts:        newLimiter(auditedAttempts, time.Minute, o.Now),
+		polls:           newPolls(),
 		certificateLife: o.CertificateLife,
 	}
 }
@@ -99,45 +116,14 @@ func (a *API) Handler() http.Handler {
 		mux.Handle(pattern, a.answering(serve))
 		allowed[path] = append(allowed[path], method)
 	}
-	route("POST "+nodeapi.PathEnroll, a.enroll)
-	route("POST "+nodeapi.PathRefresh, a.asNode(a.refresh))
-	route("POST "+nodeapi.PathRenew, a.renew)
-	route("POST "+nodeapi.PathTime, a.time)
-	route("GET "+nodeapi.PathCA, a.caBundle)
-	route("POST "+nodeapi.PathClaim, a.claim)
-	route("POST "+nodeapi.PathHeartbeat, a.asNode(a.heartbeat))
-	route("POST "+nodeapi.PathBootReports, a.asNode(a.bootReport))
-	route("GET "+nodeapi.PathConfig, a.asNode(a.nodeConfig))
-	route("GET "+nodeapi.PathAuthorizedKeys, a.asNode(a.nodeKeys))
-	route("GET "+nodeapi.PathModules, a.asNode(a.nodeModules))
-	route("GET "+nodeapi.PathModules+"/{module}", a.asNode(a.nodeModule))
-
-	route("GET "+operatorapi.PathInfo, a.asOperator(a.info))
-	route("GET "+operatorapi.PathNodes, a.asOperator(a.listNodes))
-	route("POST "+operatorapi.PathNodes, a.asOperator(a.createNode))
-	route("GET "+operatorapi.PathNode, a.asOperator(a.showNode))
-	route("POST "+operatorapi.PathTokens, a.asOperator(a.createToken))
-	route("POST "+operatorapi.PathRevoke, a.asOperator(a.revokeNode))
-	route("POST "+operatorapi.PathApprove, a.asOperator(a.approveNode))
-	route("GET "+operatorapi.PathUnfiled, a.asOperator(a.listUnfiled))
-	route("POST "+operatorapi.PathUnfiled, a.asOperator(a.approveUnfiled))
-	route("GET "+operatorapi.PathAssignments, a.asOperator(a.listAssignments))
-	route("POST "+operatorapi.PathAssignments, a.asOperator(a.assign))
-	route("DELETE "+operatorapi.PathAssignment, a.asOperator(a.unassign))
-	route("GET "+operatorapi.PathNodeConfig, a.asOperator(a.showConfig))
-	route("POST "+operatorapi.PathNodeConfig, a.asOperator(a.changeConfig))
-	route("GET "+operatorapi.PathModules, a.asOperator(a.listModules))
-	route("POST "+operatorapi.PathModules, a.asOperator(a.registerModule))
-	route("GET "+operatorapi.PathModule, a.asOperator(a.showModule))
-	route("GET "+operatorapi.PathCA, a.asOperator(a.listCA))
-	route("POST "+operatorapi.PathCAPrepare, a.asOperator(a.prepareCA))
-	route("POST "+operatorapi.PathCAActivate, a.asOperator(a.activateCA))
-	route("POST "+operatorapi.PathCARetire, a.asOperator(a.retireCA))
-	route("GET "+operatorapi.PathEvents, a.asOperator(a.listEvents))
-	route("GET "+operatorapi.PathClaims, a.asOperator(a.listClaims))
-	route("POST "+operatorapi.PathClaimAccept, a.asOperator(a.acceptClaim))
-	route("POST "+operatorapi.PathClaimReject, a.asOperator(a.rejectClaim))
-
+	for _, n := range nodeRoutes() {
+		route(n.Method+" "+n.Path, n.serve(a))
+	}
+	for _, o := range operatorRoutes() {
+		route(o.Method+" "+o.Path, a.asOperator(o))
+	}
+	mux.Handle("GET "+PathOpenAPI, a.Sparing(a.openAPI))
+	allowed[PathOpenAPI] = []string{http.MethodGet}
 	for path, methods := range allowed {
 		mux.Handle(path, a.answering(func(w http.ResponseWriter, r *http.Request) (any, error) {
 			w.Header().Set("Allow", strings.Join(methods, ", "))

@@ -1,21 +1,16 @@
 package api
 
 import (
-	"context"
 	"crypto/sha256"
-	"crypto/subtle"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/powernode/powernode-agent/internal/nodeapi"
-	"github.com/powernode/powernode-agent/internal/operatorapi"
 	"github.com/powernode/powernode-agent/internal/platform/ca"
 	"github.com/powernode/powernode-agent/internal/platform/db"
-	"github.com/powernode/powernode-agent/internal/platform/registry"
 )
 
 // nodeHandler answers a node.
@@ -32,40 +27,8 @@ func (a *API) asNode(serve nodeHandler) handler {
 	}
 }
 
-// asOperator lets only the operator through.
-func (a *API) asOperator(serve handler) handler {
-	return func(w http.ResponseWriter, r *http.Request) (any, error) {
-		token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-		if !ok {
-			return nil, unauthorized("the operator's token is needed, as bearer token")
-		}
-		is, err := a.isOperator(r.Context(), token)
-		switch {
-		case err != nil:
-			return nil, err
-		case !is:
-			return nil, unauthorized("the operator's token is another")
-		}
-		data, err := serve(w, r)
-		// After the call, which may have been the one that changed it.
-		w.Header().Set(operatorapi.HeaderCABundle, a.ca.BundleSHA256())
-		return data, err
-	}
-}
-
 func unauthorized(text string) *problem {
 	return refuse(http.StatusUnauthorized, nodeapi.CodeUnauthorized, "%s", text)
-}
-
-// isOperator compares hashes, so that neither time nor memory tells of the token. The hash is
-// read anew each time: a token that was replaced stops working at once.
-func (a *API) isOperator(ctx context.Context, token string) (bool, error) {
-	want, err := a.db.OperatorHash(ctx)
-	if err != nil {
-		return false, err
-	}
-	got := sha256.Sum256([]byte(token))
-	return subtle.ConstantTimeCompare(got[:], want) == 1, nil
 }
 
 // node finds the node whose certificate the peer presented, and refuses unless that certificate
@@ -149,34 +112,4 @@ func (a *API) barred(r *http.Request, node db.Standing, err error) (db.Standing,
 		}
 	}
 	return db.Standing{}, p
-}
-
-// RegistryCaller says who makes a request to the registry: the operator by HTTP basic
-// authentication or bearer token, a node by its certificate, or nobody (nil).
-func (a *API) RegistryCaller(r *http.Request) (*registry.Caller, error) {
-	if header := r.Header.Get("Authorization"); header != "" {
-		token, bearer := strings.CutPrefix(header, "Bearer ")
-		if !bearer {
-			user, password, ok := r.BasicAuth()
-			if !ok || user != operatorapi.RegistryUser {
-				return nil, nil
-			}
-			token = password
-		}
-		is, err := a.isOperator(r.Context(), token)
-		if err != nil || !is {
-			return nil, err
-		}
-		return &registry.Caller{Operator: true}, nil
-	}
-	node, err := a.node(r)
-	if p, ok := errors.AsType[*problem](err); ok && p.status == http.StatusUnauthorized {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	return &registry.Caller{MayPull: func(ctx context.Context, repository string) (bool, error) {
-		return a.db.AssignedRepository(ctx, node.NodeID, repository)
-	}}, nil
 }

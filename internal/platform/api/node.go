@@ -30,30 +30,68 @@ func (a *API) heartbeat(w http.ResponseWriter, r *http.Request, node db.Standing
 	if err != nil {
 		return nil, err
 	}
-	if err := checkHeartbeat(hb); err != nil {
+	answer := nodeapi.HeartbeatResponse{
+		Acknowledged: true, NextPollSeconds: nextPollSeconds, CABundleSHA256: a.ca.BundleSHA256(), Refresh: a.wantsRefresh(r), StateHash: hb.StateHash,
+	}
+	if hb.IsPulse() {
+		answer.WantState, err = a.pulse(r, node, hb.Pulse())
+	} else if err = checkHeartbeat(hb); err == nil {
+		err = a.db.Heartbeat(r.Context(), db.Sender{NodeID: node.NodeID, CertificateID: node.CertificateID, From: host(r)}, hb)
+	}
+	if err != nil {
 		return nil, err
 	}
-	if err := a.db.Heartbeat(r.Context(), db.Sender{NodeID: node.NodeID, CertificateID: node.CertificateID, From: host(r)}, hb); err != nil {
+	if answer.WantState {
+		answer.StateHash = ""
+	}
+	calls, err := a.db.Calls(r.Context(), node.NodeID)
+	if err != nil {
 		return nil, err
 	}
-	config, err := a.configDigest(r.Context(), node.NodeID)
-	return nodeapi.HeartbeatResponse{
-		Acknowledged: true, ServerTime: a.now().UTC(), NextPollSeconds: nextPollSeconds,
-		CABundleSHA256: a.ca.BundleSHA256(), Refresh: a.wantsRefresh(r), ConfigDigest: config,
-	}, err
+	answer.Reconcile, answer.TasksWaiting = calls.Reconcile, calls.Tasks
+	answer.ConfigDigest, err = a.configDigest(r.Context(), node.NodeID)
+	answer.ServerTime = a.now().UTC()
+	return answer, err
+}
+
+// pulse keeps what a node says of itself whose state is what it was, and reports whether it has to say all of it.
+func (a *API) pulse(r *http.Request, node db.Standing, p nodeapi.Pulse) (wantState bool, err error) {
+	if err := checkPulse(p); err != nil {
+		return false, err
+	}
+	known, err := a.db.Pulse(r.Context(), node.NodeID, p)
+	return !known, err
+}
+
+// checkPulse refuses what no agent would say.
+func checkPulse(p nodeapi.Pulse) error {
+	if err := checkText("boot_id", p.BootID, maxWord, true); err != nil {
+		return err
+	}
+	if err := checkText("load_average", p.LoadAverage, maxWord, false); err != nil {
+		return err
+	}
+	if p.StateHash != "" && !isSHA256(p.StateHash) {
+		return invalid("state_hash %.80q: want 64 lower-case hexadecimal digits", p.StateHash)
+	}
+	if p.UptimeSeconds < 0 || p.MemoryFreeKB < 0 {
+		return invalid("uptime_seconds and memory_free_kb can't be negative")
+	}
+	return nil
 }
 
 // checkHeartbeat refuses what no agent would say: a node that was taken over is no reason for
 // the operator's screen or database to be.
 func checkHeartbeat(hb nodeapi.Heartbeat) error {
+	if err := checkPulse(hb.Pulse()); err != nil {
+		return err
+	}
 	for _, field := range []struct {
 		name, value string
 		most        int
 		needed      bool
 	}{
-		{"boot_id", hb.BootID, maxWord, true},
 		{"agent_version", hb.AgentVersion, maxVersion, true},
-		{"load_average", hb.LoadAverage, maxWord, false},
 		{"integrity_level", hb.IntegrityLevel, maxWord, false},
 		{"dmi_uuid", hb.Machine.DMIUUID, maxWord, false},
 		{"vm_generation_id", hb.Machine.VMGenerationID, maxWord, false},
@@ -78,8 +116,11 @@ func checkHeartbeat(hb nodeapi.Heartbeat) error {
 	if hb.CABundleSHA256 != "" && !isSHA256(hb.CABundleSHA256) {
 		return invalid("ca_bundle_sha256 %.80q: want 64 lower-case hexadecimal digits", hb.CABundleSHA256)
 	}
-	if hb.UptimeSeconds < 0 || hb.MemoryFreeKB < 0 || hb.Generation > math.MaxInt64 {
-		return invalid("uptime_seconds, memory_free_kb and generation can't be negative or beyond 63 bits")
+	if hb.ConfigDigest != "" && !isSHA256(hb.ConfigDigest) {
+		return invalid("config_digest %.80q: want 64 lower-case hexadecimal digits", hb.ConfigDigest)
+	}
+	if hb.Generation > math.MaxInt64 {
+		return invalid("generation can't be beyond 63 bits")
 	}
 	if len(hb.Remarks) > nodeapi.MaxRemarks {
 		return invalid("more than %d remarks", nodeapi.MaxRemarks)
@@ -125,7 +166,11 @@ func checkArchitecture(s string, mayBeEmpty bool) error {
 
 // nodeModules lists the modules of the node that asks, the one that wins first.
 func (a *API) nodeModules(_ http.ResponseWriter, r *http.Request, node db.Standing) (any, error) {
-	// Before the list, so that the word isn't said of one that it came before.
+	// Before the list, so that neither is said of one that it came before.
+	number, known, err := a.db.ListNumber(r.Context(), node.NodeID)
+	if err != nil {
+		return nil, err
+	}
 	removeMost, err := a.db.RemoveMost(r.Context(), node.NodeID)
 	if err != nil {
 		return nil, err
@@ -144,8 +189,15 @@ func (a *API) nodeModules(_ http.ResponseWriter, r *http.Request, node db.Standi
 	}
 	if !root.Digest.IsZero() {
 		list.RootDigest = root.Digest.String()
+		// Before the node can run it, lest it count as drifted.
+		if err := a.db.RootExpected(r.Context(), node.NodeID, list.RootDigest); err != nil {
+			return nil, err
+		}
 	}
-	return list, nil
+	if !known {
+		err = a.db.ListRead(r.Context(), node.NodeID, number)
+	}
+	return list, err
 }
 
 // nodeModule shows one of the node's own modules; others don't exist for it.
@@ -166,7 +218,7 @@ func (a *API) nodeView(m db.Module) nodeapi.Module {
 	return nodeapi.Module{
 		ID: m.ID, Name: m.Name, Variety: nodeapi.Variety(m.Variety), Version: m.Version,
 		Priority: m.Priority, EffectivePriority: m.EffectivePriority(), RebootRequired: m.RebootRequired,
-		Repository: a.publicURL.Host + "/" + m.Repository, Digest: m.Digest, AllowDowngrade: m.AllowDowngrade,
+		Repository: a.registry + "/" + m.Repository, Digest: m.Digest, AllowDowngrade: m.AllowDowngrade,
 	}
 }
 

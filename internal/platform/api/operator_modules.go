@@ -30,6 +30,7 @@ func (a *API) registerModule(w http.ResponseWriter, r *http.Request) (any, error
 	if err != nil {
 		return nil, err
 	}
+	aims(r, in.Repository+" "+in.Digest)
 	// The answer comes after the layers were read, long past the server's own deadline.
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(registerTimeout))
 	m, err := a.catalog.Register(r.Context(), registration)
@@ -45,10 +46,10 @@ func (a *API) registerModule(w http.ResponseWriter, r *http.Request) (any, error
 }
 
 func (a *API) checkRegistration(in operatorapi.ModuleRegister) (catalog.Registration, error) {
-	repository := strings.TrimPrefix(in.Repository, a.publicURL.Host+"/")
+	repository := strings.TrimPrefix(in.Repository, a.registry+"/")
 	out := catalog.Registration{Repository: repository, Digest: in.Digest, Variety: nodeapi.Variety(in.Variety), Priority: in.Priority}
 	if !registry.ValidRepository(repository) {
-		return out, invalid("repository %.300q: want a path in this platform's registry, with %s/ before it or not", in.Repository, a.publicURL.Host)
+		return out, invalid("repository %.300q: want a path in this platform's registry, with %s/ before it or not", in.Repository, a.registry)
 	}
 	if !registry.ValidDigest(in.Digest) {
 		return out, invalid("digest %.100q: want sha256: and 64 lower-case hexadecimal digits", in.Digest)
@@ -105,7 +106,7 @@ func (a *API) moduleByRef(r *http.Request, ref string) (db.Module, error) {
 func (a *API) moduleView(m db.Module) operatorapi.Module {
 	view := operatorapi.Module{
 		ID: m.ID, Name: m.Name, Version: m.Version, Variety: m.Variety, CategoryPosition: m.CategoryPosition, Priority: m.Priority,
-		EffectivePriority: m.EffectivePriority(), RebootRequired: m.RebootRequired, Repository: a.publicURL.Host + "/" + m.Repository,
+		EffectivePriority: m.EffectivePriority(), RebootRequired: m.RebootRequired, Repository: a.registry + "/" + m.Repository,
 		Digest: m.Digest, RegisteredAt: m.RegisteredAt, AllowDowngrade: m.AllowDowngrade, Images: []operatorapi.Image{},
 	}
 	for _, image := range m.Images {

@@ -7,12 +7,14 @@ import (
 	"errors"
 	"net/http"
 	"regexp"
+	"slices"
 	"time"
 
 	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/nodeapi"
 	"github.com/powernode/powernode-agent/internal/operatorapi"
 	"github.com/powernode/powernode-agent/internal/platform/db"
+	"github.com/powernode/powernode-agent/internal/platform/instep"
 )
 
 // Node names are DNS labels (RFC 1123), and none looks like an ID, so that a reference is never
@@ -31,7 +33,7 @@ const (
 
 func (a *API) info(http.ResponseWriter, *http.Request) (any, error) {
 	return operatorapi.Info{
-		Version: a.version, PublicURL: a.publicURL.String(), Registry: a.publicURL.Host, ServerTime: a.now().UTC(),
+		Version: a.version, PublicURL: a.publicURL.String(), Registry: a.registry, ServerTime: a.now().UTC(),
 	}, nil
 }
 
@@ -46,6 +48,7 @@ func (a *API) createNode(w http.ResponseWriter, r *http.Request) (any, error) {
 	if err := checkArchitecture(in.Architecture, true); err != nil {
 		return nil, err
 	}
+	aims(r, in.Name)
 	node, err := a.db.CreateNode(r.Context(), in.Name, in.Architecture)
 	if errors.Is(err, db.ErrExists) {
 		return nil, refuse(http.StatusConflict, nodeapi.CodeConflict, "there is a node called %s already", in.Name).withHint("choose another name")
@@ -53,7 +56,7 @@ func (a *API) createNode(w http.ResponseWriter, r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return a.operatorView(r.Context(), node, nil), nil
+	return a.operatorView(r.Context(), node, nil, false), nil
 }
 
 func checkNodeName(name string) error {
@@ -63,7 +66,12 @@ func checkNodeName(name string) error {
 	return invalid("node name %.100q: want a DNS label that doesn't look like an ID: lower-case letters, digits and hyphens, at most %d", name, operatorapi.MaxNameLength)
 }
 
+// listNodes shows every node, or those in one state.
 func (a *API) listNodes(_ http.ResponseWriter, r *http.Request) (any, error) {
+	state := operatorapi.NodeState(r.URL.Query().Get(operatorapi.QueryState))
+	if state != "" && !slices.Contains(operatorapi.NodeStates(), state) {
+		return nil, invalid("%s %.40q: want one of %v", operatorapi.QueryState, state, operatorapi.NodeStates())
+	}
 	nodes, err := a.db.Nodes(r.Context())
 	if err != nil {
 		return nil, err
@@ -72,16 +80,24 @@ func (a *API) listNodes(_ http.ResponseWriter, r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	list := operatorapi.NodeList{Nodes: []operatorapi.Node{}, Count: len(nodes)}
+	explained, err := a.db.Explained(r.Context(), "")
+	if err != nil {
+		return nil, err
+	}
+	list := operatorapi.NodeList{Nodes: []operatorapi.Node{}}
 	for _, node := range nodes {
 		modules, err := a.db.Assigned(r.Context(), node.ID)
 		if err != nil {
 			return nil, err
 		}
-		view := a.operatorView(r.Context(), node, modules)
+		view := a.operatorView(r.Context(), node, modules, explained[node.ID])
+		if state != "" && view.State != state {
+			continue
+		}
 		waiting.into(&view)
 		list.Nodes = append(list.Nodes, view)
 	}
+	list.Count = len(list.Nodes)
 	return list, nil
 }
 
@@ -106,7 +122,11 @@ func (a *API) showNode(_ http.ResponseWriter, r *http.Request) (any, error) {
 		return nil, err
 	}
 	detail := operatorapi.NodeDetail{Assignments: []operatorapi.Module{}, Certificates: []operatorapi.Certificate{}, Conflicts: []operatorapi.Conflict{}}
-	detail.Node = a.operatorView(ctx, node, modules)
+	explained, err := a.db.Explained(ctx, node.ID)
+	if err != nil {
+		return nil, err
+	}
+	detail.Node = a.operatorView(ctx, node, modules, explained[node.ID])
 	waiting, err := a.concerns(ctx, node.ID)
 	if err != nil {
 		return nil, err
@@ -137,8 +157,8 @@ func (a *API) showNode(_ http.ResponseWriter, r *http.Request) (any, error) {
 	return detail, err
 }
 
-// operatorView puts together what the operator sees of a node.
-func (a *API) operatorView(ctx context.Context, node db.Node, modules []db.Module) operatorapi.Node {
+// operatorView puts together what the operator sees of a node. explained says that the root it reports was expected of it at some time.
+func (a *API) operatorView(ctx context.Context, node db.Node, modules []db.Module, explained bool) operatorapi.Node {
 	view := operatorapi.Node{
 		ID: node.ID, Name: node.Name, Status: operatorapi.NodePending, CreatedAt: node.CreatedAt, Architecture: node.Architecture, Modules: node.Modules,
 	}
@@ -147,7 +167,9 @@ func (a *API) operatorView(ctx context.Context, node db.Node, modules []db.Modul
 	if !root.Digest.IsZero() {
 		view.ExpectedRootDigest = root.Digest.String()
 	}
+	facts := instep.Facts{Now: a.now(), Expected: view.ExpectedRootDigest, Unexpected: text, Explained: explained}
 	if node.Report == nil {
+		view.State, view.StateReason = instep.Judge(facts)
 		return view
 	}
 	// A clock that was set back makes no heartbeat younger than now.
@@ -162,6 +184,8 @@ func (a *API) operatorView(ctx context.Context, node db.Node, modules []db.Modul
 		Architecture: hb.Architecture, UptimeSeconds: hb.UptimeSeconds, ModuleDigests: hb.ModuleDigests, MountState: string(hb.MountState),
 		LoadAverage: hb.LoadAverage, MemoryFreeKB: hb.MemoryFreeKB, RootDigest: hb.RootDigest, IntegrityLevel: hb.IntegrityLevel, Generation: hb.Generation, Remarks: hb.Remarks,
 	}
+	facts.Heard, facts.Reported, facts.Mounted = node.Report.ReceivedAt, hb.RootDigest, hb.MountState == nodeapi.MountMounted
+	view.State, view.StateReason = instep.Judge(facts)
 	view.InStep = view.ExpectedRootDigest != "" && view.ExpectedRootDigest == hb.RootDigest
 	return view
 }
@@ -175,7 +199,7 @@ func (a *API) expected(ctx context.Context, architecture string, modules []db.Mo
 	if architecture == "" {
 		return db.Root{}, "the node's architecture isn't known before it enrolls"
 	}
-	root, err := a.catalog.ExpectedRoot(ctx, architecture, modules)
+	root, err := a.catalog.ExpectedRoot(db.WithoutIntent(ctx), architecture, modules)
 	switch {
 	case err == nil:
 		return root, root.Refusal

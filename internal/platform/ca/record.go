@@ -199,6 +199,11 @@ func parseOne(text string) (*x509.Certificate, error) {
 
 // writeRecord puts a view on the disk.
 func writeRecord(dir *durable.Dir, v *view) error {
+	return dir.WriteJSON(recordName, v.record(), 0o600, "ca-record")
+}
+
+// record is what the disk holds of a view, but for its keys.
+func (v *view) record() record {
 	r := record{Version: recordVersion}
 	for _, a := range v.list {
 		e := recordEntry{ID: a.id, State: a.state, Unit: a.unit, CertificatePEM: string(encode(a.cert)), Since: a.since}
@@ -207,7 +212,7 @@ func writeRecord(dir *durable.Dir, v *view) error {
 		}
 		r.Authorities = append(r.Authorities, e)
 	}
-	return dir.WriteJSON(recordName, r, 0o600, "ca-record")
+	return r
 }
 
 // tidy brings the directory in step with the view, also after a crash in the middle of a change: the bundle

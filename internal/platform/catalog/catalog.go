@@ -13,7 +13,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
+	"io"
 	"slices"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -25,10 +25,12 @@ import (
 	"github.com/powernode/powernode-agent/internal/platform/db"
 )
 
-// Registry is where modules' bytes come from. *registry.Registry is one.
+// Registry is where modules' bytes come from. *registry.Registry and *external.Registry are.
 type Registry interface {
+	// Manifest returns a manifest whose bytes have the digest; an error that wraps db.ErrNotFound says that there is none.
 	Manifest(ctx context.Context, repository, reference string) (mediaType, digest string, data []byte, err error)
-	OpenBlob(ctx context.Context, repository, digest string) (*os.File, int64, error)
+	// OpenBlob opens a blob that is said to have that size. That it isn't there, db.ErrNotFound may say at once, or the first read.
+	OpenBlob(ctx context.Context, repository, digest string, size int64) (io.ReadCloser, error)
 }
 
 // Records is where the catalog keeps what it found. *db.DB is one.

@@ -93,17 +93,17 @@ func (c *Catalog) open(ctx context.Context, repository, digest string) (*ociimag
 	if err != nil {
 		return nil, refuse("its manifest: %w", err)
 	}
-	f, size, err := c.registry.OpenBlob(ctx, repository, string(doc.Config.Digest))
+	if doc.Config.Size > maxConfig {
+		return nil, refuse("its config has %d bytes, and %d are the most", doc.Config.Size, maxConfig)
+	}
+	f, err := c.registry.OpenBlob(ctx, repository, string(doc.Config.Digest), doc.Config.Size)
 	if errors.Is(err, db.ErrNotFound) {
 		return nil, refuse("the registry lacks its config %s", doc.Config.Digest)
 	}
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
-	if size > maxConfig {
-		return nil, refuse("its config has %d bytes, and %d are the most", size, maxConfig)
-	}
+	defer f.Close() //nolint:errcheck // only read from
 	config, err := io.ReadAll(io.LimitReader(f, maxConfig))
 	if err != nil {
 		return nil, fmt.Errorf("read its config: %w", err)
@@ -161,14 +161,14 @@ func (c *Catalog) readTree(ctx context.Context, repository string, image *ociima
 }
 
 func (c *Catalog) readLayer(ctx context.Context, repository string, reader *layer.Reader, d layer.Descriptor) (*layer.Layer, error) {
-	f, _, err := c.registry.OpenBlob(ctx, repository, string(d.Digest))
+	f, err := c.registry.OpenBlob(ctx, repository, string(d.Digest), d.Size)
 	if errors.Is(err, db.ErrNotFound) {
 		return nil, refuse("the registry lacks it")
 	}
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
+	defer f.Close() //nolint:errcheck // only read from
 	return reader.Read(ctx, d, f)
 }
 

@@ -3,6 +3,7 @@ package catalog
 import (
 	"context"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"testing"
@@ -19,8 +20,8 @@ func (emptyRegistry) Manifest(context.Context, string, string) (string, string, 
 	return "", "", nil, db.ErrNotFound
 }
 
-func (emptyRegistry) OpenBlob(context.Context, string, string) (*os.File, int64, error) {
-	return nil, 0, db.ErrNotFound
+func (emptyRegistry) OpenBlob(context.Context, string, string, int64) (io.ReadCloser, error) {
+	return nil, db.ErrNotFound
 }
 
 // TestComposeLoadsInItsTurn has a damaged module image, which reading removes: a composition that

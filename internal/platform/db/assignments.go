@@ -19,13 +19,9 @@ func (d *DB) Assigned(ctx context.Context, nodeID string) ([]Module, error) {
 // Assign assigns a module to a node. Doing it again changes nothing, but that allowDowngrade, unless it is nil, says whether
 // the node may go down to the module's current version; a version that becomes current later isn't meant.
 func (d *DB) Assign(ctx context.Context, nodeID string, m Module, allowDowngrade *bool) error {
-	return d.update(ctx, func(tx *sql.Tx) error {
-		result, err := tx.ExecContext(ctx, "INSERT INTO assignments (node_id, module_id, created_at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+	return d.updateOf(ctx, nodeID, func(tx *txn) error {
+		n, err := tx.Exec(ctx, "INSERT INTO assignments (node_id, module_id, created_at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
 			nodeID, m.ID, millis(d.now()))
-		if err != nil {
-			return err
-		}
-		n, err := result.RowsAffected()
 		if err != nil {
 			return err
 		}
@@ -42,7 +38,7 @@ func (d *DB) Assign(ctx context.Context, nodeID string, m Module, allowDowngrade
 }
 
 // allowDowngrade allows the version that the caller has seen, and that only.
-func (d *DB) allowDowngrade(ctx context.Context, tx *sql.Tx, nodeID string, m Module, allow bool) error {
+func (d *DB) allowDowngrade(ctx context.Context, tx *txn, nodeID string, m Module, allow bool) error {
 	query, args, kind := "UPDATE assignments SET downgrade_to = '' WHERE node_id = ? AND module_id = ? AND downgrade_to <> ''", []any{nodeID, m.ID}, EventNoDowngrade
 	if allow {
 		kind = EventDowngrade
@@ -50,11 +46,7 @@ func (d *DB) allowDowngrade(ctx context.Context, tx *sql.Tx, nodeID string, m Mo
 			WHERE node_id = ?1 AND module_id = ?2 AND downgrade_to <> v.id`
 		args = append(args, m.Version)
 	}
-	result, err := tx.ExecContext(ctx, query, args...)
-	if err != nil {
-		return err
-	}
-	if n, err := result.RowsAffected(); err != nil || n == 0 {
+	if n, err := tx.Exec(ctx, query, args...); err != nil || n == 0 {
 		return err
 	}
 	return d.event(ctx, tx, kind, nodeID, m.Name+" "+m.Version)
@@ -63,12 +55,8 @@ func (d *DB) allowDowngrade(ctx context.Context, tx *sql.Tx, nodeID string, m Mo
 // Unassign takes a module from a node, or returns ErrNotFound where it wasn't assigned. With removeMost the node may lose
 // most of its modules at once until it reports that it runs none that isn't assigned; one that was taken before is no error then.
 func (d *DB) Unassign(ctx context.Context, nodeID string, m Module, removeMost bool) error {
-	return d.update(ctx, func(tx *sql.Tx) error {
-		result, err := tx.ExecContext(ctx, "DELETE FROM assignments WHERE node_id = ? AND module_id = ?", nodeID, m.ID)
-		if err != nil {
-			return err
-		}
-		n, err := result.RowsAffected()
+	return d.updateOf(ctx, nodeID, func(tx *txn) error {
+		n, err := tx.Exec(ctx, "DELETE FROM assignments WHERE node_id = ? AND module_id = ?", nodeID, m.ID)
 		switch {
 		case err != nil:
 			return err
@@ -87,12 +75,8 @@ func (d *DB) Unassign(ctx context.Context, nodeID string, m Module, removeMost b
 }
 
 // setRemoveMost sets the word, and records that where it changes.
-func (d *DB) setRemoveMost(ctx context.Context, tx *sql.Tx, nodeID string, to bool, text string) error {
-	result, err := tx.ExecContext(ctx, "UPDATE nodes SET remove_most = ?1 WHERE id = ?2 AND remove_most <> ?1", to, nodeID)
-	if err != nil {
-		return err
-	}
-	if n, err := result.RowsAffected(); err != nil || n == 0 {
+func (d *DB) setRemoveMost(ctx context.Context, tx *txn, nodeID string, to bool, text string) error {
+	if n, err := tx.Exec(ctx, "UPDATE nodes SET remove_most = ?1 WHERE id = ?2 AND remove_most <> ?1", to, nodeID); err != nil || n == 0 {
 		return err
 	}
 	kind := EventRemovedMost
@@ -105,21 +89,21 @@ func (d *DB) setRemoveMost(ctx context.Context, tx *sql.Tx, nodeID string, to bo
 // RemoveMost reports whether a node may lose most of its modules at once.
 func (d *DB) RemoveMost(ctx context.Context, nodeID string) (bool, error) {
 	var is bool
-	err := d.read.QueryRowContext(ctx, "SELECT remove_most FROM nodes WHERE id = ?", nodeID).Scan(&is)
-	return is, explain(err)
+	err := d.read.QueryRow(ctx, "SELECT remove_most FROM nodes WHERE id = ?", nodeID).Scan(&is)
+	return is, d.explain(err)
 }
 
 // removed ends the word that a node may lose most of its modules, once it says that it runs none of the platform's modules
 // that isn't assigned to it. What was attached on the node itself has no ID here.
-func (d *DB) removed(ctx context.Context, tx *sql.Tx, nodeID string, hb nodeapi.Heartbeat) error {
+func (d *DB) removed(ctx context.Context, tx *txn, nodeID string, hb nodeapi.Heartbeat) error {
 	var waiting bool
-	err := tx.QueryRowContext(ctx, "SELECT remove_most FROM nodes WHERE id = ?", nodeID).Scan(&waiting)
+	err := tx.QueryRow(ctx, "SELECT remove_most FROM nodes WHERE id = ?", nodeID).Scan(&waiting)
 	if err != nil || !waiting || hb.MountState != nodeapi.MountMounted || len(hb.ModuleDigests) == 0 {
 		return err
 	}
 	for _, id := range slices.Sorted(maps.Keys(hb.ModuleDigests)) {
 		var one int
-		err := tx.QueryRowContext(ctx, `SELECT 1 FROM modules m WHERE m.id = ?2
+		err := tx.QueryRow(ctx, `SELECT 1 FROM modules m WHERE m.id = ?2
 			AND NOT EXISTS (SELECT 1 FROM assignments a WHERE a.node_id = ?1 AND a.module_id = m.id)`, nodeID, id).Scan(&one)
 		if !errors.Is(err, sql.ErrNoRows) {
 			return err // it runs one still, or nobody knows

@@ -29,9 +29,9 @@ func (d *DB) BootReport(ctx context.Context, nodeID string, report nodeapi.BootR
 	if err != nil {
 		return err
 	}
-	return d.update(ctx, func(tx *sql.Tx) error {
+	return d.updateOf(ctx, nodeID, func(tx *txn) error {
 		var old string
-		err := tx.QueryRowContext(ctx, "SELECT report FROM boots WHERE node_id = ? AND boot_id = ?", nodeID, report.BootID).Scan(&old)
+		err := tx.QueryRow(ctx, "SELECT report FROM boots WHERE node_id = ? AND boot_id = ?", nodeID, report.BootID).Scan(&old)
 		if err != nil && !errors.Is(err, sql.ErrNoRows) {
 			return err
 		}
@@ -47,12 +47,12 @@ func (d *DB) BootReport(ctx context.Context, nodeID string, report nodeapi.BootR
 				return err
 			}
 		}
-		if _, err := tx.ExecContext(ctx, `INSERT INTO boots (node_id, boot_id, received_at, report) VALUES (?1, ?2, ?3, ?4)
+		if _, err := tx.Exec(ctx, `INSERT INTO boots (node_id, boot_id, received_at, report) VALUES (?1, ?2, ?3, ?4)
 			ON CONFLICT (node_id, boot_id) DO UPDATE SET received_at = ?3, report = ?4`,
 			nodeID, report.BootID, millis(d.now()), string(text)); err != nil {
 			return err
 		}
-		_, err = tx.ExecContext(ctx, `DELETE FROM boots WHERE node_id = ?1 AND id NOT IN
+		_, err = tx.Exec(ctx, `DELETE FROM boots WHERE node_id = ?1 AND id NOT IN
 			(SELECT id FROM boots WHERE node_id = ?1 ORDER BY id DESC LIMIT ?2)`, nodeID, KeptBoots)
 		return err
 	})
@@ -85,7 +85,7 @@ func bootNews(r nodeapi.BootReport) (trouble, string) {
 
 // Boots returns the last boots of a node, newest first.
 func (d *DB) Boots(ctx context.Context, nodeID string) ([]Boot, error) {
-	rows, err := d.read.QueryContext(ctx, "SELECT received_at, report FROM boots WHERE node_id = ? ORDER BY id DESC", nodeID)
+	rows, err := d.read.Query(ctx, "SELECT received_at, report FROM boots WHERE node_id = ? ORDER BY id DESC", nodeID)
 	list, err := collect(rows, err, func(rows *sql.Rows, b *Boot) error {
 		var received int64
 		var report string
@@ -98,5 +98,5 @@ func (d *DB) Boots(ctx context.Context, nodeID string) ([]Boot, error) {
 		}
 		return nil
 	})
-	return list, explain(err)
+	return list, d.explain(err)
 }

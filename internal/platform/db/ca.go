@@ -28,7 +28,7 @@ type Holder struct {
 
 // Holders returns every Holder, by the node's name.
 func (d *DB) Holders(ctx context.Context) ([]Holder, error) {
-	rows, err := d.read.QueryContext(ctx, `SELECT n.id, n.name, c.id, c.serial, c.pem, c.not_after, coalesce(r.ca_bundle_sha256, ''), r.received_at
+	rows, err := d.read.Query(ctx, `SELECT n.id, n.name, c.id, c.serial, c.pem, c.not_after, coalesce(r.ca_bundle_sha256, ''), r.received_at
 		FROM certificates c JOIN nodes n ON n.id = c.node_id LEFT JOIN reports r ON r.node_id = n.id
 		WHERE n.state = 'active' AND c.revoked_at IS NULL AND c.superseded_at IS NULL ORDER BY n.name, c.created_at, c.id`)
 	list, err := collect(rows, err, func(rows *sql.Rows, h *Holder) error {
@@ -44,16 +44,16 @@ func (d *DB) Holders(ctx context.Context) ([]Holder, error) {
 		}
 		return nil
 	})
-	return list, explain(err)
+	return list, d.explain(err)
 }
 
 // EndCertificates ends the validity of certificates, by ID, now. Their holders may renew them as if their
 // time had come.
 func (d *DB) EndCertificates(ctx context.Context, ids []string) error {
-	return d.update(ctx, func(tx *sql.Tx) error {
+	return d.update(ctx, func(tx *txn) error {
 		now := millis(d.now())
 		for _, id := range ids {
-			if _, err := tx.ExecContext(ctx, "UPDATE certificates SET not_after = ?1 WHERE id = ?2 AND not_after > ?1", now, id); err != nil {
+			if _, err := tx.Exec(ctx, "UPDATE certificates SET not_after = ?1 WHERE id = ?2 AND not_after > ?1", now, id); err != nil {
 				return err
 			}
 		}

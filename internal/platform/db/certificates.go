@@ -82,17 +82,17 @@ func maybe(ms sql.NullInt64) *time.Time {
 }
 
 // certificateBy reads the certificate whose column, a constant of this package, holds value.
-func certificateBy(ctx context.Context, tx *sql.Tx, column string, value any) (Certificate, error) {
+func certificateBy(ctx context.Context, tx *txn, column string, value any) (Certificate, error) {
 	var c Certificate
-	err := scanCertificate(tx.QueryRowContext(ctx, selectCertificates+"WHERE c."+column+" = ?", value).Scan, &c)
+	err := scanCertificate(tx.QueryRow(ctx, selectCertificates+"WHERE c."+column+" = ?", value).Scan, &c)
 	return c, err
 }
 
 // Certificates returns a node's certificates, newest first.
 func (d *DB) Certificates(ctx context.Context, nodeID string) ([]Certificate, error) {
-	rows, err := d.read.QueryContext(ctx, selectCertificates+"WHERE c.node_id = ? ORDER BY c.rowid DESC", nodeID)
+	rows, err := d.read.Query(ctx, selectCertificates+"WHERE c.node_id = ? ORDER BY c.rowid DESC", nodeID)
 	list, err := collect(rows, err, func(rows *sql.Rows, c *Certificate) error { return scanCertificate(rows.Scan, c) })
-	return list, explain(err)
+	return list, d.explain(err)
 }
 
 // Standing is what is on file about a presented certificate.
@@ -114,20 +114,24 @@ type Standing struct {
 func (d *DB) Standing(ctx context.Context, fingerprint [32]byte) (Standing, error) {
 	var s Standing
 	var after int64
-	err := d.read.QueryRowContext(ctx, `SELECT n.id, n.name, n.architecture, n.state = 'active', c.id, c.serial, c.not_after,
+	err := d.read.QueryRow(ctx, `SELECT n.id, n.name, n.architecture, n.state = 'active', c.id, c.serial, c.not_after,
 		c.revoked_at IS NOT NULL, c.superseded_at IS NOT NULL, c.used_at IS NOT NULL
 		FROM certificates c JOIN nodes n ON n.id = c.node_id WHERE c.fingerprint = ?`, fingerprint[:]).
 		Scan(&s.NodeID, &s.NodeName, &s.Architecture, &s.Active, &s.CertificateID, &s.Serial, &after, &s.Revoked, &s.Superseded, &s.Used)
 	s.NotAfter = moment(after)
-	return s, explain(err)
+	return s, d.explain(err)
 }
 
 // FirstUse notes that a request was made by a certificate, and supersedes the ones before it: they
 // were good only until this one had reached its node. It is judged again in the same transaction, since
 // another one may have ended the certificate meanwhile: ErrRevoked, ErrSuperseded or ErrExpired.
 func (d *DB) FirstUse(ctx context.Context, certificateID, from string) error {
+	nodeID, err := d.nodeOf(ctx, "SELECT node_id FROM certificates WHERE id = ?", certificateID)
+	if err != nil {
+		return err
+	}
 	var ended error
-	err := d.update(ctx, func(tx *sql.Tx) error {
+	err = d.updateOf(ctx, nodeID, func(tx *txn) error {
 		cert, err := certificateBy(ctx, tx, "id", certificateID)
 		if err != nil {
 			return err
@@ -136,12 +140,12 @@ func (d *DB) FirstUse(ctx context.Context, certificateID, from string) error {
 			return nil //nolint:nilerr // what was decided stands, and is returned below
 		}
 		now := millis(d.now())
-		if _, err := tx.ExecContext(ctx, "UPDATE certificates SET used_at = ? WHERE id = ?", now, cert.ID); err != nil {
+		if _, err := tx.Exec(ctx, "UPDATE certificates SET used_at = ? WHERE id = ?", now, cert.ID); err != nil {
 			return err
 		}
 		// By rowid: several may be of one millisecond.
-		n, err := affected(tx.ExecContext(ctx, `UPDATE certificates SET superseded_at = ?1 WHERE node_id = ?2 AND superseded_at IS NULL
-			AND revoked_at IS NULL AND rowid < (SELECT rowid FROM certificates WHERE id = ?3)`, now, cert.NodeID, cert.ID))
+		n, err := tx.Exec(ctx, `UPDATE certificates SET superseded_at = ?1 WHERE node_id = ?2 AND superseded_at IS NULL
+			AND revoked_at IS NULL AND rowid < (SELECT rowid FROM certificates WHERE id = ?3)`, now, cert.NodeID, cert.ID)
 		if err != nil || n == 0 {
 			return err
 		}
@@ -153,25 +157,26 @@ func (d *DB) FirstUse(ctx context.Context, certificateID, from string) error {
 	return ended
 }
 
-// affected returns how many rows a statement changed.
-func affected(result sql.Result, err error) (int64, error) {
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected()
-}
-
 // OperatorHash returns the SHA-256 of the operator token, or ErrNotFound before there is one.
 func (d *DB) OperatorHash(ctx context.Context) ([]byte, error) {
 	var hash []byte
-	err := d.read.QueryRowContext(ctx, "SELECT token_hash FROM operator WHERE one = 1").Scan(&hash)
-	return hash, explain(err)
+	err := d.read.QueryRow(ctx, "SELECT token_hash FROM operator WHERE one = 1").Scan(&hash)
+	return hash, d.explain(err)
 }
 
-// SetOperatorHash replaces the SHA-256 of the operator token.
-func (d *DB) SetOperatorHash(ctx context.Context, hash [32]byte) error {
-	return d.update(ctx, func(tx *sql.Tx) error {
-		_, err := tx.ExecContext(ctx, "INSERT OR REPLACE INTO operator (one, token_hash, created_at) VALUES (1, ?, ?)", hash[:], millis(d.now()))
+// SetOperatorHash replaces the SHA-256 of the operator token, or, where first says so, sets it if there is none, and
+// reports whether it did.
+func (d *DB) SetOperatorHash(ctx context.Context, hash [32]byte, first bool) (set bool, err error) {
+	query := `INSERT INTO operator (one, token_hash, created_at) VALUES (1, ?, ?) ON CONFLICT (one) DO `
+	if first {
+		query += "NOTHING"
+	} else {
+		query += "UPDATE SET token_hash = excluded.token_hash, created_at = excluded.created_at"
+	}
+	err = d.update(ctx, func(tx *txn) error {
+		n, err := tx.Exec(ctx, query, hash[:], millis(d.now()))
+		set = n > 0
 		return err
 	})
+	return set && err == nil, err
 }

@@ -51,18 +51,18 @@ func (d *DB) PollClaim(ctx context.Context, in ClaimPoll) (Claim, error) {
 	if in.KeyHash == nil {
 		in.KeyHash = []byte{}
 	}
-	err := d.update(ctx, func(tx *sql.Tx) error {
-		if _, err := tx.ExecContext(ctx, "DELETE FROM claims WHERE expires_at <= ?", millis(d.now())); err != nil {
+	err := d.update(ctx, func(tx *txn) error {
+		if _, err := tx.Exec(ctx, "DELETE FROM claims WHERE expires_at <= ?", millis(d.now())); err != nil {
 			return err
 		}
 		known := func() error {
-			return scanClaim(tx.QueryRowContext(ctx, selectClaims+"WHERE c.mac = ? AND c.key_hash = ?", in.MAC, in.KeyHash).Scan, &c)
+			return scanClaim(tx.QueryRow(ctx, selectClaims+"WHERE c.mac = ? AND c.key_hash = ?", in.MAC, in.KeyHash).Scan, &c)
 		}
 		err := known()
 		again := len(in.KeyHash) == 0 && c.State == ClaimDone // nothing tells that machine from one that begins anew
 		gone := c.State == ClaimAccepted && c.NodeID == ""    // the node that it was accepted for
 		if err == nil && (again || gone) {
-			if _, err := tx.ExecContext(ctx, "DELETE FROM claims WHERE id = ?", c.ID); err != nil {
+			if _, err := tx.Exec(ctx, "DELETE FROM claims WHERE id = ?", c.ID); err != nil {
 				return err
 			}
 			err = sql.ErrNoRows
@@ -85,14 +85,14 @@ func (d *DB) PollClaim(ctx context.Context, in ClaimPoll) (Claim, error) {
 }
 
 // beginClaim makes a row for a machine that wasn't known.
-func (d *DB) beginClaim(ctx context.Context, tx *sql.Tx, in ClaimPoll) error {
+func (d *DB) beginClaim(ctx context.Context, tx *txn, in ClaimPoll) error {
 	if err := d.roomForClaim(ctx, tx, in, cmp.Or(in.bounds, usualBounds)); err != nil {
 		return err
 	}
 	now := d.now()
 	c := Claim{Code: newClaimCode(), MAC: in.MAC, Hostname: in.Hostname, From: in.From}
 	// Two equal codes among some thousand are one chance in 10^8; the machine then asks again.
-	if _, err := tx.ExecContext(ctx, `INSERT INTO claims (id, code, mac, key_hash, dmi_uuid, hostname, agent_version, architecture, platform_hint, heard_from,
+	if _, err := tx.Exec(ctx, `INSERT INTO claims (id, code, mac, key_hash, dmi_uuid, hostname, agent_version, architecture, platform_hint, heard_from,
 		network, site, created_at, polled_at, expires_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 		NewID(), c.Code, in.MAC, in.KeyHash, in.DMIUUID, in.Hostname, in.AgentVersion, in.Architecture, in.Hint, in.From, in.Network, in.Site,
 		millis(now), millis(now), millis(now.Add(ClaimTTL))); err != nil {
@@ -103,7 +103,7 @@ func (d *DB) beginClaim(ctx context.Context, tx *sql.Tx, in ClaimPoll) error {
 	}
 	text := "a machine asks to be claimed: " + claimWords(c)
 	var others int
-	if err := tx.QueryRowContext(ctx, "SELECT count(*) FROM claims WHERE mac = ?", in.MAC).Scan(&others); err != nil {
+	if err := tx.QueryRow(ctx, "SELECT count(*) FROM claims WHERE mac = ?", in.MAC).Scan(&others); err != nil {
 		return err
 	}
 	if others > 1 {
@@ -113,7 +113,7 @@ func (d *DB) beginClaim(ctx context.Context, tx *sql.Tx, in ClaimPoll) error {
 }
 
 // roomForClaim makes room for one more claim, or returns ErrNetworkFull or ErrClaimsFull.
-func (d *DB) roomForClaim(ctx context.Context, tx *sql.Tx, in ClaimPoll, most claimBounds) error {
+func (d *DB) roomForClaim(ctx context.Context, tx *txn, in ClaimPoll, most claimBounds) error {
 	// The narrow ones first: who fills its own network pushes out nobody else's claim.
 	for _, bound := range []struct {
 		most  int
@@ -126,18 +126,14 @@ func (d *DB) roomForClaim(ctx context.Context, tx *sql.Tx, in ClaimPoll, most cl
 		{most.all, "1 = 1", nil, ErrClaimsFull},
 	} {
 		var n int
-		if err := tx.QueryRowContext(ctx, "SELECT count(*) FROM claims WHERE "+bound.where, bound.args...).Scan(&n); err != nil {
+		if err := tx.QueryRow(ctx, "SELECT count(*) FROM claims WHERE "+bound.where, bound.args...).Scan(&n); err != nil {
 			return err
 		}
 		if n < bound.most {
 			continue
 		}
-		result, err := tx.ExecContext(ctx, `DELETE FROM claims WHERE id = (SELECT id FROM claims WHERE state = 'pending' AND polled_at < ? AND `+bound.where+`
+		dropped, err := tx.Exec(ctx, `DELETE FROM claims WHERE id = (SELECT id FROM claims WHERE state = 'pending' AND polled_at < ? AND `+bound.where+`
 			ORDER BY polled_at LIMIT 1)`, append([]any{millis(d.now().Add(-claimSilence))}, bound.args...)...)
-		if err != nil {
-			return err
-		}
-		dropped, err := result.RowsAffected()
 		if err != nil {
 			return err
 		}
@@ -150,9 +146,9 @@ func (d *DB) roomForClaim(ctx context.Context, tx *sql.Tx, in ClaimPoll, most cl
 
 // renewClaim keeps what a poll of a known machine says, and gives it a token if it was accepted. What the machine is called is kept
 // from its first poll: the operator may have read it.
-func (d *DB) renewClaim(ctx context.Context, tx *sql.Tx, c Claim, in ClaimPoll) error {
+func (d *DB) renewClaim(ctx context.Context, tx *txn, c Claim, in ClaimPoll) error {
 	now := d.now()
-	if _, err := tx.ExecContext(ctx, `UPDATE claims SET dmi_uuid = CASE dmi_uuid WHEN '' THEN ? ELSE dmi_uuid END,
+	if _, err := tx.Exec(ctx, `UPDATE claims SET dmi_uuid = CASE dmi_uuid WHEN '' THEN ? ELSE dmi_uuid END,
 		hostname = CASE hostname WHEN '' THEN ? ELSE hostname END, agent_version = ?, architecture = ?, platform_hint = ?, heard_from = ?,
 		network = ?, site = ?, polled_at = ?, expires_at = ? WHERE id = ?`,
 		in.DMIUUID, in.Hostname, in.AgentVersion, in.Architecture, in.Hint, in.From, in.Network, in.Site, millis(now), millis(now.Add(ClaimTTL)), c.ID); err != nil {
@@ -162,7 +158,7 @@ func (d *DB) renewClaim(ctx context.Context, tx *sql.Tx, c Claim, in ClaimPoll) 
 		return nil
 	}
 	var active bool
-	if err := tx.QueryRowContext(ctx, "SELECT state = 'active' FROM nodes WHERE id = ?", c.NodeID).Scan(&active); err != nil {
+	if err := tx.QueryRow(ctx, "SELECT state = 'active' FROM nodes WHERE id = ?", c.NodeID).Scan(&active); err != nil {
 		return err
 	}
 	if !active {
@@ -172,7 +168,7 @@ func (d *DB) renewClaim(ctx context.Context, tx *sql.Tx, c Claim, in ClaimPoll) 
 		return err
 	}
 	hash := sha256.Sum256([]byte(in.Token))
-	_, err := tx.ExecContext(ctx, "INSERT INTO tokens (id, node_id, hash, created_at, expires_at, claim_id) VALUES (?, ?, ?, ?, ?, ?)",
+	_, err := tx.Exec(ctx, "INSERT INTO tokens (id, node_id, hash, created_at, expires_at, claim_id) VALUES (?, ?, ?, ?, ?, ?)",
 		NewID(), c.NodeID, hash[:], millis(now), millis(now.Add(in.TokenTTL)), c.ID)
 	return err
 }

@@ -68,15 +68,15 @@ func scanClaim(scan func(...any) error, c *Claim) error {
 
 // Claims returns the claims that are alive, oldest first.
 func (d *DB) Claims(ctx context.Context) ([]Claim, error) {
-	rows, err := d.read.QueryContext(ctx, selectClaims+"WHERE c.expires_at > ? ORDER BY c.created_at, c.code", millis(d.now()))
+	rows, err := d.read.Query(ctx, selectClaims+"WHERE c.expires_at > ? ORDER BY c.created_at, c.code", millis(d.now()))
 	list, err := collect(rows, err, func(rows *sql.Rows, c *Claim) error { return scanClaim(rows.Scan, c) })
-	return list, explain(err)
+	return list, d.explain(err)
 }
 
 // claimBy reads the claim of a code that is alive.
-func (d *DB) claimBy(ctx context.Context, tx *sql.Tx, code string) (Claim, error) {
+func (d *DB) claimBy(ctx context.Context, tx *txn, code string) (Claim, error) {
 	var c Claim
-	err := scanClaim(tx.QueryRowContext(ctx, selectClaims+"WHERE c.code = ? AND c.expires_at > ?", code, millis(d.now())).Scan, &c)
+	err := scanClaim(tx.QueryRow(ctx, selectClaims+"WHERE c.code = ? AND c.expires_at > ?", code, millis(d.now())).Scan, &c)
 	return c, err
 }
 
@@ -95,7 +95,7 @@ type Acceptance struct {
 // code that isn't alive, and for a node that there isn't ErrNoNode; ErrExists for a name that is taken, ErrClaimDone,
 // ErrClaimTaken, ErrNodeInactive, ErrNodeRunning and ErrArchitecture.
 func (d *DB) AcceptClaim(ctx context.Context, in Acceptance) (c Claim, changed bool, err error) {
-	err = d.update(ctx, func(tx *sql.Tx) (err error) {
+	err = d.update(ctx, func(tx *txn) (err error) {
 		if c, err = d.claimBy(ctx, tx, in.Code); err != nil {
 			return err
 		}
@@ -111,7 +111,7 @@ func (d *DB) AcceptClaim(ctx context.Context, in Acceptance) (c Claim, changed b
 		if err != nil {
 			return err
 		}
-		if _, err := tx.ExecContext(ctx, "UPDATE claims SET state = 'accepted', node_id = ? WHERE id = ?", node, c.ID); err != nil {
+		if _, err := tx.Exec(ctx, "UPDATE claims SET state = 'accepted', node_id = ? WHERE id = ?", node, c.ID); err != nil {
 			return err
 		}
 		if err := d.event(ctx, tx, EventClaimAccepted, node, "the machine of claim "+claimWords(c)+" becomes this node"); err != nil {
@@ -128,17 +128,17 @@ func (d *DB) AcceptClaim(ctx context.Context, in Acceptance) (c Claim, changed b
 var ErrNoNode = errors.New("there is no such node")
 
 // claimedNode returns the ID of the node that a claim's machine is to become, after making it if that is asked for.
-func (d *DB) claimedNode(ctx context.Context, tx *sql.Tx, c Claim, in Acceptance) (string, error) {
+func (d *DB) claimedNode(ctx context.Context, tx *txn, c Claim, in Acceptance) (string, error) {
 	if in.Create {
 		id := NewID()
-		_, err := tx.ExecContext(ctx, "INSERT INTO nodes (id, name, architecture, created_at) VALUES (?, ?, ?, ?)",
+		_, err := tx.Exec(ctx, "INSERT INTO nodes (id, name, architecture, created_at) VALUES (?, ?, ?, ?)",
 			id, in.Node, c.Architecture, millis(d.now()))
 		return id, err
 	}
 	var id, architecture string
 	var active bool
 	var heard sql.NullInt64
-	err := tx.QueryRowContext(ctx, `SELECT n.id, n.architecture, n.state = 'active', (SELECT received_at FROM reports r WHERE r.node_id = n.id)
+	err := tx.QueryRow(ctx, `SELECT n.id, n.architecture, n.state = 'active', (SELECT received_at FROM reports r WHERE r.node_id = n.id)
 		FROM nodes n WHERE n.id = ?1 OR n.name = ?1 AND NOT EXISTS (SELECT 1 FROM nodes WHERE id = ?1)`, in.Node).Scan(&id, &architecture, &active, &heard)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
@@ -158,7 +158,7 @@ func (d *DB) claimedNode(ctx context.Context, tx *sql.Tx, c Claim, in Acceptance
 // RejectClaim refuses a claim, or takes an acceptance back whose token wasn't used, and reports whether it did:
 // ErrClaimDone where one was.
 func (d *DB) RejectClaim(ctx context.Context, code string) (c Claim, changed bool, err error) {
-	err = d.update(ctx, func(tx *sql.Tx) (err error) {
+	err = d.update(ctx, func(tx *txn) (err error) {
 		if c, err = d.claimBy(ctx, tx, code); err != nil {
 			return err
 		}
@@ -172,7 +172,7 @@ func (d *DB) RejectClaim(ctx context.Context, code string) (c Claim, changed boo
 		if err := forgetClaimTokens(ctx, tx, c.ID); err != nil {
 			return err
 		}
-		if _, err := tx.ExecContext(ctx, "UPDATE claims SET state = 'rejected', node_id = NULL WHERE id = ?", c.ID); err != nil {
+		if _, err := tx.Exec(ctx, "UPDATE claims SET state = 'rejected', node_id = NULL WHERE id = ?", c.ID); err != nil {
 			return err
 		}
 		if err := d.event(ctx, tx, EventClaimRejected, c.NodeID, "claim "+claimWords(c)+" rejected"); err != nil {
@@ -186,8 +186,8 @@ func (d *DB) RejectClaim(ctx context.Context, code string) (c Claim, changed boo
 }
 
 // forgetClaimTokens ends the tokens of a claim that weren't used.
-func forgetClaimTokens(ctx context.Context, tx *sql.Tx, claimID string) error {
-	_, err := tx.ExecContext(ctx, "DELETE FROM tokens WHERE claim_id = ? AND used_at IS NULL", claimID)
+func forgetClaimTokens(ctx context.Context, tx *txn, claimID string) error {
+	_, err := tx.Exec(ctx, "DELETE FROM tokens WHERE claim_id = ? AND used_at IS NULL", claimID)
 	return err
 }
 

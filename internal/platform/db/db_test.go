@@ -3,8 +3,10 @@ package db
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -15,6 +17,7 @@ import (
 
 	"github.com/powernode/powernode-agent/internal/fsverity"
 	"github.com/powernode/powernode-agent/internal/nodeapi"
+	"github.com/powernode/powernode-agent/internal/platform/postgrestest"
 )
 
 // clock is a time that a test moves.
@@ -37,9 +40,29 @@ func (c *clock) advance(d time.Duration) {
 	c.t = c.t.Add(d)
 }
 
-func reopen(t *testing.T, path string, c *clock) *DB {
+// TestMain runs every test over both databases.
+func TestMain(m *testing.M) { os.Exit(postgrestest.Both(m)) }
+
+// place is where a new database may be, with the schema of now or without any.
+func place(t *testing.T) Options {
 	t.Helper()
-	d, err := Open(t.Context(), path, c.now)
+	if !postgrestest.Wanted() {
+		return Options{Path: filepath.Join(t.TempDir(), "platform.db")}
+	}
+	url := postgrestest.Database(t, func(url string) error {
+		d, err := Open(context.Background(), Options{Postgres: first(ParsePostgres(url, "")), Now: time.Now})
+		if err != nil {
+			return err
+		}
+		return d.Close()
+	})
+	return Options{Postgres: first(ParsePostgres(url, ""))}
+}
+
+func reopen(t *testing.T, o Options, c *clock) *DB {
+	t.Helper()
+	o.Now = c.now
+	d, err := Open(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,7 +72,16 @@ func reopen(t *testing.T, path string, c *clock) *DB {
 
 func newDB(t *testing.T) (*DB, *clock) {
 	c := newClock()
-	return reopen(t, filepath.Join(t.TempDir(), "platform.db"), c), c
+	return reopen(t, place(t), c), c
+}
+
+// execute changes the database behind its back.
+func execute(t *testing.T, d *DB, query string, args ...any) {
+	t.Helper()
+	check(t, d.update(t.Context(), func(tx *txn) error {
+		_, err := tx.Exec(t.Context(), query, args...)
+		return err
+	}))
 }
 
 func check(t *testing.T, err error) {
@@ -75,17 +107,17 @@ func TestOpenTwiceAndOddPaths(t *testing.T) {
 	c := newClock()
 	for _, name := range []string{"plain.db", "with space.db", "q?x=1.db", "hash#1.db", "per%20cent.db"} {
 		path := filepath.Join(t.TempDir(), name)
-		d, err := Open(t.Context(), path, c.now)
+		d, err := Open(t.Context(), Options{Path: path, Now: c.now})
 		check(t, err)
 		n := first(d.CreateNode(t.Context(), "web-1", "amd64"))
 		check(t, d.Close())
-		again := reopen(t, path, c)
+		again := reopen(t, Options{Path: path}, c)
 		got := first(again.Node(t.Context(), "web-1"))
 		if diff := cmp.Diff(n, got); diff != "" {
 			t.Errorf("%s: the node isn't the same after reopening:\n%s", name, diff)
 		}
 	}
-	if _, err := Open(t.Context(), filepath.Join(t.TempDir(), "absent", "x.db"), c.now); err == nil || !strings.Contains(err.Error(), "absent") {
+	if _, err := Open(t.Context(), Options{Path: filepath.Join(t.TempDir(), "absent", "x.db"), Now: c.now}); err == nil || !strings.Contains(err.Error(), "absent") {
 		t.Errorf("a directory that isn't there: %v", err)
 	}
 }
@@ -204,9 +236,7 @@ func TestEnroll(t *testing.T) {
 	c.advance(2 * time.Hour)
 	refused("its certificate has expired", with(func(e *Enrollment) { e.Token = "second" }), ErrTokenRevoked)
 
-	if _, err := d.write.Exec("UPDATE nodes SET state = 'terminated' WHERE id = ?", other.ID); err != nil {
-		t.Fatal(err)
-	}
+	execute(t, d, "UPDATE nodes SET state = 'terminated' WHERE id = ?", other.ID)
 	refused("terminated", with(func(e *Enrollment) { e.Token, e.Architecture = "others", "" }), ErrNodeInactive)
 	if _, err := d.Standing(ctx, [32]byte{}); !errors.Is(err, ErrNotFound) {
 		t.Errorf("an unknown certificate: %v", err)
@@ -265,10 +295,9 @@ func TestEnrollRace(t *testing.T) {
 func TestEventsAreBounded(t *testing.T) {
 	d, _ := newDB(t)
 	ctx := t.Context()
-	if _, err := d.write.Exec(`WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)
-		INSERT INTO events (id, at, kind, text) SELECT 2 * i, 0, 'old', '' FROM n`, keepEvents); err != nil {
-		t.Fatal(err)
-	}
+	execute(t, d, `WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)
+		INSERT INTO events (at, kind, text) SELECT i, 'old', '' FROM n`, 2*keepEvents)
+	execute(t, d, "DELETE FROM events WHERE at % 2 = 1") // their IDs have gaps
 	check(t, d.RecordEvent(ctx, "k", "", "text"))
 	list := first(d.Events(ctx, "", 2*keepEvents))
 	if len(list) != keepEvents || list[0].Text != "text" || list[len(list)-1].ID != 4 {
@@ -400,10 +429,15 @@ func TestRoots(t *testing.T) {
 		t.Error(diff)
 	}
 	// Only the latest are kept.
-	if _, err := d.write.Exec(`WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?1)
-		INSERT INTO roots SELECT CAST(i AS BLOB), '', '', '[]', ?2 + i FROM n`, keepRoots-1, millis(c.now())); err != nil {
-		t.Fatal(err)
-	}
+	check(t, d.update(ctx, func(tx *txn) error {
+		for i := range keepRoots - 1 {
+			hash := binary.BigEndian.AppendUint64(nil, uint64(i))
+			if _, err := tx.Exec(ctx, "INSERT INTO roots (input_hash, root_digest, refusal, conflicts, computed_at) VALUES (?, '', '', '[]', ?)", hash, millis(c.now())+int64(i)+1); err != nil {
+				return err
+			}
+		}
+		return nil
+	}))
 	c.advance(time.Hour)
 	check(t, d.PutRoot(ctx, [32]byte{2}, r))
 	for _, old := range [][32]byte{hash, {1}} {
@@ -466,16 +500,16 @@ func TestRegistryIndex(t *testing.T) {
 func TestReadersBesideTheWriter(t *testing.T) {
 	d, _ := newDB(t)
 	ctx := t.Context()
-	tx, err := d.write.BeginTx(ctx, nil)
-	check(t, err)
-	defer tx.Rollback() //nolint:errcheck // the test is over
-	if _, err := tx.Exec("INSERT INTO nodes (id, name, created_at) VALUES ('x', 'x', 0)"); err != nil {
-		t.Fatal(err)
-	}
-	if list := first(d.Nodes(ctx)); len(list) != 0 {
-		t.Errorf("a reader sees what isn't committed: %+v", list)
-	}
-	if _, err := d.read.Exec("DELETE FROM nodes"); err == nil {
+	check(t, d.update(ctx, func(tx *txn) error {
+		if _, err := tx.Exec(ctx, "INSERT INTO nodes (id, name, created_at) VALUES ('x', 'x', 0)"); err != nil {
+			return err
+		}
+		if list := first(d.Nodes(ctx)); len(list) != 0 {
+			t.Errorf("a reader sees what isn't committed: %+v", list)
+		}
+		return nil
+	}))
+	if _, err := d.read.pool.Exec("DELETE FROM nodes"); err == nil {
 		t.Error("a reader may write")
 	}
 }

@@ -39,8 +39,8 @@ func (d *DB) CreateToken(ctx context.Context, nodeID, token string, ttl time.Dur
 	now := d.now()
 	hash := sha256.Sum256([]byte(token))
 	expires = moment(millis(now.Add(ttl)))
-	return expires, d.update(ctx, func(tx *sql.Tx) error {
-		if _, err := tx.ExecContext(ctx, "INSERT INTO tokens (id, node_id, hash, created_at, expires_at) VALUES (?, ?, ?, ?, ?)",
+	return expires, d.updateOf(ctx, nodeID, func(tx *txn) error {
+		if _, err := tx.Exec(ctx, "INSERT INTO tokens (id, node_id, hash, created_at, expires_at) VALUES (?, ?, ?, ?, ?)",
 			NewID(), nodeID, hash[:], millis(now), millis(expires)); err != nil {
 			return err
 		}
@@ -53,9 +53,17 @@ func (d *DB) CreateToken(ctx context.Context, nodeID, token string, ttl time.Dur
 // also after the token's own life, for nodes whose answer was lost. Every other token ends in one
 // of the errors above, with an event for those that name a node.
 func (d *DB) Enroll(ctx context.Context, in Enrollment) (Certificate, error) {
+	hash := sha256.Sum256([]byte(in.Token))
+	nodeID, err := d.nodeOf(ctx, "SELECT node_id FROM tokens WHERE hash = ?", hash[:])
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return Certificate{}, ErrTokenUnknown
+	case err != nil:
+		return Certificate{}, err
+	}
 	var cert Certificate
 	var refused error
-	err := d.update(ctx, func(tx *sql.Tx) error {
+	err = d.updateOf(ctx, nodeID, func(tx *txn) error {
 		var t tokenRow
 		t, refused = d.judge(ctx, tx, in)
 		switch {
@@ -98,10 +106,10 @@ type tokenRow struct {
 }
 
 // judge finds the token and says whether it may be used: nil, one of the refusals, or what went wrong.
-func (d *DB) judge(ctx context.Context, tx *sql.Tx, in Enrollment) (tokenRow, error) {
+func (d *DB) judge(ctx context.Context, tx *txn, in Enrollment) (tokenRow, error) {
 	var t tokenRow
 	hash := sha256.Sum256([]byte(in.Token))
-	err := tx.QueryRowContext(ctx, `SELECT t.id, t.node_id, n.architecture, n.state = 'active', t.expires_at, t.certificate_id
+	err := tx.QueryRow(ctx, `SELECT t.id, t.node_id, n.architecture, n.state = 'active', t.expires_at, t.certificate_id
 		FROM tokens t JOIN nodes n ON n.id = t.node_id WHERE t.hash = ?`, hash[:]).
 		Scan(&t.id, &t.nodeID, &t.architecture, &t.active, &t.expires, &t.certificateID)
 	switch {
@@ -134,13 +142,13 @@ func (d *DB) judge(ctx context.Context, tx *sql.Tx, in Enrollment) (tokenRow, er
 
 // useToken issues the certificate, files it, and revokes those that the node had before: a new
 // token means that the node begins anew, and whoever holds an older key is no longer it.
-func (d *DB) useToken(ctx context.Context, tx *sql.Tx, t tokenRow, in Enrollment) (Certificate, error) {
+func (d *DB) useToken(ctx context.Context, tx *txn, t tokenRow, in Enrollment) (Certificate, error) {
 	cert, err := in.Issue(t.nodeID)
 	if err != nil {
 		return Certificate{}, err
 	}
 	now := millis(d.now())
-	revoked, err := affected(tx.ExecContext(ctx, "UPDATE certificates SET revoked_at = ? WHERE node_id = ? AND revoked_at IS NULL", now, t.nodeID))
+	revoked, err := tx.Exec(ctx, "UPDATE certificates SET revoked_at = ? WHERE node_id = ? AND revoked_at IS NULL", now, t.nodeID)
 	if err != nil {
 		return Certificate{}, err
 	}
@@ -156,7 +164,7 @@ func (d *DB) useToken(ctx context.Context, tx *sql.Tx, t tokenRow, in Enrollment
 		{"UPDATE nodes SET architecture = ? WHERE id = ? AND architecture = ''", []any{in.Architecture, t.nodeID}},
 		{"DELETE FROM renewals WHERE node_id = ?", []any{t.nodeID}},
 	} {
-		if _, err := tx.ExecContext(ctx, stmt.query, stmt.args...); err != nil {
+		if _, err := tx.Exec(ctx, stmt.query, stmt.args...); err != nil {
 			return Certificate{}, err
 		}
 	}

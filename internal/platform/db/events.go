@@ -52,11 +52,11 @@ type Event struct {
 
 // RecordEvent keeps an event; of one kind and one node, the last keptNodeEvents.
 func (d *DB) RecordEvent(ctx context.Context, kind, nodeID, text string) error {
-	return d.update(ctx, func(tx *sql.Tx) error { return d.nodeEvent(ctx, tx, kind, nodeID, text) })
+	return d.updateOf(ctx, nodeID, func(tx *txn) error { return d.nodeEvent(ctx, tx, kind, nodeID, text) })
 }
 
 // event keeps an event within a transaction and drops those that are too old.
-func (d *DB) event(ctx context.Context, tx *sql.Tx, kind, nodeID, text string) error {
+func (d *DB) event(ctx context.Context, tx *txn, kind, nodeID, text string) error {
 	if err := d.addEvent(ctx, tx, kind, nodeID, text); err != nil {
 		return err
 	}
@@ -64,14 +64,16 @@ func (d *DB) event(ctx context.Context, tx *sql.Tx, kind, nodeID, text string) e
 }
 
 // addEvent is event without the dropping, for many at once: dropEvents must follow.
-func (d *DB) addEvent(ctx context.Context, tx *sql.Tx, kind, nodeID, text string) error {
-	_, err := tx.ExecContext(ctx, "INSERT INTO events (at, kind, node_id, text) VALUES (?, ?, ?, ?)", millis(d.now()), kind, nodeID, text)
+func (d *DB) addEvent(ctx context.Context, tx *txn, kind, nodeID, text string) error {
+	_, err := tx.Exec(ctx, "INSERT INTO events (at, kind, node_id, text) VALUES (?, ?, ?, ?)", millis(d.now()), kind, nodeID, text)
 	return err
 }
 
-func dropEvents(ctx context.Context, tx *sql.Tx) error {
-	// By their number, not by the latest ID: there are gaps where a node's were dropped.
-	_, err := tx.ExecContext(ctx, "DELETE FROM events WHERE id <= (SELECT id FROM events ORDER BY id DESC LIMIT 1 OFFSET ?)", keepEvents)
+func dropEvents(ctx context.Context, tx *txn) error {
+	// By their number, not by the latest ID: there are gaps where a node's were dropped. Those that another transaction is
+	// about to drop needn't be waited for.
+	_, err := tx.Exec(ctx, `DELETE FROM events WHERE id IN
+		(SELECT id FROM events WHERE id <= (SELECT id FROM events ORDER BY id DESC LIMIT 1 OFFSET ?) FOR UPDATE SKIP LOCKED)`, keepEvents)
 	return err
 }
 
@@ -80,18 +82,18 @@ const keptNodeEvents = 100
 
 // nodeEvent is event, for what a node can bring about as often as it likes: it must not push out what is
 // known of the others.
-func (d *DB) nodeEvent(ctx context.Context, tx *sql.Tx, kind, nodeID, text string) error {
+func (d *DB) nodeEvent(ctx context.Context, tx *txn, kind, nodeID, text string) error {
 	if err := d.event(ctx, tx, kind, nodeID, text); err != nil || nodeID == "" {
 		return err
 	}
-	_, err := tx.ExecContext(ctx, `DELETE FROM events WHERE node_id = ?1 AND kind = ?2 AND id <=
+	_, err := tx.Exec(ctx, `DELETE FROM events WHERE node_id = ?1 AND kind = ?2 AND id <=
 		(SELECT id FROM events WHERE node_id = ?1 AND kind = ?2 ORDER BY id DESC LIMIT 1 OFFSET ?3)`, nodeID, kind, keptNodeEvents)
 	return err
 }
 
 // Events returns the latest events, newest first: of one node, or of all where nodeID is "".
 func (d *DB) Events(ctx context.Context, nodeID string, limit int) ([]Event, error) {
-	rows, err := d.read.QueryContext(ctx,
+	rows, err := d.read.Query(ctx,
 		"SELECT id, at, kind, node_id, text FROM events WHERE ?1 = '' OR node_id = ?1 ORDER BY id DESC LIMIT ?2", nodeID, limit)
 	list, err := collect(rows, err, func(rows *sql.Rows, e *Event) error {
 		var at int64
@@ -99,5 +101,5 @@ func (d *DB) Events(ctx context.Context, nodeID string, limit int) ([]Event, err
 		e.At = moment(at)
 		return err
 	})
-	return list, explain(err)
+	return list, d.explain(err)
 }

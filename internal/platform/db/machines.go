@@ -76,8 +76,8 @@ func suspect(known machine, from string, hb nodeapi.Heartbeat) []attention {
 
 // machineOf reads what is known of a node's machine; again says that the heartbeat's boot ID is among it. What
 // an older version kept that is no boot ID doesn't count.
-func machineOf(ctx context.Context, tx *sql.Tx, s Sender, bootID string) (m machine, again bool, err error) {
-	rows, err := tx.QueryContext(ctx, "SELECT boot_id FROM boot_ids WHERE node_id = ? ORDER BY id DESC", s.NodeID)
+func machineOf(ctx context.Context, tx *txn, s Sender, bootID string) (m machine, again bool, err error) {
+	rows, err := tx.Query(ctx, "SELECT boot_id FROM boot_ids WHERE node_id = ? ORDER BY id DESC", s.NodeID)
 	ids, err := collect(rows, err, func(rows *sql.Rows, id *string) error { return rows.Scan(id) })
 	if err != nil {
 		return m, false, err
@@ -86,7 +86,7 @@ func machineOf(ctx context.Context, tx *sql.Tx, s Sender, bootID string) (m mach
 	if len(ids) > 0 {
 		m.boot, m.earlier = ids[0], ids[1:]
 	}
-	err = tx.QueryRowContext(ctx, "SELECT dmi_uuid, vm_generation_id FROM certificates WHERE id = ?", s.CertificateID).
+	err = tx.QueryRow(ctx, "SELECT dmi_uuid, vm_generation_id FROM certificates WHERE id = ?", s.CertificateID).
 		Scan(&m.first.DMIUUID, &m.first.VMGenerationID)
 	if errors.Is(err, sql.ErrNoRows) {
 		err = nil
@@ -96,14 +96,14 @@ func machineOf(ctx context.Context, tx *sql.Tx, s Sender, bootID string) (m mach
 
 // sight compares a heartbeat with what is known of the node's machine, records what doesn't fit, once for
 // each kind, and remembers the heartbeat. It reports whether the boot is one that was never heard of.
-func (d *DB) sight(ctx context.Context, tx *sql.Tx, s Sender, hb nodeapi.Heartbeat) (newBoot bool, err error) {
+func (d *DB) sight(ctx context.Context, tx *txn, s Sender, hb nodeapi.Heartbeat) (newBoot bool, err error) {
 	known, again, err := machineOf(ctx, tx, s, hb.BootID)
 	if err != nil {
 		return false, err
 	}
 	now := millis(d.now())
 	for _, a := range suspect(known, s.From, hb) {
-		n, err := affected(tx.ExecContext(ctx, "INSERT OR IGNORE INTO attention (node_id, kind, at, text) VALUES (?, ?, ?, ?)", s.NodeID, a.kind, now, a.text))
+		n, err := tx.Exec(ctx, "INSERT INTO attention (node_id, kind, at, text) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING", s.NodeID, a.kind, now, a.text)
 		if err == nil && n > 0 {
 			err = d.nodeEvent(ctx, tx, EventShared, s.NodeID, a.text)
 		}
@@ -121,7 +121,7 @@ func (d *DB) sight(ctx context.Context, tx *sql.Tx, s Sender, hb nodeapi.Heartbe
 			{"INSERT INTO boot_ids (node_id, boot_id, seen_at) VALUES (?, ?, ?)", []any{s.NodeID, hb.BootID, now}},
 			{`DELETE FROM boot_ids WHERE node_id = ?1 AND id NOT IN (SELECT id FROM boot_ids WHERE node_id = ?1 ORDER BY id DESC LIMIT ?2)`, []any{s.NodeID, keptBootIDs}},
 		} {
-			if _, err := tx.ExecContext(ctx, stmt.query, stmt.args...); err != nil {
+			if _, err := tx.Exec(ctx, stmt.query, stmt.args...); err != nil {
 				return false, err
 			}
 		}
@@ -129,7 +129,7 @@ func (d *DB) sight(ctx context.Context, tx *sql.Tx, s Sender, hb nodeapi.Heartbe
 	first := known.first
 	first.DMIUUID, first.VMGenerationID = cmp.Or(first.DMIUUID, hb.Machine.DMIUUID), cmp.Or(first.VMGenerationID, hb.Machine.VMGenerationID)
 	if first != known.first {
-		if _, err := tx.ExecContext(ctx, "UPDATE certificates SET dmi_uuid = ?, vm_generation_id = ? WHERE id = ?", first.DMIUUID, first.VMGenerationID, s.CertificateID); err != nil {
+		if _, err := tx.Exec(ctx, "UPDATE certificates SET dmi_uuid = ?, vm_generation_id = ? WHERE id = ?", first.DMIUUID, first.VMGenerationID, s.CertificateID); err != nil {
 			return false, err
 		}
 	}
@@ -142,7 +142,7 @@ func (d *DB) Attention(ctx context.Context, nodeID string) (map[string]map[Atten
 		node, text string
 		kind       AttentionKind
 	}
-	rows, err := d.read.QueryContext(ctx, "SELECT node_id, kind, text FROM attention WHERE ?1 = '' OR node_id = ?1", nodeID)
+	rows, err := d.read.Query(ctx, "SELECT node_id, kind, text FROM attention WHERE ?1 = '' OR node_id = ?1", nodeID)
 	list, err := collect(rows, err, func(rows *sql.Rows, r *row) error { return rows.Scan(&r.node, &r.kind, &r.text) })
 	out := map[string]map[AttentionKind]string{}
 	for _, r := range list {
@@ -151,13 +151,13 @@ func (d *DB) Attention(ctx context.Context, nodeID string) (map[string]map[Atten
 		}
 		out[r.node][r.kind] = r.text
 	}
-	return out, explain(err)
+	return out, d.explain(err)
 }
 
 // clearAttention drops what called for attention, takes the machine that reported last as the node's, and
 // returns the texts.
-func (d *DB) clearAttention(ctx context.Context, tx *sql.Tx, nodeID string) ([]string, error) {
-	rows, err := tx.QueryContext(ctx, "SELECT text FROM attention WHERE node_id = ? ORDER BY kind", nodeID)
+func (d *DB) clearAttention(ctx context.Context, tx *txn, nodeID string) ([]string, error) {
+	rows, err := tx.Query(ctx, "SELECT text FROM attention WHERE node_id = ? ORDER BY kind", nodeID)
 	texts, err := collect(rows, err, func(rows *sql.Rows, text *string) error { return rows.Scan(text) })
 	if err != nil || len(texts) == 0 {
 		return nil, err
@@ -169,13 +169,13 @@ func (d *DB) clearAttention(ctx context.Context, tx *sql.Tx, nodeID string) ([]s
 }
 
 // forgetMachines forgets what was said of a node's machine, but for its last boot.
-func forgetMachines(ctx context.Context, tx *sql.Tx, nodeID string) error {
+func forgetMachines(ctx context.Context, tx *txn, nodeID string) error {
 	for _, query := range []string{
 		"DELETE FROM attention WHERE node_id = ?1",
 		"DELETE FROM boot_ids WHERE node_id = ?1 AND id <> (SELECT max(id) FROM boot_ids WHERE node_id = ?1)",
 		"UPDATE certificates SET dmi_uuid = '', vm_generation_id = '' WHERE node_id = ?1",
 	} {
-		if _, err := tx.ExecContext(ctx, query, nodeID); err != nil {
+		if _, err := tx.Exec(ctx, query, nodeID); err != nil {
 			return err
 		}
 	}

@@ -2,7 +2,6 @@ package db
 
 import (
 	"crypto/sha256"
-	"database/sql"
 	"fmt"
 	"slices"
 	"strings"
@@ -103,8 +102,8 @@ func TestTwoMachines(t *testing.T) {
 	if got, booted := kinds(), events(EventBooted); got != nil || booted != 0 {
 		t.Fatalf("a boot ID that can't be read: %v, %d boots", got, booted)
 	}
-	check(t, d.update(ctx, func(tx *sql.Tx) error {
-		_, err := tx.ExecContext(ctx, "INSERT INTO boot_ids (node_id, boot_id, seen_at) VALUES (?, 'unknown', 1)", node.ID)
+	check(t, d.update(ctx, func(tx *txn) error {
+		_, err := tx.Exec(ctx, "INSERT INTO boot_ids (node_id, boot_id, seen_at) VALUES (?, 'unknown', 1)", node.ID)
 		return err
 	}))
 	beat("zero", "dmi")
@@ -154,7 +153,7 @@ func TestTwoMachines(t *testing.T) {
 		t.Errorf("after a new enrollment: %v", got)
 	}
 	var rows int
-	check(t, d.read.QueryRow("SELECT count(*) FROM boot_ids").Scan(&rows))
+	check(t, d.read.QueryRow(ctx, "SELECT count(*) FROM boot_ids").Scan(&rows))
 	if rows > keptBootIDs {
 		t.Errorf("%d boot IDs are kept", rows)
 	}

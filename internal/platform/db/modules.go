@@ -64,10 +64,10 @@ func (m Module) Image(architecture string) (Image, bool) {
 // be, and returns it with its ID. Registering the same digest again changes rank and variety
 // only. ErrVersionTaken says that the version's digest is another.
 func (d *DB) Register(ctx context.Context, m Module) (Module, error) {
-	err := d.update(ctx, func(tx *sql.Tx) error {
+	err := d.update(ctx, func(tx *txn) error {
 		now := millis(d.now())
 		var versionID string
-		err := tx.QueryRowContext(ctx, "SELECT id FROM modules WHERE name = ?", m.Name).Scan(&m.ID)
+		err := tx.QueryRow(ctx, "SELECT id FROM modules WHERE name = ?", m.Name).Scan(&m.ID)
 		switch {
 		case errors.Is(err, sql.ErrNoRows):
 			m.ID = NewID()
@@ -75,7 +75,7 @@ func (d *DB) Register(ctx context.Context, m Module) (Module, error) {
 			return err
 		}
 		var digest string
-		err = tx.QueryRowContext(ctx, "SELECT id, digest FROM versions WHERE module_id = ? AND version = ?", m.ID, m.Version).Scan(&versionID, &digest)
+		err = tx.QueryRow(ctx, "SELECT id, digest FROM versions WHERE module_id = ? AND version = ?", m.ID, m.Version).Scan(&versionID, &digest)
 		switch {
 		case err == nil && digest != m.Digest:
 			return fmt.Errorf("%s %s: %w, %s", m.Name, m.Version, ErrVersionTaken, digest)
@@ -100,12 +100,12 @@ func (d *DB) Register(ctx context.Context, m Module) (Module, error) {
 				[]any{versionID, m.ID, m.Version, m.Repository, m.Digest, m.RebootRequired, now},
 			},
 		} {
-			if _, err := tx.ExecContext(ctx, stmt.query, stmt.args...); err != nil {
+			if _, err := tx.Exec(ctx, stmt.query, stmt.args...); err != nil {
 				return err
 			}
 		}
 		for _, image := range m.Images {
-			if _, err := tx.ExecContext(ctx, `INSERT INTO images (version_id, architecture, manifest_digest, seal, manifest) VALUES (?, ?, ?, ?, ?)
+			if _, err := tx.Exec(ctx, `INSERT INTO images (version_id, architecture, manifest_digest, seal, manifest) VALUES (?, ?, ?, ?, ?)
 				ON CONFLICT DO NOTHING`, versionID, image.Architecture, image.ManifestDigest, image.Seal.String(), image.Manifest); err != nil {
 				return err
 			}
@@ -123,7 +123,7 @@ const (
 	v.reboot_required, v.created_at, i.architecture, i.manifest_digest, i.seal, i.manifest, `
 	moduleTables = ` FROM modules m JOIN versions v ON v.id = m.version_id JOIN images i ON i.version_id = v.id `
 	// No node is concerned, so nothing is allowed to one.
-	selectModules = moduleColumns + "0" + moduleTables
+	selectModules = moduleColumns + "FALSE" + moduleTables
 )
 
 // Rank order: the module that wins comes first; among equals the smaller name.
@@ -131,7 +131,7 @@ const orderRank = "ORDER BY m.category_position * 1000 + m.priority DESC, m.name
 
 // modules runs a query that begins with selectModules and folds each module's images together.
 func (d *DB) modules(ctx context.Context, query string, args ...any) ([]Module, error) {
-	rows, err := d.read.QueryContext(ctx, query, args...)
+	rows, err := d.read.Query(ctx, query, args...)
 	flat, err := collect(rows, err, func(rows *sql.Rows, m *Module) error {
 		var registered int64
 		var image Image
@@ -147,7 +147,7 @@ func (d *DB) modules(ctx context.Context, query string, args ...any) ([]Module, 
 		return err
 	})
 	if err != nil {
-		return nil, explain(err)
+		return nil, d.explain(err)
 	}
 	list := []Module{}
 	for _, m := range flat {
@@ -181,7 +181,7 @@ func (d *DB) Module(ctx context.Context, ref string) (Module, error) {
 // current version of a module assigned to it lies there.
 func (d *DB) AssignedRepository(ctx context.Context, nodeID, repository string) (bool, error) {
 	var n int
-	err := d.read.QueryRowContext(ctx, `SELECT count(*) FROM assignments a JOIN modules m ON m.id = a.module_id
+	err := d.read.QueryRow(ctx, `SELECT count(*) FROM assignments a JOIN modules m ON m.id = a.module_id
 		JOIN versions v ON v.id = m.version_id WHERE a.node_id = ? AND v.repository = ?`, nodeID, repository).Scan(&n)
-	return n > 0, explain(err)
+	return n > 0, d.explain(err)
 }

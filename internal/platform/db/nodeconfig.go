@@ -22,15 +22,15 @@ type NodeConfig struct {
 
 // NodeConfig returns the configuration of the node of that ID, or ErrNotFound while nothing was set.
 func (d *DB) NodeConfig(ctx context.Context, nodeID string) (NodeConfig, error) {
-	c, err := readConfig(d.read.QueryRowContext(ctx, selectConfig, nodeID))
-	return c, explain(err)
+	c, err := readConfig(d.read.QueryRow(ctx, selectConfig, nodeID))
+	return c, d.explain(err)
 }
 
 // ConfigDigest returns the digest of the node's configuration, or ErrNotFound while nothing was set.
 func (d *DB) ConfigDigest(ctx context.Context, nodeID string) (string, error) {
 	var digest string
-	err := d.read.QueryRowContext(ctx, "SELECT digest FROM node_configs WHERE node_id = ?", nodeID).Scan(&digest)
-	return digest, explain(err)
+	err := d.read.QueryRow(ctx, "SELECT digest FROM node_configs WHERE node_id = ?", nodeID).Scan(&digest)
+	return digest, d.explain(err)
 }
 
 // ChangeConfig puts what change makes of a node's configuration in its place, and records what change says
@@ -38,8 +38,8 @@ func (d *DB) ConfigDigest(ctx context.Context, nodeID string) (string, error) {
 // what was is returned.
 func (d *DB) ChangeConfig(ctx context.Context, nodeID string, change func(was nodeapi.NodeConfig) (now nodeapi.NodeConfig, said string, err error)) (NodeConfig, error) {
 	var c NodeConfig
-	return c, d.update(ctx, func(tx *sql.Tx) error {
-		was, err := readConfig(tx.QueryRowContext(ctx, selectConfig, nodeID))
+	return c, d.updateOf(ctx, nodeID, func(tx *txn) error {
+		was, err := readConfig(tx.QueryRow(ctx, selectConfig, nodeID))
 		if err != nil && !errors.Is(err, sql.ErrNoRows) {
 			return err
 		}
@@ -56,7 +56,8 @@ func (d *DB) ChangeConfig(ctx context.Context, nodeID string, change func(was no
 		if err != nil {
 			return err
 		}
-		if _, err := tx.ExecContext(ctx, "INSERT OR REPLACE INTO node_configs (node_id, config, digest, changed_at) VALUES (?, ?, ?, ?)",
+		if _, err := tx.Exec(ctx, `INSERT INTO node_configs (node_id, config, digest, changed_at) VALUES (?, ?, ?, ?)
+			ON CONFLICT (node_id) DO UPDATE SET config = excluded.config, digest = excluded.digest, changed_at = excluded.changed_at`,
 			nodeID, string(text), now.Digest, millis(c.ChangedAt)); err != nil {
 			return err
 		}

@@ -31,8 +31,8 @@ type Report struct {
 // CreateNode makes a node. ErrExists says that the name is taken.
 func (d *DB) CreateNode(ctx context.Context, name, architecture string) (Node, error) {
 	n := Node{ID: NewID(), Name: name, Architecture: architecture, Active: true, CreatedAt: moment(millis(d.now()))}
-	return n, d.update(ctx, func(tx *sql.Tx) error {
-		_, err := tx.ExecContext(ctx, "INSERT INTO nodes (id, name, architecture, created_at) VALUES (?, ?, ?, ?)",
+	return n, d.update(ctx, func(tx *txn) error {
+		_, err := tx.Exec(ctx, "INSERT INTO nodes (id, name, architecture, created_at) VALUES (?, ?, ?, ?)",
 			n.ID, n.Name, n.Architecture, millis(n.CreatedAt))
 		return err
 	})
@@ -79,18 +79,18 @@ func scanNode(rows *sql.Rows, n *Node) error {
 
 // Nodes returns every node, by name.
 func (d *DB) Nodes(ctx context.Context) ([]Node, error) {
-	rows, err := d.read.QueryContext(ctx, selectNodes+"ORDER BY n.name")
+	rows, err := d.read.Query(ctx, selectNodes+"ORDER BY n.name")
 	list, err := collect(rows, err, scanNode)
-	return list, explain(err)
+	return list, d.explain(err)
 }
 
 // Node returns the node of that ID or name, or ErrNotFound.
 func (d *DB) Node(ctx context.Context, ref string) (Node, error) {
-	rows, err := d.read.QueryContext(ctx, selectNodes+"WHERE n.id = ?1 OR n.name = ?1 AND NOT EXISTS (SELECT 1 FROM nodes WHERE id = ?1)", ref)
+	rows, err := d.read.Query(ctx, selectNodes+"WHERE n.id = ?1 OR n.name = ?1 AND NOT EXISTS (SELECT 1 FROM nodes WHERE id = ?1)", ref)
 	list, err := collect(rows, err, scanNode)
 	switch {
 	case err != nil:
-		return Node{}, explain(err)
+		return Node{}, d.explain(err)
 	case len(list) == 0:
 		return Node{}, ErrNotFound
 	}
@@ -100,8 +100,8 @@ func (d *DB) Node(ctx context.Context, ref string) (Node, error) {
 // NodeName returns the name of the node of that ID, or ErrNotFound.
 func (d *DB) NodeName(ctx context.Context, id string) (string, error) {
 	var name string
-	err := d.read.QueryRowContext(ctx, "SELECT name FROM nodes WHERE id = ?", id).Scan(&name)
-	return name, explain(err)
+	err := d.read.QueryRow(ctx, "SELECT name FROM nodes WHERE id = ?", id).Scan(&name)
+	return name, d.explain(err)
 }
 
 // Heartbeat keeps a node's heartbeat in place of the one before, and records the first one and
@@ -119,14 +119,14 @@ func (d *DB) Heartbeat(ctx context.Context, sender Sender, hb nodeapi.Heartbeat)
 	if err != nil {
 		return err
 	}
-	return d.update(ctx, func(tx *sql.Tx) error {
+	return d.updateOf(ctx, sender.NodeID, func(tx *txn) error {
 		nodeID := sender.NodeID
 		newBoot, err := d.sight(ctx, tx, sender, hb)
 		if err != nil {
 			return err
 		}
 		var one int
-		err = tx.QueryRowContext(ctx, "SELECT 1 FROM reports WHERE node_id = ?", nodeID).Scan(&one)
+		err = tx.QueryRow(ctx, "SELECT 1 FROM reports WHERE node_id = ?", nodeID).Scan(&one)
 		switch {
 		case errors.Is(err, sql.ErrNoRows):
 			err = d.event(ctx, tx, EventRunning, nodeID, "first heartbeat, agent "+hb.AgentVersion)
@@ -136,18 +136,25 @@ func (d *DB) Heartbeat(ctx context.Context, sender Sender, hb nodeapi.Heartbeat)
 		if err != nil {
 			return err
 		}
-		if _, err := tx.ExecContext(ctx, "UPDATE nodes SET architecture = ? WHERE id = ? AND architecture = ''", hb.Architecture, nodeID); err != nil {
+		if _, err := tx.Exec(ctx, "UPDATE nodes SET architecture = ? WHERE id = ? AND architecture = ''", hb.Architecture, nodeID); err != nil {
 			return err
 		}
 		if err := d.removed(ctx, tx, nodeID, hb); err != nil {
 			return err
 		}
-		_, err = tx.ExecContext(ctx, `INSERT OR REPLACE INTO reports (node_id, received_at, boot_id, agent_version, architecture,
+		_, err = tx.Exec(ctx, `INSERT INTO reports (node_id, received_at, boot_id, agent_version, architecture,
 			uptime_seconds, module_digests, mount_state, load_average, memory_free_kb, root_digest, integrity_level, generation, remarks,
-			ca_bundle_sha256)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+			ca_bundle_sha256, state_hash, config_digest)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (node_id) DO UPDATE SET
+			received_at = excluded.received_at, boot_id = excluded.boot_id, agent_version = excluded.agent_version,
+			architecture = excluded.architecture, uptime_seconds = excluded.uptime_seconds, module_digests = excluded.module_digests,
+			mount_state = excluded.mount_state, load_average = excluded.load_average, memory_free_kb = excluded.memory_free_kb,
+			root_digest = excluded.root_digest, integrity_level = excluded.integrity_level, generation = excluded.generation,
+			remarks = excluded.remarks, ca_bundle_sha256 = excluded.ca_bundle_sha256, state_hash = excluded.state_hash,
+			config_digest = excluded.config_digest`,
 			nodeID, millis(d.now()), hb.BootID, hb.AgentVersion, hb.Architecture, hb.UptimeSeconds, string(digests), string(hb.MountState),
-			hb.LoadAverage, hb.MemoryFreeKB, hb.RootDigest, hb.IntegrityLevel, int64(hb.Generation), string(remarks), hb.CABundleSHA256)
+			hb.LoadAverage, hb.MemoryFreeKB, hb.RootDigest, hb.IntegrityLevel, int64(hb.Generation), string(remarks), hb.CABundleSHA256, hb.StateHash,
+			hb.ConfigDigest)
 		return err
 	})
 }

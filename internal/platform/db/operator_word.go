@@ -29,9 +29,10 @@ type Revocation struct {
 // that the node has no certificate of that serial number.
 func (d *DB) Revoke(ctx context.Context, nodeID, serial string) (Revocation, error) {
 	var out Revocation
-	err := d.update(ctx, func(tx *sql.Tx) error {
+	err := d.updateOf(ctx, nodeID, func(tx *txn) error {
+		out = Revocation{}
 		now := millis(d.now())
-		rows, err := tx.QueryContext(ctx, selectCertificates+"WHERE c.node_id = ?1 AND (?2 = '' OR c.serial = ?2) ORDER BY c.rowid DESC", nodeID, serial)
+		rows, err := tx.Query(ctx, selectCertificates+"WHERE c.node_id = ?1 AND (?2 = '' OR c.serial = ?2) ORDER BY c.rowid DESC", nodeID, serial)
 		list, err := collect(rows, err, func(rows *sql.Rows, c *Certificate) error { return scanCertificate(rows.Scan, c) })
 		switch {
 		case err != nil:
@@ -43,20 +44,18 @@ func (d *DB) Revoke(ctx context.Context, nodeID, serial string) (Revocation, err
 			if c.RevokedAt == nil {
 				out.Serials = append(out.Serials, c.Serial)
 			}
-			for _, query := range []string{
-				"UPDATE certificates SET revoked_at = ?2 WHERE id = ?1 AND revoked_at IS NULL",
-				"DELETE FROM renewals WHERE certificate_id = ?1 AND ?2 > 0",
-			} {
-				if _, err := tx.ExecContext(ctx, query, c.ID, now); err != nil {
-					return err
-				}
+			if _, err := tx.Exec(ctx, "UPDATE certificates SET revoked_at = ? WHERE id = ? AND revoked_at IS NULL", now, c.ID); err != nil {
+				return err
+			}
+			if _, err := tx.Exec(ctx, "DELETE FROM renewals WHERE certificate_id = ?", c.ID); err != nil {
+				return err
 			}
 		}
 		if serial == "" {
-			if _, err := tx.ExecContext(ctx, "UPDATE nodes SET revoked_at = ? WHERE id = ?", now, nodeID); err != nil {
+			if _, err := tx.Exec(ctx, "UPDATE nodes SET revoked_at = ? WHERE id = ?", now, nodeID); err != nil {
 				return err
 			}
-			out.Tokens, err = affected(tx.ExecContext(ctx, "UPDATE tokens SET expires_at = ?1 WHERE node_id = ?2 AND used_at IS NULL AND expires_at > ?1", now, nodeID))
+			out.Tokens, err = tx.Exec(ctx, "UPDATE tokens SET expires_at = ?1 WHERE node_id = ?2 AND used_at IS NULL AND expires_at > ?1", now, nodeID)
 			if err != nil {
 				return err
 			}
@@ -100,7 +99,8 @@ type Decided struct {
 // ErrRenewalUnsaid that it isn't clear which is meant, and Decided has the renewals that may be.
 func (d *DB) Decide(ctx context.Context, in Decision) (Decided, error) {
 	var out Decided
-	err := d.update(ctx, func(tx *sql.Tx) error {
+	err := d.updateOf(ctx, in.NodeID, func(tx *txn) error {
+		out = Decided{}
 		if in.Renewal != "" && len(in.Renewal) < shortestRenewal {
 			return ErrRenewalUnsaid
 		}
@@ -145,9 +145,9 @@ func (d *DB) Decide(ctx context.Context, in Decision) (Decided, error) {
 }
 
 // decideRenewal puts an operator's word about one renewal on file; dropEvents must follow. how, if any, says by which word.
-func (d *DB) decideRenewal(ctx context.Context, tx *sql.Tx, r *Renewal, state RenewalState, how string) error {
+func (d *DB) decideRenewal(ctx context.Context, tx *txn, r *Renewal, state RenewalState, how string) error {
 	r.State = state
-	if _, err := tx.ExecContext(ctx, "UPDATE renewals SET state = ?, decided_at = ? WHERE id = ?", state, millis(d.now()), r.ID); err != nil {
+	if _, err := tx.Exec(ctx, "UPDATE renewals SET state = ?, decided_at = ? WHERE id = ?", state, millis(d.now()), r.ID); err != nil {
 		return err
 	}
 	kind := EventRenewalApproved

@@ -80,8 +80,13 @@ type Renewed struct {
 // Renew gives the key a certificate, or keeps the request for an operator. A certificate that is good
 // still is refreshed. The same key again gets the same certificate. It ends in ErrNotFound, ErrNodeInactive, ErrRevoked, ErrRenewalPolicy, ErrRenewalDenied, ErrKeyUsed or ErrTooMany.
 func (d *DB) Renew(ctx context.Context, in RenewRequest) (Renewed, error) {
+	nodeID, err := d.nodeOf(ctx, "SELECT node_id FROM certificates WHERE fingerprint = ?", in.Presented[:])
+	if err != nil {
+		return Renewed{}, err
+	}
 	var out Renewed
-	err := d.update(ctx, func(tx *sql.Tx) error {
+	err = d.updateOf(ctx, nodeID, func(tx *txn) error {
+		out = Renewed{}
 		presented, err := activeCertificate(ctx, tx, "fingerprint", in.Presented[:])
 		out.Presented = presented
 		if err != nil {
@@ -108,18 +113,18 @@ func (d *DB) Renew(ctx context.Context, in RenewRequest) (Renewed, error) {
 		if out.Issued, err = d.succeed(ctx, tx, next); err != nil {
 			return err
 		}
-		_, err = tx.ExecContext(ctx, "DELETE FROM renewals WHERE certificate_id = ? AND key_hash = ?", presented.ID, in.KeyHash[:])
+		_, err = tx.Exec(ctx, "DELETE FROM renewals WHERE certificate_id = ? AND key_hash = ?", presented.ID, in.KeyHash[:])
 		return err
 	})
 	return out, err
 }
 
 // verdict puts together what an operator said of this renewal and what the policy says.
-func (d *DB) verdict(ctx context.Context, tx *sql.Tx, presented Certificate, in RenewRequest) (RenewVerdict, error) {
+func (d *DB) verdict(ctx context.Context, tx *txn, presented Certificate, in RenewRequest) (RenewVerdict, error) {
 	// A denial is for the certificate: who holds its key can make others at will. An approval is for the
 	// one key.
 	var approved, denied bool
-	err := tx.QueryRowContext(ctx, `SELECT coalesce(max(state = 'approved' AND key_hash = ?2), 0), coalesce(max(state = 'denied'), 0)
+	err := tx.QueryRow(ctx, `SELECT count(*) FILTER (WHERE state = 'approved' AND key_hash = ?2) > 0, count(*) FILTER (WHERE state = 'denied') > 0
 		FROM renewals WHERE certificate_id = ?1`, presented.ID, in.KeyHash[:]).Scan(&approved, &denied)
 	switch {
 	case err != nil:
@@ -137,10 +142,10 @@ func (d *DB) verdict(ctx context.Context, tx *sql.Tx, presented Certificate, in 
 }
 
 // keepRenewal keeps what an operator is to decide. Asking again keeps its place.
-func (d *DB) keepRenewal(ctx context.Context, tx *sql.Tx, c Certificate, in RenewRequest, ended error) error {
+func (d *DB) keepRenewal(ctx context.Context, tx *txn, c Certificate, in RenewRequest, ended error) error {
 	now := millis(d.now())
-	n, err := affected(tx.ExecContext(ctx, "UPDATE renewals SET last_asked_at = ?, asked_from = ? WHERE certificate_id = ? AND key_hash = ?",
-		now, in.From, c.ID, in.KeyHash[:]))
+	n, err := tx.Exec(ctx, "UPDATE renewals SET last_asked_at = ?, asked_from = ? WHERE certificate_id = ? AND key_hash = ?",
+		now, in.From, c.ID, in.KeyHash[:])
 	if err != nil || n > 0 {
 		return err
 	}
@@ -149,13 +154,13 @@ func (d *DB) keepRenewal(ctx context.Context, tx *sql.Tx, c Certificate, in Rene
 		reason = "superseded"
 	}
 	// Those that are denied stay: without them, asking often would undo a denial.
-	_, err = tx.ExecContext(ctx, `DELETE FROM renewals WHERE node_id = ?1 AND state <> 'denied' AND id NOT IN
+	_, err = tx.Exec(ctx, `DELETE FROM renewals WHERE node_id = ?1 AND state <> 'denied' AND id NOT IN
 		(SELECT id FROM renewals WHERE node_id = ?1 AND state <> 'denied' ORDER BY state = 'approved' DESC, last_asked_at DESC LIMIT ?2)`,
 		c.NodeID, keptRenewals-1)
 	if err != nil {
 		return err
 	}
-	_, err = tx.ExecContext(ctx, `INSERT INTO renewals (id, node_id, certificate_id, key_hash, reason, asked_at, last_asked_at, asked_from, dmi_uuid, agent_version)
+	_, err = tx.Exec(ctx, `INSERT INTO renewals (id, node_id, certificate_id, key_hash, reason, asked_at, last_asked_at, asked_from, dmi_uuid, agent_version)
 		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`, NewID(), c.NodeID, c.ID, in.KeyHash[:], reason, now, now, in.From, in.DMIUUID, in.AgentVersion)
 	if err != nil {
 		return err
@@ -168,7 +173,7 @@ func (d *DB) keepRenewal(ctx context.Context, tx *sql.Tx, c Certificate, in Rene
 // or of all where nodeID is "". The one that asked last is first.
 func (d *DB) Renewals(ctx context.Context, nodeID string) ([]Renewal, error) {
 	var list []Renewal
-	err := d.view(ctx, func(tx *sql.Tx) error {
+	err := d.view(ctx, func(tx *txn) error {
 		var err error
 		list, err = renewals(ctx, tx, nodeID)
 		return err
@@ -176,8 +181,8 @@ func (d *DB) Renewals(ctx context.Context, nodeID string) ([]Renewal, error) {
 	return list, err
 }
 
-func renewals(ctx context.Context, tx *sql.Tx, nodeID string) ([]Renewal, error) {
-	rows, err := tx.QueryContext(ctx, `SELECT r.id, r.node_id, c.serial, r.reason, r.state, r.asked_at, r.last_asked_at, r.asked_from, r.dmi_uuid, r.agent_version, c.unfiled
+func renewals(ctx context.Context, tx *txn, nodeID string) ([]Renewal, error) {
+	rows, err := tx.Query(ctx, `SELECT r.id, r.node_id, c.serial, r.reason, r.state, r.asked_at, r.last_asked_at, r.asked_from, r.dmi_uuid, r.agent_version, c.unfiled
 		FROM renewals r JOIN certificates c ON c.id = r.certificate_id WHERE ?1 = '' OR r.node_id = ?1 ORDER BY r.last_asked_at DESC, r.id`, nodeID)
 	return collect(rows, err, func(rows *sql.Rows, r *Renewal) error {
 		var asked, last int64

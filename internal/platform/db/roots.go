@@ -2,7 +2,6 @@ package db
 
 import (
 	"context"
-	"database/sql"
 	"encoding/json"
 	"fmt"
 
@@ -33,9 +32,9 @@ type Root struct {
 func (d *DB) Root(ctx context.Context, inputHash [32]byte) (Root, error) {
 	var digest, conflicts string
 	var r Root
-	if err := d.read.QueryRowContext(ctx, "SELECT root_digest, refusal, conflicts FROM roots WHERE input_hash = ?", inputHash[:]).
+	if err := d.read.QueryRow(ctx, "SELECT root_digest, refusal, conflicts FROM roots WHERE input_hash = ?", inputHash[:]).
 		Scan(&digest, &r.Refusal, &conflicts); err != nil {
-		return Root{}, explain(err)
+		return Root{}, d.explain(err)
 	}
 	if err := r.Digest.UnmarshalText([]byte(digest)); err != nil {
 		return Root{}, err
@@ -56,12 +55,14 @@ func (d *DB) PutRoot(ctx context.Context, inputHash [32]byte, r Root) error {
 	if err != nil {
 		return err
 	}
-	return d.update(ctx, func(tx *sql.Tx) error {
-		if _, err := tx.ExecContext(ctx, "INSERT OR REPLACE INTO roots (input_hash, root_digest, refusal, conflicts, computed_at) VALUES (?, ?, ?, ?, ?)",
+	return d.updateOf(ctx, "roots", func(tx *txn) error {
+		if _, err := tx.Exec(ctx, `INSERT INTO roots (input_hash, root_digest, refusal, conflicts, computed_at) VALUES (?, ?, ?, ?, ?)
+			ON CONFLICT (input_hash) DO UPDATE SET root_digest = excluded.root_digest, refusal = excluded.refusal,
+			conflicts = excluded.conflicts, computed_at = excluded.computed_at`,
 			inputHash[:], string(digest), r.Refusal, string(conflicts), millis(d.now())); err != nil {
 			return err
 		}
-		_, err := tx.ExecContext(ctx, "DELETE FROM roots WHERE computed_at <= (SELECT computed_at FROM roots ORDER BY computed_at DESC LIMIT 1 OFFSET ?)", keepRoots)
+		_, err := tx.Exec(ctx, "DELETE FROM roots WHERE computed_at <= (SELECT computed_at FROM roots ORDER BY computed_at DESC LIMIT 1 OFFSET ?)", keepRoots)
 		return err
 	})
 }

@@ -42,8 +42,12 @@ type Refresh struct {
 // nobody has used. The same key again gets the same certificate. The presented one stays good until the
 // successor's FirstUse. It ends in the errors of Certificate.Ended, ErrNodeInactive, ErrKeyUsed or ErrTooMany.
 func (d *DB) Refresh(ctx context.Context, in Refresh) (Certificate, error) {
+	nodeID, err := d.nodeOf(ctx, "SELECT node_id FROM certificates WHERE id = ?", in.Presented)
+	if err != nil {
+		return Certificate{}, err
+	}
 	var cert Certificate
-	err := d.update(ctx, func(tx *sql.Tx) error {
+	err = d.updateOf(ctx, nodeID, func(tx *txn) error {
 		presented, err := activeCertificate(ctx, tx, "id", in.Presented)
 		if err != nil {
 			return err
@@ -58,13 +62,13 @@ func (d *DB) Refresh(ctx context.Context, in Refresh) (Certificate, error) {
 }
 
 // activeCertificate reads the certificate whose column holds value, or returns ErrNodeInactive.
-func activeCertificate(ctx context.Context, tx *sql.Tx, column string, value any) (Certificate, error) {
+func activeCertificate(ctx context.Context, tx *txn, column string, value any) (Certificate, error) {
 	cert, err := certificateBy(ctx, tx, column, value)
 	if err != nil {
 		return cert, err
 	}
 	var active bool
-	if err := tx.QueryRowContext(ctx, "SELECT state = 'active' FROM nodes WHERE id = ?", cert.NodeID).Scan(&active); err != nil {
+	if err := tx.QueryRow(ctx, "SELECT state = 'active' FROM nodes WHERE id = ?", cert.NodeID).Scan(&active); err != nil {
 		return cert, err
 	}
 	if !active {
@@ -83,13 +87,13 @@ type succession struct {
 }
 
 // succeed returns the certificate that the key has, or issues one.
-func (d *DB) succeed(ctx context.Context, tx *sql.Tx, s succession) (Certificate, error) {
+func (d *DB) succeed(ctx context.Context, tx *txn, s succession) (Certificate, error) {
 	if cert, err := d.ofKey(ctx, tx, s.before.NodeID, s.keyHash); err != nil || cert.ID != "" {
 		return cert, err
 	}
 	now := d.now()
 	var recent int
-	err := tx.QueryRowContext(ctx, "SELECT count(*) FROM certificates WHERE node_id = ? AND origin <> 'enroll' AND created_at > ?",
+	err := tx.QueryRow(ctx, "SELECT count(*) FROM certificates WHERE node_id = ? AND origin <> 'enroll' AND created_at > ?",
 		s.before.NodeID, millis(now.Add(-time.Hour))).Scan(&recent)
 	if err != nil {
 		return Certificate{}, err
@@ -97,8 +101,8 @@ func (d *DB) succeed(ctx context.Context, tx *sql.Tx, s succession) (Certificate
 	if recent >= successorsPerHour {
 		return Certificate{}, ErrTooMany
 	}
-	dropped, err := affected(tx.ExecContext(ctx, `UPDATE certificates SET revoked_at = ? WHERE node_id = ? AND id <> ? AND origin <> 'enroll'
-		AND used_at IS NULL AND superseded_at IS NULL AND revoked_at IS NULL`, millis(now), s.before.NodeID, s.before.ID))
+	dropped, err := tx.Exec(ctx, `UPDATE certificates SET revoked_at = ? WHERE node_id = ? AND id <> ? AND origin <> 'enroll'
+		AND used_at IS NULL AND superseded_at IS NULL AND revoked_at IS NULL`, millis(now), s.before.NodeID, s.before.ID)
 	if err != nil {
 		return Certificate{}, err
 	}
@@ -124,8 +128,8 @@ func (d *DB) succeed(ctx context.Context, tx *sql.Tx, s succession) (Certificate
 // ofKey returns the node's certificate for that key where it is good, and the zero Certificate where the
 // key is new. A key has one certificate in its life, lest an ended one comes back with it; but one that
 // ended by time before anyone used it harmed nobody.
-func (d *DB) ofKey(ctx context.Context, tx *sql.Tx, nodeID string, keyHash [32]byte) (Certificate, error) {
-	rows, err := tx.QueryContext(ctx, selectCertificates+"WHERE c.key_hash = ? ORDER BY c.rowid DESC", keyHash[:])
+func (d *DB) ofKey(ctx context.Context, tx *txn, nodeID string, keyHash [32]byte) (Certificate, error) {
+	rows, err := tx.Query(ctx, selectCertificates+"WHERE c.key_hash = ? ORDER BY c.rowid DESC", keyHash[:])
 	list, err := collect(rows, err, func(rows *sql.Rows, c *Certificate) error { return scanCertificate(rows.Scan, c) })
 	if err != nil {
 		return Certificate{}, err
@@ -145,15 +149,15 @@ func (d *DB) ofKey(ctx context.Context, tx *sql.Tx, nodeID string, keyHash [32]b
 }
 
 // file puts a certificate on file, and drops the oldest of its node that are of no use.
-func (d *DB) file(ctx context.Context, tx *sql.Tx, c Certificate) (Certificate, error) {
+func (d *DB) file(ctx context.Context, tx *txn, c Certificate) (Certificate, error) {
 	c.ID = NewID()
-	_, err := tx.ExecContext(ctx, `INSERT INTO certificates (id, node_id, serial, fingerprint, key_hash, pem, not_before, not_after, created_at, origin)
+	_, err := tx.Exec(ctx, `INSERT INTO certificates (id, node_id, serial, fingerprint, key_hash, pem, not_before, not_after, created_at, origin)
 		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 		c.ID, c.NodeID, c.Serial, c.Fingerprint[:], c.KeyHash[:], c.PEM, millis(c.NotBefore), millis(c.NotAfter), millis(d.now()), c.Origin)
 	if err != nil {
 		return Certificate{}, err
 	}
-	_, err = tx.ExecContext(ctx, `DELETE FROM certificates WHERE node_id = ?1 AND (revoked_at IS NOT NULL OR superseded_at IS NOT NULL)
+	_, err = tx.Exec(ctx, `DELETE FROM certificates WHERE node_id = ?1 AND (revoked_at IS NOT NULL OR superseded_at IS NOT NULL)
 		AND id NOT IN (SELECT certificate_id FROM tokens WHERE node_id = ?1 AND certificate_id IS NOT NULL)
 		AND rowid <= (SELECT rowid FROM certificates WHERE node_id = ?1 ORDER BY rowid DESC LIMIT 1 OFFSET ?2)`, c.NodeID, keptCertificates)
 	return c, err

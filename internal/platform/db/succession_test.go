@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"io/fs"
 	"path/filepath"
 	"testing"
 	"time"
@@ -129,7 +128,7 @@ func TestMigrateCertificates(t *testing.T) {
 	c := newClock()
 	path := filepath.Join(t.TempDir(), "platform.db")
 	old := first(sql.Open("sqlite", path))
-	provider := first(goose.NewProvider(goose.DialectSQLite3, old, first(fs.Sub(migrations, "migrations"))))
+	provider := first(migrator(old, goose.DialectSQLite3, "sqlite"))
 	first(provider.UpTo(t.Context(), 3))
 	good, revoked := sha256.Sum256([]byte("good")), sha256.Sum256([]byte("revoked"))
 	now := millis(c.now())
@@ -148,7 +147,7 @@ func TestMigrateCertificates(t *testing.T) {
 	}
 	check(t, old.Close())
 
-	d := reopen(t, path, c)
+	d := reopen(t, Options{Path: path}, c)
 	ctx := t.Context()
 	if s := first(d.Standing(ctx, good)); s.Revoked || s.Superseded || s.Used || s.CertificateID != "g" {
 		t.Errorf("%+v", s)

@@ -15,11 +15,11 @@ import (
 // node that isn't there or isn't active. One that was issued before an operator revoked all of its node goes on file as
 // revoked: the revocation was meant for it as well, and may have been made because of it.
 func (d *DB) FileLost(ctx context.Context, c Certificate, from string) (filed bool, err error) {
-	err = d.update(ctx, func(tx *sql.Tx) error {
+	err = d.updateOf(ctx, c.NodeID, func(tx *txn) error {
 		var active bool
 		var youngest int64
 		var revoked sql.NullInt64
-		err := tx.QueryRowContext(ctx, `SELECT n.state = 'active', (SELECT coalesce(max(not_before), 0) FROM certificates WHERE node_id = n.id),
+		err := tx.QueryRow(ctx, `SELECT n.state = 'active', (SELECT coalesce(max(not_before), 0) FROM certificates WHERE node_id = n.id),
 			CASE WHEN n.revoked_at >= ?1 THEN n.revoked_at END FROM nodes n WHERE n.id = ?2`, millis(c.NotBefore), c.NodeID).Scan(&active, &youngest, &revoked)
 		switch {
 		case errors.Is(err, sql.ErrNoRows):
@@ -33,7 +33,7 @@ func (d *DB) FileLost(ctx context.Context, c Certificate, from string) (filed bo
 		if c, err = d.file(ctx, tx, c); err != nil {
 			return err
 		}
-		if _, err := tx.ExecContext(ctx, "UPDATE certificates SET superseded_at = ?, revoked_at = ?, unfiled = 1 WHERE id = ?", millis(d.now()), revoked, c.ID); err != nil {
+		if _, err := tx.Exec(ctx, "UPDATE certificates SET superseded_at = ?, revoked_at = ?, unfiled = TRUE WHERE id = ?", millis(d.now()), revoked, c.ID); err != nil {
 			return err
 		}
 		filed = true

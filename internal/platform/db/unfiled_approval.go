@@ -29,7 +29,7 @@ type UnfiledRenewal struct {
 // UnfiledRenewals returns the renewals of certificates that FileLost put on file which wait, by the node's name.
 func (d *DB) UnfiledRenewals(ctx context.Context) ([]UnfiledRenewal, error) {
 	var list []UnfiledRenewal
-	err := d.view(ctx, func(tx *sql.Tx) error {
+	err := d.view(ctx, func(tx *txn) error {
 		var err error
 		list, err = unfiledRenewals(ctx, tx, "")
 		return err
@@ -51,7 +51,7 @@ func (d *DB) ApproveUnfiled(ctx context.Context) ([]UnfiledRenewal, error) {
 	done := []UnfiledRenewal{}
 	for some := range slices.Chunk(slices.Compact(nodes), unfiledAtOnce) {
 		var decided []UnfiledRenewal
-		err := d.update(ctx, func(tx *sql.Tx) error {
+		err := d.update(ctx, func(tx *txn) error {
 			for _, id := range some {
 				// Anew, in the transaction that decides.
 				list, err := unfiledRenewals(ctx, tx, id)
@@ -79,19 +79,19 @@ func (d *DB) ApproveUnfiled(ctx context.Context) ([]UnfiledRenewal, error) {
 }
 
 // unfiledRenewals are those of one node, or of all where nodeID is "".
-func unfiledRenewals(ctx context.Context, tx *sql.Tx, nodeID string) ([]UnfiledRenewal, error) {
+func unfiledRenewals(ctx context.Context, tx *txn, nodeID string) ([]UnfiledRenewal, error) {
 	of := "?1 = ''"
 	if nodeID != "" {
 		// By its index.
 		of = "r.node_id = ?1"
 	}
-	rows, err := tx.QueryContext(ctx, `SELECT r.id, r.node_id, n.name, c.serial, r.reason, r.state, r.asked_at, r.last_asked_at, r.asked_from, r.dmi_uuid, r.agent_version,
+	rows, err := tx.Query(ctx, `SELECT r.id, r.node_id, n.name, c.serial, r.reason, r.state, r.asked_at, r.last_asked_at, r.asked_from, r.dmi_uuid, r.agent_version,
 		(SELECT count(*) FROM renewals o WHERE o.node_id = r.node_id AND o.state = 'waiting') > 1,
 		EXISTS (SELECT 1 FROM renewals o WHERE o.node_id = r.node_id AND o.state = 'approved')
 			OR EXISTS (SELECT 1 FROM certificates x WHERE x.node_id = r.node_id AND x.rowid > c.rowid),
 		EXISTS (SELECT 1 FROM attention a WHERE a.node_id = r.node_id)
 		FROM renewals r JOIN certificates c ON c.id = r.certificate_id JOIN nodes n ON n.id = r.node_id
-		WHERE r.state = 'waiting' AND c.unfiled = 1 AND `+of+` ORDER BY n.name, n.id, r.last_asked_at DESC, r.id`, nodeID)
+		WHERE r.state = 'waiting' AND c.unfiled AND `+of+` ORDER BY n.name, n.id, r.last_asked_at DESC, r.id`, nodeID)
 	return collect(rows, err, func(rows *sql.Rows, u *UnfiledRenewal) error {
 		var asked, last int64
 		var several, settled, attention bool

@@ -12,6 +12,7 @@ import (
 	"encoding/pem"
 	"io"
 	"net/http"
+	"regexp"
 	"time"
 
 	"github.com/powernode/powernode-agent/internal/nodeapi"
@@ -115,7 +116,10 @@ func (p *Platform) Pair(certPEM string, key crypto.PrivateKey) tls.Certificate {
 	return tls.Certificate{Certificate: [][]byte{block.Bytes}, PrivateKey: key}
 }
 
-// Answer is what came back from the platform.
+// requestID is the one part of an error that differs each time.
+var requestID = regexp.MustCompile(`"request_id":"[0-9a-f]{32}"`)
+
+// Answer is what came back from the platform. In Body, each request has the ID "-": Envelope and Header have it as it was.
 type Answer struct {
 	Status   int
 	Header   http.Header
@@ -170,5 +174,6 @@ func (p *Platform) Do(node *Node, method, path string, body any, headers ...stri
 	}
 	// What isn't an envelope leaves it empty.
 	_ = json.Unmarshal(a.Body, &a.Envelope)
+	a.Body = requestID.ReplaceAll(a.Body, []byte(`"request_id":"-"`))
 	return a
 }

@@ -1,5 +1,6 @@
 // Package platformtest runs a whole platform for tests: real TLS, database and registry, on
-// loopback, over a directory of the test's own, with a clock that the test moves.
+// loopback, over a directory of the test's own, with a clock that the test moves. Where the environment says
+// POWERNODE_TEST_DATABASE=postgres, its records are in a PostgreSQL.
 //
 // It promises nothing to production code, which must not import it.
 package platformtest
@@ -18,6 +19,7 @@ import (
 	"github.com/powernode/powernode-agent/internal/operatorapi"
 	"github.com/powernode/powernode-agent/internal/operatorclient"
 	"github.com/powernode/powernode-agent/internal/platform"
+	"github.com/powernode/powernode-agent/internal/platform/postgrestest"
 )
 
 // Platform is a running platform.
@@ -35,7 +37,9 @@ type Platform struct {
 
 	t       testing.TB
 	options platform.Options
-	stop    func()
+	// lent are the operator's credentials of another platform that this one is a replica of, or nil.
+	lent *operatorclient.Config
+	stop func()
 }
 
 // Clock is the machine's clock, moved by what the test adds.
@@ -67,17 +71,21 @@ func Start(t testing.TB) *Platform {
 // StartWith is Start with options that the test sets; directory, address, clock, version and log are Start's.
 func StartWith(t testing.TB, o platform.Options) *Platform {
 	t.Helper()
-	return start(t, o, filepath.Join(t.TempDir(), "platform"), "127.0.0.1:0", &Clock{})
+	if o.Database == nil && postgrestest.Wanted() {
+		o.Database = Postgres(t)
+	}
+	return start(t, o, filepath.Join(t.TempDir(), "platform"), "127.0.0.1:0", &Clock{}, nil)
 }
 
 // Restart stops the platform and starts it again over the same directory and address.
 func (p *Platform) Restart() *Platform {
 	p.t.Helper()
 	p.Stop()
-	return start(p.t, p.options, p.Dir, p.Config.RegistryHost(), p.Clock)
+	return start(p.t, p.options, p.Dir, p.Config.RegistryHost(), p.Clock, p.lent)
 }
 
-func start(t testing.TB, o platform.Options, dir, listen string, clock *Clock) *Platform {
+// start starts a platform. The operator's credentials are those in its directory, or those that are given.
+func start(t testing.TB, o platform.Options, dir, listen string, clock *Clock, credentials *operatorclient.Config) *Platform {
 	t.Helper()
 	o.Dir, o.Listen, o.Version, o.Now = dir, listen, "v0-test", clock.Now
 	o.Logger = slog.New(slog.NewTextHandler(testLog{t}, &slog.HandlerOptions{Level: slog.LevelInfo}))
@@ -88,7 +96,7 @@ func start(t testing.TB, o platform.Options, dir, listen string, clock *Clock) *
 	ctx, cancel := context.WithCancel(context.Background())
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(ctx) }()
-	p := &Platform{Dir: dir, URL: server.URL().String(), Clock: clock, t: t, options: o}
+	p := &Platform{Dir: dir, URL: server.URL().String(), Clock: clock, t: t, options: o, lent: credentials}
 	p.stop = sync.OnceFunc(func() {
 		if p.Operator != nil {
 			p.Operator.Close()
@@ -99,7 +107,10 @@ func start(t testing.TB, o platform.Options, dir, listen string, clock *Clock) *
 		}
 	})
 	t.Cleanup(p.stop)
-	if p.Config, err = operatorclient.LoadConfig(filepath.Join(dir, operatorapi.CredentialName)); err != nil {
+	if credentials != nil {
+		p.Config = *credentials
+		p.Config.URL = p.URL
+	} else if p.Config, err = operatorclient.LoadConfig(filepath.Join(dir, operatorapi.CredentialName)); err != nil {
 		t.Fatal(err)
 	}
 	if p.Operator, err = operatorclient.NewClient(p.Config); err != nil {

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+
+	"github.com/powernode/powernode-agent/internal/fault"
 )
 
 // The codes of the distribution specification, "Error Codes".
@@ -55,9 +57,6 @@ func only(r *http.Request, allowed ...string) error {
 		return nil
 	}
 	e := refuse(http.StatusMethodNotAllowed, codeUnsupported, "%s is not served here", r.Method)
-	if r.Method == http.MethodDelete {
-		e.message = "this registry deletes nothing: what a node may run stays readable"
-	}
 	e.header.Set("Allow", strings.Join(allowed, ", "))
 	return e
 }
@@ -71,6 +70,9 @@ func (g *Registry) answer(w http.ResponseWriter, r *http.Request, err error) {
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		g.log.Error("registry: the disk is full", "method", r.Method, "path", r.URL.Path, "error", err)
 		e = refuse(http.StatusInsufficientStorage, codeUnknown, "no space left on the registry's disk; make room there and push again")
+	case fault.KindOf(err) == fault.Retry && r.Context().Err() == nil:
+		g.log.Error("registry: request failed for now", "method", r.Method, "path", r.URL.Path, "error", err, "hint", fault.HintOf(err))
+		e = refuse(http.StatusServiceUnavailable, codeUnknown, "the registry can't do this at the moment; see the platform's log, and ask again")
 	case r.Context().Err() != nil:
 		g.log.Info("registry: the caller went away", "method", r.Method, "path", r.URL.Path)
 		return

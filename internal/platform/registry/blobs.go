@@ -2,6 +2,7 @@ package registry
 
 import (
 	"crypto/sha256"
+	"crypto/sha512"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -12,15 +13,15 @@ import (
 	"github.com/powernode/powernode-agent/internal/durable"
 )
 
-// blobs is the directory of content by digest: <first two digits>/<all 64 digits>. Manifests lie
-// in it too. The label of its writes is "registry-blob".
+// blobs is the directory of content by digest: <first two digits>/<all digits>, 64 of SHA-256 or 128 of
+// SHA-512. Manifests lie in it too. The label of its writes is "registry-blob".
 type blobs struct{ dir *durable.Dir }
 
 const blobLabel = "registry-blob"
 
 // open opens the content of a digest. An error that wraps fs.ErrNotExist says that it isn't there.
 func (b blobs) open(digest string) (*os.File, error) {
-	hex := strings.TrimPrefix(digest, "sha256:")
+	_, hex, _ := strings.Cut(digest, ":")
 	sub, err := b.dir.Sub(hex[:2])
 	if err != nil {
 		return nil, fmt.Errorf("open blob %s: %w", digest, err)
@@ -31,7 +32,7 @@ func (b blobs) open(digest string) (*os.File, error) {
 
 // adopt gives the unnamed file f, whose content has that digest, its name, durably.
 func (b blobs) adopt(f *os.File, digest string) error {
-	hex := strings.TrimPrefix(digest, "sha256:")
+	_, hex, _ := strings.Cut(digest, ":")
 	sub, err := b.dir.MakeSub(hex[:2], 0o700, blobLabel)
 	if err != nil {
 		return fmt.Errorf("keep blob %s: %w", digest, err)
@@ -48,17 +49,28 @@ func (b blobs) adopt(f *os.File, digest string) error {
 	return sub.Sync(blobLabel)
 }
 
-// put keeps a small content and returns its digest.
-func (b blobs) put(data []byte) (string, error) {
-	sum := sha256.Sum256(data)
-	digest := "sha256:" + hex.EncodeToString(sum[:])
+// put keeps a small content, whose digest that is.
+func (b blobs) put(data []byte, digest string) error {
 	f, err := b.dir.Temp(".", 0o600, blobLabel)
 	if err != nil {
-		return "", err
+		return err
 	}
 	defer f.Close()
 	if err := b.dir.WriteAll(f, data, blobLabel); err != nil {
-		return "", err
+		return err
 	}
-	return digest, b.adopt(f, digest)
+	return b.adopt(f, digest)
+}
+
+// longPrefix is how digests by SHA-512 begin.
+const longPrefix = "sha512:"
+
+// sumLike returns the digest of a content by the algorithm of want; where that is none, by SHA-256.
+func sumLike(want string, data []byte) string {
+	if strings.HasPrefix(want, longPrefix) {
+		sum := sha512.Sum512(data)
+		return longPrefix + hex.EncodeToString(sum[:])
+	}
+	sum := sha256.Sum256(data)
+	return "sha256:" + hex.EncodeToString(sum[:])
 }

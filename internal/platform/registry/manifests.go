@@ -2,8 +2,6 @@ package registry
 
 import (
 	"bytes"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"io"
@@ -58,8 +56,7 @@ func (g *Registry) putManifest(w http.ResponseWriter, r *http.Request, t target)
 	if len(data) > maxManifest {
 		return refuse(http.StatusRequestEntityTooLarge, codeSizeInvalid, "a manifest of more than %d bytes", maxManifest)
 	}
-	sum := sha256.Sum256(data)
-	m := db.Manifest{Repository: t.repository, Digest: "sha256:" + hex.EncodeToString(sum[:]), Size: int64(len(data))}
+	m := db.Manifest{Repository: t.repository, Digest: sumLike(t.reference, data), Size: int64(len(data))}
 	tag := t.reference
 	if strings.Contains(tag, ":") {
 		if tag != m.Digest {
@@ -81,7 +78,7 @@ func (g *Registry) putManifest(w http.ResponseWriter, r *http.Request, t target)
 		}
 		w.Header().Set("OCI-Subject", m.Subject)
 	}
-	if _, err := g.blobs.put(data); err != nil {
+	if err := g.blobs.put(data, m.Digest); err != nil {
 		return err
 	}
 	if err := g.index.PutManifest(r.Context(), m, tag); err != nil {
@@ -125,14 +122,14 @@ func parseManifest(contentType string, data []byte) (document, error) {
 	}
 	for _, list := range [][]ocispec.Descriptor{doc.Layers, doc.Blobs, doc.Manifests} {
 		for _, d := range list {
-			if !ValidDigest(string(d.Digest)) || d.Size < 0 {
-				return invalid("descriptor %.200q of %d bytes: want a sha256 digest and a size", d.Digest, d.Size)
+			if !served(string(d.Digest)) || d.Size < 0 {
+				return invalid("descriptor %.200q of %d bytes: want a sha256 or sha512 digest and a size", d.Digest, d.Size)
 			}
 		}
 	}
 	for _, d := range []*ocispec.Descriptor{doc.Config, doc.Subject} {
-		if d != nil && (!ValidDigest(string(d.Digest)) || d.Size < 0) {
-			return invalid("descriptor %.200q of %d bytes: want a sha256 digest and a size", d.Digest, d.Size)
+		if d != nil && (!served(string(d.Digest)) || d.Size < 0) {
+			return invalid("descriptor %.200q of %d bytes: want a sha256 or sha512 digest and a size", d.Digest, d.Size)
 		}
 	}
 	doc.MediaType = mediaType
@@ -148,7 +145,9 @@ func (g *Registry) checkParts(r *http.Request, repository string, doc document) 
 	}
 	for _, list := range [][]ocispec.Descriptor{doc.Layers, doc.Blobs} {
 		for _, d := range list {
-			blobs = append(blobs, string(d.Digest))
+			if !elsewhere(d.MediaType) {
+				blobs = append(blobs, string(d.Digest))
+			}
 		}
 	}
 	for _, d := range doc.Manifests {
@@ -162,6 +161,12 @@ func (g *Registry) checkParts(r *http.Request, repository string, doc document) 
 		return refuse(http.StatusNotFound, codeManifestBlobUnknown, "%s lacks %s, which the manifest refers to", repository, missing[0])
 	}
 	return nil
+}
+
+// elsewhere reports whether a layer of that type is by its nature not in the registry (image specification,
+// "Non-Distributable Layers", and Docker's foreign layers before it).
+func elsewhere(mediaType string) bool {
+	return strings.HasPrefix(mediaType, "application/vnd.oci.image.layer.nondistributable.") || strings.HasPrefix(mediaType, "application/vnd.docker.image.rootfs.foreign.")
 }
 
 // asReferrer fills in what the referrers API tells of a manifest with a subject (distribution

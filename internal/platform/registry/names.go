@@ -7,11 +7,12 @@ import (
 )
 
 // The grammar of the distribution specification 1.1, "Pulling manifests", and of the image
-// specification, "Digests"; SHA-256 is the only algorithm that is served.
+// specification, "Digests". Both algorithms that it registers are served; modules have SHA-256.
 var (
 	namePattern   = regexp.MustCompile(`^[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*$`)
 	tagPattern    = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$`)
 	digestPattern = regexp.MustCompile(`^sha256:[a-f0-9]{64}$`)
+	longPattern   = regexp.MustCompile(`^sha512:[a-f0-9]{128}$`)
 )
 
 // maxName is the longest name of a repository in bytes.
@@ -22,6 +23,12 @@ func ValidRepository(name string) bool { return len(name) <= maxName && namePatt
 
 // ValidDigest reports whether s is a SHA-256 digest, "sha256:" and 64 lower-case hexadecimal digits.
 func ValidDigest(s string) bool { return digestPattern.MatchString(s) }
+
+// served reports whether s is a digest that content may lie under.
+func served(s string) bool { return digestPattern.MatchString(s) || longPattern.MatchString(s) }
+
+// wantDigest is the grammar of digests for who got it wrong.
+const wantDigest = "want sha256: and 64, or sha512: and 128 lower-case hexadecimal digits"
 
 // kind is what a path names.
 type kind int
@@ -89,11 +96,11 @@ func (t target) checkReference() error {
 	switch {
 	case t.kind == manifest && tagPattern.MatchString(t.reference), t.kind == tags, t.kind == upload, t.kind == startUpload:
 		return nil
-	case ValidDigest(t.reference):
+	case served(t.reference):
 		return nil
 	case t.kind == manifest && !strings.Contains(t.reference, ":"):
 		return refuse(http.StatusBadRequest, codeManifestInvalid, "tag %.200q: want 1 to 128 letters, digits, dots, hyphens and underscores", t.reference)
 	default:
-		return refuse(http.StatusBadRequest, codeDigestInvalid, "digest %.200q: want sha256: and 64 lower-case hexadecimal digits", t.reference)
+		return refuse(http.StatusBadRequest, codeDigestInvalid, "digest %.200q: %s", t.reference, wantDigest)
 	}
 }

@@ -40,7 +40,7 @@ func (g *Registry) startUpload(w http.ResponseWriter, r *http.Request, t target)
 
 // mount links a blob of another repository into this one. done false asks for an ordinary upload.
 func (g *Registry) mount(w http.ResponseWriter, r *http.Request, t target, digest, from string) (done bool, err error) {
-	if !ValidDigest(digest) || !ValidRepository(from) {
+	if !served(digest) || !ValidRepository(from) {
 		return false, nil
 	}
 	size, err := g.index.Blob(r.Context(), from, digest)
@@ -90,15 +90,19 @@ func (g *Registry) upload(w http.ResponseWriter, r *http.Request, t target) erro
 // finish takes the rest of the upload, checks it against the digest, and puts it into the
 // repository: bytes first, then the index. The upload is over, however this ends.
 func (g *Registry) finish(w http.ResponseWriter, r *http.Request, s *session, digest string) error {
-	if !ValidDigest(digest) {
+	if !served(digest) {
 		g.uploads.drop(s)
-		return refuse(http.StatusBadRequest, codeDigestInvalid, "digest %.200q: want sha256: and 64 lower-case hexadecimal digits", digest)
+		return refuse(http.StatusBadRequest, codeDigestInvalid, "digest %.200q: %s", digest, wantDigest)
 	}
 	if err := g.receive(r, s); err != nil {
 		return err
 	}
 	defer g.uploads.drop(s)
-	if got := s.digest(); got != digest {
+	got, err := s.digest(digest)
+	if err != nil {
+		return err
+	}
+	if got != digest {
 		return refuse(http.StatusBadRequest, codeDigestInvalid, "what arrived has the digest %s, not %s", got, digest)
 	}
 	if err := g.blobs.adopt(s.file, digest); err != nil {

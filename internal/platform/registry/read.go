@@ -37,14 +37,23 @@ func (g *Registry) Manifest(ctx context.Context, repository, reference string) (
 	return m.MediaType, m.Digest, data, err
 }
 
-// OpenBlob opens a blob that a repository holds, and tells its size.
-func (g *Registry) OpenBlob(ctx context.Context, repository, digest string) (*os.File, int64, error) {
-	size, err := g.index.Blob(ctx, repository, digest)
+// OpenBlob opens a blob that a repository holds, of which no more than size bytes are wanted.
+func (g *Registry) OpenBlob(ctx context.Context, repository, digest string, size int64) (io.ReadCloser, error) {
+	f, err := g.openBlob(ctx, repository, digest)
 	if err != nil {
-		return nil, 0, fmt.Errorf("blob %s in %s: %w", digest, repository, err)
+		return nil, err
 	}
-	f, err := g.blobs.open(digest)
-	return f, size, err
+	return struct {
+		io.Reader
+		io.Closer
+	}{io.LimitReader(f, size+1), f}, nil
+}
+
+func (g *Registry) openBlob(ctx context.Context, repository, digest string) (*os.File, error) {
+	if _, err := g.index.Blob(ctx, repository, digest); err != nil {
+		return nil, fmt.Errorf("blob %s in %s: %w", digest, repository, err)
+	}
+	return g.blobs.open(digest)
 }
 
 // contentHeader says which content follows. It never changes, so caches may keep it.
@@ -57,10 +66,13 @@ func contentHeader(w http.ResponseWriter, mediaType, digest string) {
 }
 
 func (g *Registry) manifest(w http.ResponseWriter, r *http.Request, t target) error {
-	if r.Method == http.MethodPut {
+	switch r.Method {
+	case http.MethodPut:
 		return g.putManifest(w, r, t)
+	case http.MethodDelete:
+		return g.deleteManifest(w, r, t)
 	}
-	if err := only(r, http.MethodGet, http.MethodHead, http.MethodPut); err != nil {
+	if err := only(r, http.MethodGet, http.MethodHead, http.MethodPut, http.MethodDelete); err != nil {
 		return err
 	}
 	mediaType, digest, data, err := g.Manifest(r.Context(), t.repository, t.reference)
@@ -73,10 +85,13 @@ func (g *Registry) manifest(w http.ResponseWriter, r *http.Request, t target) er
 }
 
 func (g *Registry) blob(w http.ResponseWriter, r *http.Request, t target) error {
-	if err := only(r, http.MethodGet, http.MethodHead); err != nil {
+	if r.Method == http.MethodDelete {
+		return g.deleteBlob(w, r, t)
+	}
+	if err := only(r, http.MethodGet, http.MethodHead, http.MethodDelete); err != nil {
 		return err
 	}
-	f, _, err := g.OpenBlob(r.Context(), t.repository, t.reference)
+	f, err := g.openBlob(r.Context(), t.repository, t.reference)
 	if err != nil {
 		return unknown(err, codeBlobUnknown, "no blob %s in %s", t.reference, t.repository)
 	}

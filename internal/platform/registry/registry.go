@@ -5,8 +5,8 @@
 // It promises that what it serves under a digest has that digest, that content is visible in the
 // repositories that it was pushed to and in no other, that a push which was answered with
 // success survives a power cut, and that a cut one leaves nothing behind. It stores what it is
-// given byte for byte and doesn't judge modules. Nothing is deleted: a deployed digest stays
-// readable. It trusts the caller that it is told, its directory, and its index.
+// given byte for byte and doesn't judge modules. Operators may delete, from a repository, what no
+// registered module is made of: a deployed digest stays readable, and no file is ever removed. It trusts the caller that it is told, its directory, and its index.
 package registry
 
 import (
@@ -35,17 +35,36 @@ type Index interface {
 	Tags(ctx context.Context, repository, last string, limit int) ([]string, error)
 	Repositories(ctx context.Context, last string, limit int) ([]string, error)
 	HasRepository(ctx context.Context, repository string) (bool, error)
+	DeleteTag(ctx context.Context, repository, tag string) error
+	// DeleteManifest returns db.ErrInUse for what registered modules, and their signatures, are.
+	DeleteManifest(ctx context.Context, repository, digest string) error
+	DeleteBlob(ctx context.Context, repository, digest string) error
+	// RegisteredImages returns the digests of the image manifests of registered modules in a repository.
+	RegisteredImages(ctx context.Context, repository string) ([]string, error)
 	Referrers(ctx context.Context, repository, subject, artifactType, last string, limit int) ([]db.Manifest, error)
 }
 
 // Caller is who makes a request, as far as the registry cares.
 type Caller struct {
-	// Operator may read and write everything.
+	// Operator may read everything.
 	Operator bool
+	// MayPush may write everything.
+	MayPush bool
+	// Changing returns the context in which a manifest is put, or something is deleted, on the caller's behalf; nil leaves it as it is.
+	Changing func(ctx context.Context, what Change, repository, reference string) context.Context
 	// MayPull says whether any other caller may read a repository. A repository that it may not
 	// read doesn't exist for it.
 	MayPull func(ctx context.Context, repository string) (bool, error)
 }
+
+// Change is what a caller changes.
+type Change string
+
+// The changes.
+const (
+	ChangePush   Change = "push"
+	ChangeDelete Change = "delete"
+)
 
 // Options is what a Registry is made of.
 type Options struct {
@@ -116,18 +135,38 @@ func (g *Registry) serve(w http.ResponseWriter, r *http.Request) error {
 	if err := authorize(r, caller, t); err != nil {
 		return err
 	}
+	if what := changes(r, t); what != "" && caller.Changing != nil {
+		r = r.WithContext(caller.Changing(r.Context(), what, t.repository, t.reference))
+	}
 	serve := map[kind]func(http.ResponseWriter, *http.Request, target) error{
 		ping: g.ping, catalog: g.catalog, tags: g.tags, manifest: g.manifest, blob: g.blob, startUpload: g.startUpload, upload: g.upload, referrers: g.referrers,
 	}[t.kind]
 	return serve(w, r, t)
 }
 
-// authorize lets operators do everything, and others read what they may pull.
+// changes says what a request changes that others see at once; "" for nothing. A blob is nothing without a manifest.
+func changes(r *http.Request, t target) Change {
+	switch {
+	case t.kind == manifest && r.Method == http.MethodPut:
+		return ChangePush
+	case (t.kind == manifest || t.kind == blob) && r.Method == http.MethodDelete:
+		return ChangeDelete
+	}
+	return ""
+}
+
+// authorize lets operators read everything, and write it where they may; others read what they may pull.
 func authorize(r *http.Request, caller *Caller, t target) error {
-	if caller.Operator || t.kind == ping {
+	if t.kind == ping {
 		return nil
 	}
-	if t.kind == catalog || r.Method != http.MethodGet && r.Method != http.MethodHead || t.kind == upload || t.kind == startUpload {
+	writes := r.Method != http.MethodGet && r.Method != http.MethodHead || t.kind == upload || t.kind == startUpload
+	switch {
+	case caller.MayPush, caller.Operator && !writes:
+		return nil
+	case caller.Operator:
+		return refuse(http.StatusForbidden, codeDenied, "pushing needs an operator token with the role deploy")
+	case t.kind == catalog || writes:
 		return refuse(http.StatusForbidden, codeDenied, "a node may pull the repositories of its modules, and nothing else")
 	}
 	may, err := caller.MayPull(r.Context(), t.repository)

@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"errors"
 	"io"
 	"net/http"
 	"time"
@@ -56,7 +57,8 @@ type movingBody struct {
 
 // Read moves the deadline of reading, and with it that of the answer, which a server counts from
 // the request's beginning. At the end no deadline stays on reading: its passing would be taken
-// for the caller's going away while the registry still works.
+// for the caller's going away while the registry still works. What can't be read to its end isn't
+// read on: net/http would after the answer, to use the connection again, and without a bound.
 func (b *movingBody) Read(p []byte) (int, error) {
 	if now := time.Now(); now.Sub(b.moved) >= stallStep {
 		_ = b.control.SetReadDeadline(now.Add(stallTimeout))
@@ -65,16 +67,22 @@ func (b *movingBody) Read(p []byte) (int, error) {
 	}
 	n, err := b.ReadCloser.Read(p)
 	if err != nil {
-		_ = b.control.SetReadDeadline(time.Time{})
+		var none time.Time
+		if !errors.Is(err, io.EOF) {
+			none = time.Now()
+		}
+		_ = b.control.SetReadDeadline(none)
 		_ = b.control.SetWriteDeadline(time.Now().Add(workTimeout))
 	}
 	return n, err
 }
 
-// keepMoving puts the deadlines on a request's body and answer.
+// keepMoving puts the deadlines on a request's body, also one that nobody reads, and on its answer.
 func keepMoving(w http.ResponseWriter, r *http.Request) http.ResponseWriter {
 	control := http.NewResponseController(w)
 	if r.Body != nil && r.Body != http.NoBody {
+		// Sooner than that of an answer, for which net/http waits for the body.
+		_ = control.SetReadDeadline(time.Now().Add(stallTimeout / 2))
 		r.Body = &movingBody{ReadCloser: r.Body, control: control}
 	}
 	return &movingWriter{ResponseWriter: w, control: control}

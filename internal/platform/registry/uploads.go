@@ -3,10 +3,14 @@ package registry
 import (
 	"crypto/rand"
 	"crypto/sha256"
+	"crypto/sha512"
 	"encoding/hex"
+	"fmt"
 	"hash"
+	"io"
 	"net/http"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -34,8 +38,18 @@ type session struct {
 	size int64
 }
 
-// digest returns the digest of what has arrived.
-func (s *session) digest() string { return "sha256:" + hex.EncodeToString(s.hash.Sum(nil)) }
+// digest returns the digest of what has arrived, by the algorithm of want. SHA-256 went along; for the other, which
+// clients name at the end only, what arrived is read again.
+func (s *session) digest(want string) (string, error) {
+	if !strings.HasPrefix(want, longPrefix) {
+		return "sha256:" + hex.EncodeToString(s.hash.Sum(nil)), nil
+	}
+	long := sha512.New()
+	if _, err := io.Copy(long, io.NewSectionReader(s.file, 0, s.size)); err != nil {
+		return "", fmt.Errorf("read an upload for %s again: %w", s.repository, err)
+	}
+	return longPrefix + hex.EncodeToString(long.Sum(nil)), nil
+}
 
 // Write appends to the upload.
 func (s *session) Write(p []byte) (int, error) {

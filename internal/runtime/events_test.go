@@ -1,0 +1,183 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/powernode/powernode-agent/internal/event"
+	"github.com/powernode/powernode-agent/internal/nodeapi"
+	"github.com/powernode/powernode-agent/internal/task"
+)
+
+// tell runs the loop in a bubble.
+func tell(t *testing.T, do func(t *testing.T, p *tasking, q *event.Queue, log *journal, stop func())) {
+	t.Helper()
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		q, err := event.Open(dir, event.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer q.Close()
+		p, log := newTasking(), &journal{}
+		ctx, cancel := context.WithCancel(t.Context())
+		promised, ended := time.Now(), make(chan struct{})
+		go func() {
+			defer close(ended)
+			Events{Queue: q, Platform: p, Rand: func() float64 { return 0.5 }, Log: slog.New(slog.NewTextHandler(log, nil))}.Run(ctx, func(d time.Duration) {
+				if late := time.Since(promised); late > 0 {
+					t.Errorf("late by %s", late)
+				}
+				promised = time.Now().Add(d)
+			})
+		}()
+		do(t, p, q, log, func() { cancel(); <-ended })
+		cancel()
+		<-ended
+	})
+}
+
+func (p *tasking) told() (texts string, calls int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var all []string
+	for _, e := range p.events {
+		all = append(all, e.Text)
+	}
+	return strings.Join(all, " "), p.calls
+}
+
+func say(t *testing.T, q *event.Queue, kind, text string) {
+	t.Helper()
+	if err := q.Put(event.Event{Kind: kind, Text: text}); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestEvents: they are told soon, together, and at the end.
+func TestEvents(t *testing.T) {
+	tell(t, func(t *testing.T, p *tasking, q *event.Queue, _ *journal, stop func()) {
+		time.Sleep(time.Minute + time.Second)
+		p.with(func() {
+			if p.calls != 0 {
+				t.Errorf("%d calls for nothing", p.calls)
+			}
+		})
+		for i := range 5 {
+			say(t, q, "test", fmt.Sprint(i))
+		}
+		time.Sleep(2 * time.Second)
+		if told, calls := p.told(); told != "0 1 2 3 4" || calls != 1 {
+			t.Errorf("told %q in %d calls", told, calls)
+		}
+		for i := range 250 {
+			say(t, q, "test", fmt.Sprint(5+i))
+		}
+		time.Sleep(2 * time.Second)
+		if told, calls := p.told(); strings.Count(told, " ") != 254 || calls != 4 {
+			t.Errorf("told %q in %d calls", told, calls)
+		}
+		say(t, q, "test", "the end")
+		stop()
+		if told, _ := p.told(); !strings.HasSuffix(told, "the end") {
+			t.Errorf("told %q", told)
+		}
+	})
+}
+
+// TestEventsOutage: nothing is lost, answers that are lost make no duplicates, and calls are few.
+func TestEventsOutage(t *testing.T) {
+	tell(t, func(t *testing.T, p *tasking, q *event.Queue, log *journal, stop func()) {
+		p.with(func() { p.down = away(503, 0) })
+		for i := range 24 {
+			say(t, q, "test", fmt.Sprint(i))
+			time.Sleep(time.Hour)
+		}
+		p.with(func() {
+			if p.calls < 24*30 || p.calls > 24*130 {
+				t.Errorf("%d calls in a day of outage", p.calls)
+			}
+			p.down, p.calls = away(429, 5*time.Minute), 0
+		})
+		time.Sleep(time.Hour)
+		p.with(func() {
+			if p.calls < 8 || p.calls > 14 {
+				t.Errorf("%d calls in an hour of a platform that asks to wait for five minutes", p.calls)
+			}
+			p.down, p.lose = nil, 2
+		})
+		time.Sleep(time.Hour)
+		p.with(func() {
+			if len(p.events) != 24 || p.events[23].Text != "23" {
+				t.Errorf("%d told", len(p.events))
+			}
+			p.down = away(503, 0)
+		})
+		say(t, q, "test", "late")
+		time.Sleep(time.Minute)
+		stop()
+		if b, err := q.Next(100); err != nil || len(b.Events) != 1 {
+			t.Errorf("left: %+v, %v", b, err)
+		}
+		if n := strings.Count(log.String(), "doesn't know of this node's events"); n < 2 || n > 6 {
+			t.Errorf("the log:\n%s", log)
+		}
+	})
+}
+
+// TestEventThatIsRefused: it costs itself, is counted, and keeps no other.
+func TestEventThatIsRefused(t *testing.T) {
+	tell(t, func(t *testing.T, p *tasking, q *event.Queue, log *journal, _ func()) {
+		p.with(func() { p.refuse = "bad" })
+		for i := range 20 {
+			kind := "test"
+			if i == 13 {
+				kind = "bad"
+			}
+			say(t, q, kind, fmt.Sprint(i))
+		}
+		time.Sleep(5 * time.Minute)
+		p.with(func() {
+			if len(p.events) != 20 || p.events[19].Kind != event.DroppedKind || p.events[19].Fields["info"] != "1" {
+				t.Errorf("%d told: %+v", len(p.events), p.events)
+			}
+		})
+		if strings.Count(log.String(), "it is given up") != 1 {
+			t.Errorf("the log:\n%s", log)
+		}
+	})
+}
+
+// TestAuditTasks: who asked for what, and what came of it, in the log and in the queue; a full disk doesn't keep it from the log.
+func TestAuditTasks(t *testing.T) {
+	var got []event.Event
+	var fail error
+	log := &journal{}
+	hear := AuditTasks(func(e event.Event) error { got = append(got, e); return fail },
+		func(t task.Task) bool { return t.Kind != nodeapi.TaskIntrospect }, slog.New(slog.NewTextHandler(log, nil)))
+	begun := time.Unix(1000, 5)
+	r := task.Record{
+		Task:  task.Task{ID: "t1", Kind: nodeapi.TaskAttach, Options: []byte(`{"modules":["nginx"]}`), RequestedBy: "ops"},
+		Phase: task.Begun, Runs: 1, BegunAt: begun,
+	}
+	hear(r)
+	hear(r)
+	r.Phase, r.EndedAt, r.Outcome = task.Done, begun.Add(time.Second), &task.Outcome{Code: nodeapi.FailFailed, Error: "no space"}
+	fail = errors.New("the disk is full")
+	hear(r)
+	hear(task.Record{Task: task.Task{ID: "t2", Kind: nodeapi.TaskIntrospect}, Phase: task.Begun})
+	hear(task.Record{Task: task.Task{ID: "t3", Kind: "dance", Options: []byte(`{"password":"x"}`)}, Phase: task.Done, Outcome: &task.Outcome{Code: nodeapi.FailUnknownKind}})
+	if len(got) != 4 || got[0].Key != got[1].Key || got[0].Key == got[2].Key || !got[2].Audit || got[2].Severity != nodeapi.SeverityWarning ||
+		got[2].Text != `ops: attach {"modules":["nginx"]}: failed: FAILED: no space` || got[2].At != r.EndedAt || strings.Contains(got[3].Text, "password") {
+		t.Errorf("%+v", got)
+	}
+	if n := strings.Count(log.String(), "msg=audit"); n != 4 || !strings.Contains(log.String(), "in this log alone") {
+		t.Errorf("the log:\n%s", log)
+	}
+}
