@@ -73,8 +73,9 @@ func (n *node) extra(ctx context.Context, version string) error {
 // detaching leads back to the one that was booted.
 func (n *node) changes(ctx context.Context, runs int) error {
 	done := map[change.Kind][]times{}
+	begun := time.Now().Unix() // a store that is there already has the root images of the last time
 	for i := range runs + 1 {
-		if err := n.extra(ctx, fmt.Sprintf("1.%d", i)); err != nil {
+		if err := n.extra(ctx, fmt.Sprintf("1.%d.%d", begun, i)); err != nil {
 			return err
 		}
 		for _, kind := range []change.Kind{change.Attach, change.Detach} {

@@ -9,6 +9,7 @@ import (
 // What of it changed takes effect when the machine restarts.
 var never = []struct{ pattern, why string }{
 	{"powernode-agent.service", "it is the agent itself"},
+	{"powernode-agent-*.service", "it is a command of the agent"},
 	{"dbus*.service", "every program on the message bus would lose it"},
 	{"dbus*.socket", "every program on the message bus would lose it"},
 	{"systemd-journald*", "what services write to it would be lost"},

@@ -36,6 +36,9 @@ type UnitStep struct {
 	Unit string `json:"unit"`
 	// Because names the reasons, the weightiest first, at most reasonsMax of them.
 	Because []string `json:"because"`
+	// File is the path of the image's file for it, without symlinks above it: in the new root, or else in the old one. "" where a local change
+	// hides that, or where the images have none.
+	File string `json:"-"`
 }
 
 // Program is a program that is to be run.

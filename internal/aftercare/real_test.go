@@ -35,8 +35,8 @@ func (r *real) become(to files) (*Plan, Report) {
 	in.Units, in.Processes = o.Units, o.Processes
 	p := Decide(in)
 	runner := &Runner{UnitTime: time.Minute, SettleTime: r.settle}
-	if report := runner.Before(t.Context(), p); report.Err() != nil {
-		t.Error(report.Err())
+	if report := runner.Before(t.Context(), p); len(report.Failed()) > 0 {
+		t.Error(report.Failed())
 	}
 	for _, e := range in.Difference.Entries {
 		must(t, place(e))
@@ -100,8 +100,8 @@ func TestRealSystemd(t *testing.T) {
 	r := &real{t: t, have: files{}}
 	p, report := r.become(module)
 	want := []string{"run /usr/bin/systemd-sysusers aftercare.conf", "run /usr/bin/systemd-tmpfiles --create aftercare.conf", "daemon-reload", "start " + name}
-	if diff := cmp.Diff(want, p.words()); diff != "" || report.Err() != nil {
-		t.Fatalf("%v\n%s", report.Err(), diff)
+	if diff := cmp.Diff(want, p.words()); diff != "" || len(report.Failed()) > 0 {
+		t.Fatalf("%v\n%s", report.Failed(), diff)
 	}
 	first := r.unit()
 	if first.Active != "active" || first.MainPID == 0 {
@@ -129,8 +129,8 @@ func TestRealSystemd(t *testing.T) {
 	} {
 		before := r.unit()
 		p, report := r.become(c.to)
-		if diff := cmp.Diff(c.want, p.words()); diff != "" || report.Err() != nil {
-			t.Errorf("%s: %v\n%s", c.what, report.Err(), diff)
+		if diff := cmp.Diff(c.want, p.words()); diff != "" || len(report.Failed()) > 0 {
+			t.Errorf("%s: %v\n%s", c.what, report.Failed(), diff)
 		}
 		after := r.unit()
 		if after.Active != "active" || (after.MainPID == before.MainPID) != c.same {
@@ -140,20 +140,20 @@ func TestRealSystemd(t *testing.T) {
 
 	// What somebody stopped by hand stays so; what is gone is stopped; what ends at once is told.
 	must(t, exec.CommandContext(t.Context(), "systemctl", "stop", name).Run())
-	if p, report := r.become(module); report.Err() != nil || r.unit().Active != "inactive" {
-		t.Errorf("%q, %v, %+v", p.words(), report.Err(), r.unit())
+	if p, report := r.become(module); len(report.Failed()) > 0 || r.unit().Active != "inactive" {
+		t.Errorf("%q, %v, %+v", p.words(), report.Failed(), r.unit())
 	}
 	must(t, exec.CommandContext(t.Context(), "systemctl", "start", name).Run())
-	if p, report := r.become(files{}); report.Err() != nil || len(p.Stop) != 1 || r.unit().Active != "inactive" {
-		t.Errorf("%q, %v, %+v", p.words(), report.Err(), r.unit())
+	if p, report := r.become(files{}); len(report.Failed()) > 0 || len(p.Stop) != 1 || r.unit().Active != "inactive" {
+		t.Errorf("%q, %v, %+v", p.words(), report.Failed(), r.unit())
 	}
 	// Under emulation it takes its time until somebody sees that.
 	r.settle = 10 * time.Second
 	_, report = r.become(module.with(files{dir + name: "[Service]\nExecStart=/bin/false\n"}))
-	if diff := cmp.Diff([]string{name}, report.NotStarted()); diff != "" {
-		t.Errorf("%s\n%v", diff, report.Err())
+	if failed := report.Failed(); len(failed) != 1 || failed[0].What != name || failed[0].File != dir+name {
+		t.Errorf("%+v", failed)
 	}
-	if err := fmt.Sprint(report.Err()); !strings.Contains(err, "right after its start (exit-code)") {
+	if err := fmt.Sprint(report.Failed()); !strings.Contains(err, "right after its start (exit-code)") {
 		t.Error(err)
 	}
 	r.become(files{})

@@ -7,7 +7,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/health/systemd"
 )
 
@@ -58,6 +57,8 @@ type Step struct {
 	Action Action `json:"action"`
 	// What is the unit or the program's name.
 	What string `json:"what,omitempty"`
+	// File is that of the unit, as UnitStep.File.
+	File string `json:"-"`
 	// Error is why it isn't done; Output the end of what the program said then.
 	Error  string `json:"error,omitempty"`
 	Output string `json:"output,omitempty"`
@@ -87,30 +88,6 @@ func (r Report) Failed() []Step {
 		}
 	}
 	return failed
-}
-
-// NotStarted returns the units that were to be started or restarted and don't run: who brought them may be better out.
-func (r Report) NotStarted() []string {
-	var units []string
-	for _, s := range r.Failed() {
-		if s.Action == StartUnit || s.Action == RestartUnit {
-			units = append(units, s.What)
-		}
-	}
-	return units
-}
-
-// Err returns the failed steps as one error in area Partial, or nil.
-func (r Report) Err() error {
-	failed := r.Failed()
-	if len(failed) == 0 {
-		return nil
-	}
-	texts := make([]string, len(failed))
-	for i, s := range failed {
-		texts[i] = s.String()
-	}
-	return fault.New(fault.Retry, fault.Partial, "do these steps by hand, or restart the machine", "the new files are there, but not everything that they call for could be done: %s", strings.Join(texts, "; "))
 }
 
 // Before carries out what comes before the swap.
@@ -185,7 +162,7 @@ func (r *Runner) jobs(ctx context.Context, report *Report, action Action, verb s
 		if i < len(outcomes) && outcomes[i].Unit == name {
 			failed = failure(outcomes[i])
 		}
-		r.note(report, Step{Action: action, What: name}, begun, failed)
+		r.note(report, Step{Action: action, What: name, File: units[i].File}, begun, failed)
 	}
 }
 

@@ -207,12 +207,32 @@ func (w *unitWork) finish(p *Plan) {
 	// What would start a service again goes first; a service lets go of its socket before that is made anew.
 	slices.SortStableFunc(p.Stop, func(a, b UnitStep) int { return rank(a) - rank(b) })
 	slices.SortStableFunc(p.Restart, func(a, b UnitStep) int { return rank(b) - rank(a) })
+	for _, list := range [][]UnitStep{p.Stop, p.Reload, p.Restart, p.Start} {
+		for i := range list {
+			list[i].File = w.file(list[i].Unit)
+		}
+	}
 	if len(w.touched.reload) > 0 {
 		p.DaemonReload = w.touched.reload.list()
 	}
 	for _, file := range w.touched.whole {
 		p.Remarks = append(p.Remarks, file+" is for all units of its kind: it takes effect for each when that is started again")
 	}
+}
+
+// file returns UnitStep.File of a unit.
+func (w *unitWork) file(unit string) string {
+	from, to := w.effective(w.From, unit), w.effective(w.To, unit)
+	if u, runs := w.running[unit]; runs {
+		from, to = w.files(u)
+	}
+	switch {
+	case from.local || to.local:
+		return ""
+	case to.path != "":
+		return to.path
+	}
+	return from.path
 }
 
 // rank puts what starts services before the services.

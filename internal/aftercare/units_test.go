@@ -268,3 +268,46 @@ func TestHeldByNothing(t *testing.T) {
 		t.Error(diff)
 	}
 }
+
+// TestStepsNameTheFile that systemd takes, so that it is known whose unit it is.
+func TestStepsNameTheFile(t *testing.T) {
+	const old, local = "/lib/systemd/system/", "/usr/local/lib/systemd/system/"
+	unmerged := files{"/lib": "/", old + "multi-user.target": "[Unit]\n", "/usr/lib/systemd/system/multi-user.target": ""}
+	link := func(dir, unit string) files { return files{dir + "multi-user.target.wants/" + unit: "-> ../" + unit} }
+	target := []systemd.LoadedUnit{active("multi-user.target")}
+	for _, c := range []struct {
+		name      string
+		from, to  files
+		unit, own string
+		set       func(*Input)
+	}{
+		{name: "merged", from: base, to: web, unit: "web.service", own: webUnit},
+		{name: "without merged /usr", from: base.with(unmerged), to: base.with(unmerged).with(files{old + "web.service": webText}).with(link(old, "web.service")), unit: "web.service", own: old + "web.service"},
+		{name: "below /usr/local", from: base, to: web.with(files{local + "web.service": webText}), unit: "web.service", own: local + "web.service"},
+		{
+			name: "of a template", from: base, to: base.with(files{"/etc/systemd/system/w@.service": webText}).with(link("/etc/systemd/system/", "w@1.service")),
+			unit: "w@1.service", own: "/etc/systemd/system/w@.service",
+		},
+		{name: "that goes away", from: web, to: base, unit: "web.service", own: webUnit, set: func(in *Input) { in.Units = append(target, runs("web.service", "/usr/sbin/web", nil)) }},
+		{
+			name: "of the administrator's own", from: web, to: web.with(files{"/usr/sbin/web": "web 2"}), unit: "web.service",
+			set: func(in *Input) {
+				in.Units = []systemd.LoadedUnit{runs("web.service", "/usr/sbin/web", func(u *systemd.LoadedUnit) { u.Fragment = "/run/systemd/system/web.service" })}
+			},
+		},
+	} {
+		p := plan(t, c.from, c.to, func(in *Input) {
+			in.Units = target
+			if c.set != nil {
+				c.set(in)
+			}
+		})
+		var steps []UnitStep
+		for _, list := range [][]UnitStep{p.Stop, p.Restart, p.Start} {
+			steps = append(steps, list...)
+		}
+		if len(steps) != 1 || steps[0].Unit != c.unit || steps[0].File != c.own {
+			t.Errorf("%s: %+v", c.name, steps)
+		}
+	}
+}

@@ -7,9 +7,11 @@ import (
 	"errors"
 	"io/fs"
 	"slices"
+	"time"
 
 	"github.com/powernode/powernode-agent/internal/boot"
 	"github.com/powernode/powernode-agent/internal/durable"
+	"github.com/powernode/powernode-agent/internal/health"
 	"github.com/powernode/powernode-agent/internal/nodeapi"
 	"github.com/powernode/powernode-agent/internal/store"
 	"github.com/powernode/powernode-agent/internal/trial"
@@ -136,11 +138,18 @@ func (b *bootReports) report(j boot.Journal, in trial.Input) nodeapi.BootReport 
 		switch {
 		case t.BootID == j.BootID && t.Generation == r.Generation:
 			r.Trial = trialReport(t, now)
-		case now && t.Exhausted() && t.Generation > r.Generation:
+		case now && t.Exhausted() && t.Generation > r.Generation && !b.aheadOf(t):
 			r.Fallback = trialReport(t, false)
 		}
 	}
 	return r
+}
+
+// aheadOf reports whether an attempt was counted by the running system: for the soft-reboot that is about to leave it. Nothing is known of
+// that attempt yet, though it may be the last one, and the kernel's boot is the same. What a boot gave up on its way, it counted before.
+func (b *bootReports) aheadOf(t store.Trial) bool {
+	up := health.Uptime() - time.Duration(b.facts.Health.HandedOverSeconds)*time.Second
+	return t.Failed == "" && t.BootID != "" && t.BootID == b.facts.Journal.BootID && b.facts.Health.HandedOverSeconds > 0 && t.Begun.After(time.Now().Add(time.Second-up))
 }
 
 func trialReport(t store.Trial, now bool) *nodeapi.BootTrial {

@@ -10,8 +10,10 @@ import (
 
 	"github.com/powernode/powernode-agent/internal/boot"
 	"github.com/powernode/powernode-agent/internal/fsverity"
+	"github.com/powernode/powernode-agent/internal/health"
 	"github.com/powernode/powernode-agent/internal/nodeapi"
 	"github.com/powernode/powernode-agent/internal/store"
+	"github.com/powernode/powernode-agent/internal/trial"
 )
 
 // journals writes journals of boots as boots leave them.
@@ -100,6 +102,32 @@ func TestBootReportsAreTold(t *testing.T) {
 	}
 	if pending, err := again.Pending(); err != nil || idsOf(pending) != "one three " {
 		t.Errorf("after news: %q, %v", idsOf(pending), err)
+	}
+}
+
+// TestNoWordOnASoftRebootThatBegins: the last attempt at what comes next was counted, and nothing failed. What the boot itself gave up did.
+func TestNoWordOnASoftRebootThatBegins(t *testing.T) {
+	now := boot.Journal{BootID: "this", Outcome: boot.HandedOver}
+	facts := boot.Facts{Generation: 4, Journal: now, Health: health.Settings{HandedOverSeconds: int64(health.Uptime()/time.Second) - 60}}
+	if facts.Health.HandedOverSeconds <= 0 {
+		t.Skip("this machine is up for less than a minute")
+	}
+	b := &bootReports{stateDir: t.TempDir(), facts: facts}
+	for _, c := range []struct {
+		what   string
+		trial  store.Trial
+		failed bool
+	}{
+		{"about to be left for it", store.Trial{BootID: "this", Begun: time.Now()}, false},
+		{"given up by the boot", store.Trial{BootID: "this", Begun: time.Now().Add(-2 * time.Minute)}, true},
+		{"condemned", store.Trial{BootID: "this", Begun: time.Now(), Failed: "it has no init"}, true},
+		{"of another boot", store.Trial{BootID: "other", Begun: time.Now()}, true},
+	} {
+		c.trial.Generation, c.trial.Attempts, c.trial.Limit = 5, 1, 1
+		r := b.report(now, trial.Input{Trials: []store.Trial{c.trial}})
+		if (r.Fallback != nil) != c.failed || r.Trial != nil {
+			t.Errorf("%s: %+v, %+v", c.what, r.Fallback, r.Trial)
+		}
 	}
 }
 

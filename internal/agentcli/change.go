@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -38,6 +39,7 @@ func (f *changeFlags) changing(cmd *cobra.Command) {
 	flags.BoolVar(&f.request.DryRun, "dry-run", false, "say what would change, and change nothing")
 	flags.BoolVar(&f.request.AllFiles, "files", false, "name every file that differs, and not the first ones only")
 	flags.BoolVar(&f.request.Stage, "stage", false, "leave what runs alone, and have the next boot try it")
+	flags.BoolVar(&f.request.BreakLocks, "break-locks", false, "go live although processes hold locks of files in directories that change, as the plan names them: who comes later isn't kept out")
 	flags.StringVar((*string)(&f.request.LocalChanges), "local-changes", string(change.KeepLocal),
 		"what becomes of local changes of what is changed, too, as the plan names them: keep, or replace, which can't be taken back once it is done")
 	flags.DurationVar(&f.request.Confirm, "confirm", 0, "take a live change back unless the platform is reached again within this time, as 60s")
@@ -67,7 +69,7 @@ func (f *changeFlags) run(ctx context.Context, app *cli.App) (*changeDoc, error)
 		return nil, err
 	}
 	progress := app.NewProgress()
-	doc, err := f.change(ctx, progress)
+	doc, err := f.change(ctx, app, progress)
 	progress.Close()
 	return doc, err
 }
@@ -77,14 +79,26 @@ func (f *changeFlags) finish(app *cli.App, doc *changeDoc) error {
 	if err := app.Print(doc, doc.table); err != nil {
 		return err
 	}
-	if len(doc.Failed) > 0 || doc.Outcome == change.TakenBack {
+	if len(doc.Failed) > 0 || len(doc.Undone) > 0 || doc.Outcome == change.TakenBack {
 		return cli.ExitStatus(cli.ExitPartial)
 	}
 	return nil
 }
 
 // change does everything but the printing.
-func (f *changeFlags) change(ctx context.Context, progress *cli.Progress) (*changeDoc, error) {
+func (f *changeFlags) change(ctx context.Context, app *cli.App, progress *cli.Progress) (*changeDoc, error) {
+	if !f.request.DryRun {
+		defer app.Outlive("powernode-agent", "the change goes on, and is undone only where it fails; powernode-agent status tells what became of it")()
+	}
+	doc, err := f.make(ctx, progress)
+	if err == nil && doc.Outcome == change.WentLive && f.request.Confirm > 0 {
+		err = f.await(ctx, &doc.Result)
+	}
+	return doc, err
+}
+
+// make does what is asked for, under the lock.
+func (f *changeFlags) make(ctx context.Context, progress *cli.Progress) (*changeDoc, error) {
 	trust, err := boot.LoadTrust(f.trust)
 	if err != nil {
 		return nil, err
@@ -102,43 +116,76 @@ func (f *changeFlags) change(ctx context.Context, progress *cli.Progress) (*chan
 		return nil, err
 	}
 	defer closing()
-	doc := &changeDoc{Restart: noRestart}
-	if !f.request.DryRun {
-		for _, begun := range []func(context.Context) (string, error){c.Recover, takeBack(c)} {
-			text, err := begun(ctx)
-			if err != nil {
-				return nil, err
-			}
-			if text != "" {
-				doc.Remarks = append(doc.Remarks, text)
-			}
-		}
+	said, err := c.Clear(ctx, f.request)
+	if err != nil {
+		return nil, after(said, err)
 	}
 	r, err := c.Do(ctx, f.request)
 	if err != nil {
-		return nil, err
+		return nil, after(said, err)
 	}
-	r.Remarks = append(doc.Remarks, r.Remarks...)
-	doc.Result = *r
+	r.Remarks = append(said, r.Remarks...)
+	doc := &changeDoc{Result: *r, Restart: noRestart}
+	if !f.request.DryRun {
+		if err := c.Forget(); err != nil {
+			doc.Remarks = append(doc.Remarks, fault.OneLine(err.Error()))
+		}
+	}
 	if len(r.Mended) > 0 {
 		if err := reconcile.DropCaches(); err != nil {
 			doc.Remarks = append(doc.Remarks, "files that are in use go on with what was damaged until the machine restarts")
 		}
 	}
-	if r.Outcome == change.WentLive && f.request.Confirm > 0 {
-		err = c.AwaitConfirmation(ctx, &doc.Result)
-	}
-	return doc, err
+	return doc, nil
 }
 
-// takeBack returns what takes a change back that wasn't confirmed in time.
-func takeBack(c *change.Changer) func(context.Context) (string, error) {
-	return func(ctx context.Context) (string, error) {
-		r, err := c.TakeBack(ctx)
-		if err != nil || r == nil {
-			return "", err
+// after adds what was done before to an error.
+func after(said []string, err error) error {
+	if len(said) == 0 {
+		return err
+	}
+	return fmt.Errorf("%w (before that: %s)", err, fault.OneLine(strings.Join(said, "; ")))
+}
+
+// await waits for the confirmation of a change that went live, and takes it back where none comes in time. Nobody is kept
+// waiting meanwhile: only the end of it takes the lock.
+func (f *changeFlags) await(ctx context.Context, r *change.Result) error {
+	trust, err := boot.LoadTrust(f.trust)
+	if err != nil {
+		return err
+	}
+	client, err := configClient(f.stateDir, false)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	for {
+		reached, err := change.Await(ctx, boot.RunDir, client, nil)
+		if ctx.Err() != nil {
+			return fault.New(fault.Retry, fault.General, "powernode-agent status tells", "generation %d runs and isn't confirmed: the service, or the next command, confirms it or goes back from it: %w", r.Generation, ctx.Err())
 		}
-		return fmt.Sprintf("%s; generation %d runs again", r.Remarks[0], r.Generation), nil
+		if err != nil {
+			return err
+		}
+		st, unlock, err := openLocked(f.stateDir)
+		if fault.KindOf(err) == fault.Retry {
+			// Somebody is at work, who may be doing just that.
+			select {
+			case <-ctx.Done():
+			case <-time.After(time.Second):
+			}
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		defer unlock()
+		c, closing, err := newChanger(st, trust, false, nil)
+		if err != nil {
+			return err
+		}
+		defer closing()
+		return c.Settle(ctx, reached, r)
 	}
 }
 

@@ -41,6 +41,9 @@ func (d *changeDoc) table(w io.Writer) error {
 		pairs = append(pairs, [2]string{"refused", text})
 	}
 	pairs = append(pairs, d.planRows()...)
+	for _, text := range d.Undone {
+		pairs = append(pairs, [2]string{"not done", text})
+	}
 	for _, m := range d.Mended {
 		pairs = append(pairs, [2]string{"mended", m})
 	}

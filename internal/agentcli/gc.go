@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/powernode/powernode-agent/internal/boot"
+	"github.com/powernode/powernode-agent/internal/change"
 	"github.com/powernode/powernode-agent/internal/cli"
 	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/fsverity"
@@ -37,8 +38,8 @@ downloads that were cut off a week ago or longer, and the writable layers of roo
 current generation stays, and the one before it, the last good one, the staged one, those that run
 or are pinned, and the newest ones.
 
-Nothing is removed while a module is being fetched, or where a record is damaged that says what is
-needed. The service does the same by itself once a generation was found good.`,
+Nothing is removed while a module is being fetched, while a live change isn't finished or confirmed, or
+where a record is damaged that says what is needed. The service does the same by itself once a generation was found good.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if newest < 1 {
@@ -95,8 +96,28 @@ func gc(ctx context.Context, root, stateDir string, o retain.Options, dryRun boo
 	if err := whatRuns(root, stateDir, &o); err != nil {
 		return nil, err
 	}
+	if err := settled(root, o.Running); err != nil {
+		return nil, err
+	}
 	r, err := retain.Collect(ctx, st, o)
 	return &gcDoc{*r}, err
+}
+
+// settled refuses to remove anything of the store that runs while it isn't sure which generation that is going to be: what waits to be
+// confirmed may be taken back, and its versions, which a collection writes down, would keep lower ones away for good.
+func settled(root string, running uint64) error {
+	runDir := filepath.Join(root, boot.RunDir)
+	if running == 0 {
+		return nil
+	}
+	if change.Unfinished(runDir) {
+		return fault.New(fault.Retry, fault.General, "the service, or any command that changes something, finishes it", "a live change was interrupted")
+	}
+	p, waits, err := change.Waiting(runDir)
+	if err == nil && waits && p.Generation == running {
+		err = fault.New(fault.Retry, fault.General, "wait until it is confirmed or taken back", "generation %d isn't confirmed yet", running)
+	}
+	return err
 }
 
 // whatRuns says what of a store runs in the system whose root directory root is.

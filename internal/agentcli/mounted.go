@@ -68,8 +68,8 @@ func (m *mountedMemo) root(root string, st *store.Store, wanted fsverity.Digest)
 
 // lastRemarks says what of the last update couldn't be done.
 func lastRemarks() []string {
-	last, ok, err := change.ReadLast(boot.RunDir)
-	if err != nil || !ok {
+	last, _, err := change.ReadLast(boot.RunDir)
+	if err != nil {
 		return nil
 	}
 	return last.Remarks()

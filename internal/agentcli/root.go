@@ -21,6 +21,7 @@ func New(app *cli.App) *cobra.Command {
 		serviceCommand(app),
 		guardCommand(app),
 		adoptCommand(app),
+		finishCommand(app),
 		enrollCommand(app),
 		verifyCommand(app),
 		statusCommand(app),

@@ -35,8 +35,9 @@ the machine is. It keeps the node's certificate: rotates it in time, renews one 
 the platform's CA. It outlives every outage of the platform, tells systemd when it is ready and that it
 is alive, and ends on SIGTERM. A generation that isn't known to be good is judged here: see
 "Never stranded" in docs/boot.md. The platform is told how the boots went, and a file that the kernel
-finds damaged (fs-verity) is fetched again. Machine ID, host name and SSH host keys are kept for the
-next boots, and it says when the writable layer of the root fills up.`,
+finds damaged (fs-verity) is fetched again. A live change that was interrupted is finished or undone, and
+one that waits in vain for its confirmation is taken back. Machine ID, host name and SSH host keys are
+kept for the next boots, and it says when the writable layer of the root fills up.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			log, err := newLog(logFormat, app.Err)
@@ -64,8 +65,8 @@ next boots, and it says when the writable layer of the root fills up.`,
 				config.Beside = []runtime.Loop{
 					runtime.BootReports{Source: &bootReports{stateDir: stateDir, facts: facts}, Platform: platform, Log: log},
 				}
-				config.Beside = append(config.Beside, unfinished{stateDir, log}.loop())
-				loops, remarks := upkeep{stateDir: stateDir, facts: facts, log: log}.loops(cmd.Context())
+				config.Beside = append(config.Beside, newUnfinished(stateDir, platform, log).loop())
+				loops, remarks := upkeep{root: "/", stateDir: stateDir, facts: facts, log: log}.loops(cmd.Context())
 				config.Beside, config.Remarks = append(config.Beside, loops...), remarksOf(remarks, lastRemarks)
 				if facts.Level == mount.Enforced {
 					// At other levels the kernel checks nothing, and so tells nothing.
@@ -132,6 +133,14 @@ func (p *nodePlatform) Heartbeat(ctx context.Context, hb nodeapi.Heartbeat) (*no
 		return nil, err
 	}
 	return p.client.Heartbeat(ctx, hb)
+}
+
+// Modules implements reconcile.Platform.
+func (p *nodePlatform) Modules(ctx context.Context) (*nodeapi.ModuleList, error) {
+	if err := p.load(); err != nil {
+		return nil, err
+	}
+	return p.client.Modules(ctx)
 }
 
 // BootReport implements runtime.BootPlatform.

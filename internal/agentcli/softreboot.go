@@ -82,7 +82,8 @@ func (f *updateFlags) softReboot(ctx context.Context, generation uint64) error {
 	}
 	// Its /run goes along, with the units of the modules' services.
 	care := change.Care{Store: st, Root: "/", Run: filepath.Dir(boot.RunDir), Agent: boot.AgentPath, Privileged: trust.PrivilegedServices}
-	if err := care.Place(g); err != nil {
+	// A module whose units somebody else's file keeps out goes without them, as in a boot; the status says so.
+	if err := care.Place(g); err != nil && fault.AreaOf(err) != fault.Partial {
 		root.Unmake()
 		return errors.Join(err, rootfs.DropNext(boot.RunDir))
 	}

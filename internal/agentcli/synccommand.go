@@ -141,7 +141,10 @@ func (d *changeDoc) part() syncPart {
 	for _, f := range d.Failed {
 		part.Remarks = append(part.Remarks, f.Name+" "+f.Version+" is refused: "+f.Reason)
 	}
-	if len(d.Failed) > 0 {
+	for _, text := range d.Undone {
+		part.Remarks = append(part.Remarks, "not done: "+text)
+	}
+	if len(d.Failed) > 0 || len(d.Undone) > 0 {
 		part.Result = syncPartly
 	}
 	return part

@@ -53,7 +53,7 @@ const (
 	syncInStep      syncResult = "in step"
 	syncChanged     syncResult = "changed"
 	syncWouldChange syncResult = "would change"
-	// syncPartly is of modules of which some are refused; the others are as they should be.
+	// syncPartly is of modules of which some are refused, or of steps after the change that failed; the rest is as it should be.
 	syncPartly syncResult = "partly"
 	// syncNotSet is what the platform says nothing about.
 	syncNotSet syncResult = "not set"

@@ -2,64 +2,128 @@ package agentcli
 
 import (
 	"context"
+	"errors"
 	"log/slog"
+	"path/filepath"
 	"time"
 
 	"github.com/powernode/powernode-agent/internal/boot"
 	"github.com/powernode/powernode-agent/internal/change"
 	"github.com/powernode/powernode-agent/internal/fault"
+	"github.com/powernode/powernode-agent/internal/health/systemd"
+	"github.com/powernode/powernode-agent/internal/reconcile"
 	"github.com/powernode/powernode-agent/internal/runtime"
 )
 
-// unfinished is what the service does about live changes whose command was killed: it brings them to their end, and takes
-// one back that waits in vain for the platform.
+// unfinished is what the service does about live changes whose command was killed: it has them brought to their end, and one
+// taken back that waits in vain for the platform. It looks and asks by itself; what changes mounts is beyond its rights,
+// and is done by a command that systemd runs, or by this process where there is no systemd, nor its sandbox.
 type unfinished struct {
-	stateDir string
-	log      *slog.Logger
+	// root is where the system's root directory is.
+	root, stateDir string
+	platform       reconcile.Platform
+	systemd        programs
+	// here does it in this process.
+	here func(ctx context.Context, stateDir string) ([]string, error)
+	log  *slog.Logger
+
+	// What failed is tried again after a while, which grows: pause, until after.
+	pause time.Duration
+	after time.Time
 }
 
-func (u unfinished) loop() runtime.Loop {
+const (
+	// finishTime is how long the service waits for a change to be finished: units may take long to stop and to start.
+	finishTime = 30 * time.Minute
+	// Between two attempts that fail.
+	finishPause, finishPauseMax = 2 * time.Second, time.Minute
+)
+
+func newUnfinished(stateDir string, platform reconcile.Platform, log *slog.Logger) *unfinished {
+	return &unfinished{root: "/", stateDir: stateDir, platform: platform, systemd: systemd.Manager{}, here: finish, log: log}
+}
+
+func (u *unfinished) loop() runtime.Loop {
 	return runtime.Chore{Name: "finish what a live change has left", Do: u.look, Every: 2 * time.Second, Log: u.log}
 }
 
+func (u *unfinished) runDir() string { return filepath.Join(u.root, boot.RunDir) }
+
 // look does nothing while nothing is left, and while a command is at work: that has the lock, and does the same.
-func (u unfinished) look(ctx context.Context) (bool, error) {
-	p, waits, err := change.Waiting(boot.RunDir)
-	if err != nil || !waits && !change.Unfinished(boot.RunDir) {
+func (u *unfinished) look(ctx context.Context) (bool, error) {
+	p, waits, err := change.Waiting(u.runDir())
+	if err != nil {
 		return false, err
 	}
-	st, unlock, err := openLocked(u.stateDir)
-	if fault.KindOf(err) == fault.Retry {
+	if toFinish(u.runDir()) {
+		return false, u.finish(ctx)
+	}
+	u.pause, u.after = 0, time.Time{}
+	if !waits || !change.Ask(ctx, u.platform, p.Left) {
 		return false, nil
 	}
+	return false, u.confirm()
+}
+
+// finish has it done, unless that failed just now.
+func (u *unfinished) finish(ctx context.Context) error {
+	if time.Now().Before(u.after) {
+		return nil
+	}
+	lock, err := reconcile.Lock(u.stateDir)
+	if fault.KindOf(err) == fault.Retry {
+		return nil
+	}
+	if err == nil {
+		err = lock.Unlock() // whoever does it takes it
+	}
+	var done []string
+	if err == nil {
+		done, err = u.elsewhere(ctx)
+	}
+	for _, text := range done {
+		u.log.Warn(text)
+	}
 	if err != nil {
-		return false, err
+		u.pause = min(max(2*u.pause, finishPause), finishPauseMax)
+		u.after = time.Now().Add(u.pause)
+	}
+	return err
+}
+
+// elsewhere has systemd run the command for it.
+func (u *unfinished) elsewhere(ctx context.Context) ([]string, error) {
+	var doc finishDoc
+	code, err := privileged{u.systemd, u.runDir()}.run(ctx, finishName, finishTime, &doc, finishName, "--state", u.stateDir)
+	switch {
+	case errors.Is(err, systemd.ErrNone):
+		return u.here(ctx, u.stateDir)
+	case errors.Is(err, systemd.ErrRuns):
+		return nil, nil
+	case err == nil && code != 0:
+		err = fault.New(fault.Retry, fault.Mount, "journalctl -u "+unitOf(finishName), "powernode-agent %s ends with exit code %d", finishName, code)
+	}
+	return doc.Done, err
+}
+
+// confirm confirms what waits, now that the platform answers.
+func (u *unfinished) confirm() error {
+	st, unlock, err := openLocked(u.stateDir)
+	if fault.KindOf(err) == fault.Retry {
+		return nil
+	}
+	if err != nil {
+		return err
 	}
 	defer unlock()
-	trust, err := boot.LoadTrust(boot.TrustPath)
+	facts, err := boot.ReadFacts(u.root)
 	if err != nil {
-		return false, err
+		return err
 	}
-	c, closing, err := newChanger(st, trust, false, nil)
-	if err != nil {
-		return false, err
+	c := change.New(change.Config{Store: st, RunDir: u.runDir(), Running: change.Running{Generation: facts.Generation}})
+	confirmed, err := c.Confirmed()
+	if confirmed {
+		u.log.Info("the platform answers, and so what went live stays", "generation", facts.Generation)
 	}
-	defer closing()
-	text, err := c.Recover(ctx)
-	if text != "" {
-		u.log.Warn(text)
-	}
-	if err != nil || !waits {
-		return false, err
-	}
-	var r change.Result
-	if p.Left > 0 {
-		err = c.AskOnce(ctx)
-	} else {
-		err = c.AwaitConfirmation(ctx, &r)
-	}
-	for _, text := range r.Remarks {
-		u.log.Warn(text)
-	}
-	return false, err
+	return err
 }

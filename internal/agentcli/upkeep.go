@@ -19,9 +19,19 @@ import (
 
 // upkeep is what the service does for the root that runs, now and then.
 type upkeep struct {
-	stateDir string
-	facts    boot.Facts
-	log      *slog.Logger
+	// root is where the system's root directory is.
+	root, stateDir string
+	// facts are those by which the service began.
+	facts boot.Facts
+	log   *slog.Logger
+}
+
+// now are the facts as they are: what runs changes without a boot.
+func (u upkeep) now() boot.Facts {
+	if now, err := boot.ReadFacts(u.root); err == nil {
+		return now
+	}
+	return u.facts
 }
 
 // loops returns the loops of it, with what there is to remark in heartbeats. A "/" that isn't the root
@@ -87,14 +97,15 @@ func (u upkeep) rootsToKeep() (map[fsverity.Digest]struct{}, error) {
 	}
 	defer st.Close()
 	current, err := st.Pointer(store.Current)
-	if err != nil || current != u.facts.Generation {
+	running := u.now()
+	if err != nil || current != running.Generation {
 		return nil, err
 	}
 	generations, err := st.Generations()
 	if err != nil {
 		return nil, err
 	}
-	keep := map[fsverity.Digest]struct{}{u.facts.Booted(): {}}
+	keep := map[fsverity.Digest]struct{}{running.Booted(): {}}
 	for _, g := range generations {
 		keep[g.RootDigest] = struct{}{}
 	}

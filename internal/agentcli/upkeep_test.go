@@ -2,6 +2,7 @@ package agentcli
 
 import (
 	"bytes"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -76,7 +77,16 @@ func TestPrune(t *testing.T) {
 		}
 	}
 	layer("old")
-	u := upkeep{stateDir: dir, facts: boot.Facts{Generation: 2, RootDigest: layer("running")}, log: slog.New(slog.DiscardHandler)}
+	// Since the service began generation 2 has gone live, over the root that was booted.
+	root := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(root, boot.RunDir), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	facts := fmt.Sprintf(`{"generation":2,"root_digest":%q,"base_root_digest":%q}`, fsverity.SumBytes([]byte("two")), layer("running"))
+	if err := os.WriteFile(filepath.Join(root, boot.RunDir, boot.FactsName), []byte(facts), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	u := upkeep{root: root, stateDir: dir, facts: boot.Facts{Generation: 1, RootDigest: layer("running")}, log: slog.New(slog.DiscardHandler)}
 	try := func(when string, want bool, gone ...string) {
 		t.Helper()
 		if done, err := u.prune(t.Context()); done != want {

@@ -85,18 +85,10 @@ func (c *Composition) Store(ctx context.Context, st *store.Store, enforce bool) 
 		}
 		return true, nil
 	}
-	w, err := st.NewObject(int64(len(c.image)))
-	if err != nil {
+	if _, err := st.AddBytes(c.image, c.RootDigest); err != nil {
 		return false, fmt.Errorf("store the root image: %w", err)
 	}
-	defer w.Abort()
-	if _, err := w.Write(c.image); err != nil {
-		return false, fmt.Errorf("store the root image: %w", err)
-	}
-	if _, _, err := w.Commit(); err != nil {
-		return false, err
-	}
-	return false, st.Sync()
+	return false, st.SyncObject(c.RootDigest)
 }
 
 // Keep records the composition as a generation and returns it. A generation that is there

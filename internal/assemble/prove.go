@@ -9,6 +9,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"sync"
 	"syscall"
 
 	"github.com/powernode/powernode-agent/internal/composefs"
@@ -74,6 +75,8 @@ type Prover struct {
 	// Deep has every byte read also of objects with fs-verity, which the kernel checks block by
 	// block as they are read, and not before.
 	Deep bool
+
+	images sync.Pool // of *bytes.Buffer, for one image after the other
 }
 
 // Prove checks one module: record, signature, config, seal, objects, in this order, and returns
@@ -150,40 +153,44 @@ func (p *Prover) Prove(ctx context.Context, want Wanted) (*Proven, error) {
 // openSealed reads the module image that the seal names. The image is hashed whole and parsed
 // from the same bytes, so that nothing can change between.
 func (p *Prover) openSealed(want Wanted, seal fsverity.Digest) (*tree.Node, error) {
-	image, err := p.readSealed(want, seal)
-	if err != nil {
+	buf, ok := p.images.Get().(*bytes.Buffer)
+	if !ok {
+		buf = new(bytes.Buffer)
+	}
+	defer p.images.Put(buf)
+	if err := p.readSealed(want, seal, buf); err != nil {
 		return nil, err
 	}
-	root, err := composefs.Parse(image)
+	root, err := composefs.Parse(buf.Bytes()) // which shares nothing with it
 	if err != nil {
 		return nil, fmt.Errorf("module %s: %w", want, err)
 	}
 	return root, nil
 }
 
-func (p *Prover) readSealed(want Wanted, seal fsverity.Digest) ([]byte, error) {
+func (p *Prover) readSealed(want Wanted, seal fsverity.Digest, image *bytes.Buffer) error {
 	damaged := func(err error) error {
 		return &DamageError{Wanted: want, Objects: []fsverity.Digest{seal}, Err: err}
 	}
 	f, err := p.Store.OpenModuleImage(seal)
 	if err != nil {
-		return nil, damaged(fmt.Errorf("module %s: %w", want, err))
+		return damaged(fmt.Errorf("module %s: %w", want, err))
 	}
 	defer f.Close()
-	image, err := readAll(f)
+	err = readAll(f, image)
 	switch {
 	case errors.Is(err, syscall.EIO):
-		return nil, damaged(fault.New(fault.Broken, fault.Verify, hintMend, "module %s: its image is damaged: the kernel refuses to read it: %w", want, err))
+		return damaged(fault.New(fault.Broken, fault.Verify, hintMend, "module %s: its image is damaged: the kernel refuses to read it: %w", want, err))
 	case err != nil:
-		return nil, fault.New(fault.Broken, fault.Mount, "check the disk", "module %s: read its image: %w", want, err)
-	case len(image) > imageMax:
-		return nil, fault.New(fault.Refuse, fault.Verify, "split the module", "module %s: its image is larger than %d bytes", want, imageMax)
+		return fault.New(fault.Broken, fault.Mount, "check the disk", "module %s: read its image: %w", want, err)
+	case image.Len() > imageMax:
+		return fault.New(fault.Refuse, fault.Verify, "split the module", "module %s: its image is larger than %d bytes", want, imageMax)
 	}
-	if got := fsverity.SumBytes(image); got != seal {
-		return nil, damaged(fault.New(fault.Broken, fault.Verify, hintMend,
+	if got := fsverity.SumBytes(image.Bytes()); got != seal {
+		return damaged(fault.New(fault.Broken, fault.Verify, hintMend,
 			"module %s: its image is damaged: the seal is %s, %s holds %s", want, seal, f.Name(), got))
 	}
-	return image, nil
+	return nil
 }
 
 // proveObjects checks the bytes of every object of the tree that isn't fresh, and returns those
@@ -210,16 +217,16 @@ func (p *Prover) proveObjects(ctx context.Context, want Wanted, root *tree.Node)
 	return nil, fault.New(fault.Broken, fault.General, "report this defect", "module %s: objects that no file has", want)
 }
 
-// readAll reads an image, of which it takes one byte more than imageMax at the most.
-func readAll(f *os.File) ([]byte, error) {
+// readAll reads an image into a buffer, of which it takes one byte more than imageMax at the most.
+func readAll(f *os.File, image *bytes.Buffer) error {
 	size := int64(0)
 	if info, err := f.Stat(); err == nil {
 		size = info.Size()
 	}
-	var image bytes.Buffer
+	image.Reset()
 	image.Grow(int(min(size, imageMax)) + bytes.MinRead) // with room to find the end
 	_, err := image.ReadFrom(io.LimitReader(f, imageMax+1))
-	return image.Bytes(), err
+	return err
 }
 
 // checkContents refuses a tree with a file whose content lies anywhere but in the object of its

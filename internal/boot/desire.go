@@ -1,6 +1,7 @@
 package boot
 
 import (
+	"github.com/powernode/powernode-agent/internal/change"
 	"github.com/powernode/powernode-agent/internal/change/desired"
 	"github.com/powernode/powernode-agent/internal/nodeapi"
 	"github.com/powernode/powernode-agent/internal/reconcile"
@@ -15,6 +16,7 @@ func (b *boot) desire(list *nodeapi.ModuleList) ([]reconcile.Assigned, error) {
 		return nil, err
 	}
 	wish := desired.Follow(list, local)
+	b.assigned = b.noted(wish.Modules)
 	for _, text := range wish.Remarks {
 		b.remark(text, "")
 	}
@@ -28,4 +30,16 @@ func (b *boot) desire(list *nodeapi.ModuleList) ([]reconcile.Assigned, error) {
 		wish.Modules[i] = rule.Apply(m)
 	}
 	return wish.Modules, nil
+}
+
+// noted returns what the platform assigns, as the status of the running system compares it with what runs. That it isn't followed, Facts.Refused
+// says.
+func (b *boot) noted(modules []reconcile.Assigned) *change.Last {
+	last := &change.Last{At: b.now().UTC(), Assigned: []change.LastModule{}}
+	for _, m := range modules {
+		if m.Origin == reconcile.ByPlatform {
+			last.Assigned = append(last.Assigned, change.LastModule{Name: m.Name, Version: m.Version})
+		}
+	}
+	return last
 }

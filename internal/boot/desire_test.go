@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/powernode/powernode-agent/internal/change"
 	"github.com/powernode/powernode-agent/internal/nodeapi"
 	"github.com/powernode/powernode-agent/internal/reconcile"
 )
@@ -60,4 +61,20 @@ func TestDesireHoldsFloors(t *testing.T) {
 	check("3", true)
 	check("2", true)
 	check("10", false)
+}
+
+// TestDesireNotesWhatIsAssigned, also where none of it is taken on: what the status compares with what runs.
+func TestDesireNotesWhatIsAssigned(t *testing.T) {
+	h := newHistory(t)
+	h.ran("base 1", "app 1", "tool 1", "other 1")
+	if err := os.WriteFile(filepath.Join(h.store.Path(), "local.json"), []byte(`{"detached": ["tool"]}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b := h.machineBoot()
+	if _, err := b.desire(h.list([2]string{"base", "2"}, [2]string{"tool", "1"})); err == nil {
+		t.Error("more than half goes")
+	}
+	if b.assigned == nil || b.assigned.At.IsZero() || len(b.assigned.Assigned) != 1 || b.assigned.Assigned[0] != (change.LastModule{Name: "base", Version: "2"}) {
+		t.Errorf("%+v", b.assigned)
+	}
 }

@@ -87,8 +87,12 @@ func (b *boot) bringUnits() {
 
 // bringServices has the new root's systemd run what the modules' manifests say.
 func (b *boot) bringServices() {
-	if _, err := services.Place(filepath.Dir(RunDir), b.makeServices()); err != nil {
-		b.remark(err.Error(), "no module's services are started")
+	_, err := services.Place(filepath.Dir(RunDir), b.makeServices())
+	switch {
+	case fault.AreaOf(err) == fault.Partial:
+		b.remark(oneLine(err), fault.HintOf(err))
+	case err != nil:
+		b.remark(err.Error(), "services of modules may be missing")
 	}
 }
 
@@ -99,7 +103,9 @@ func (b *boot) makeServices() services.Set {
 	for i, p := range b.proven {
 		modules[i] = services.Module{Name: p.Wanted.Name, Version: p.Wanted.Version, Manifest: p.Manifest}
 	}
-	set := services.MakeAll(modules, services.ProbeNode("/", AgentPath, b.trust.PrivilegedServices))
+	node := services.ProbeNode("/", AgentPath, b.trust.PrivilegedServices)
+	node.Profiles = nil // the new root's system loads its own
+	set := services.MakeAll(modules, node)
 	for _, r := range set.Refused {
 		b.remark(r.Reason, r.Hint)
 	}

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/powernode/powernode-agent/internal/change"
 	"github.com/powernode/powernode-agent/internal/health"
 	"github.com/powernode/powernode-agent/internal/mount"
 	"github.com/powernode/powernode-agent/internal/rootfs"
@@ -21,7 +22,9 @@ import (
 type luggage struct {
 	agent *os.File
 	facts Facts
-	trust map[string][]byte
+	// assigned is what the platform assigned in this boot; nil where nobody knows.
+	assigned *change.Last
+	trust    map[string][]byte
 	// upper is the file system of a writable layer in memory, for the live changes of a system whose /run isn't taken along; nil
 	// for one whose is.
 	upper *mount.Mount
@@ -47,7 +50,7 @@ func (b *boot) pack() (*luggage, error) {
 	if err != nil {
 		return nil, fmt.Errorf("take the agent along: %w", err)
 	}
-	l := &luggage{agent: agent, facts: facts, trust: b.trust.Files}
+	l := &luggage{agent: agent, facts: facts, assigned: b.assigned, trust: b.trust.Files}
 	if b.mode == Namespace && facts.Root.Upper == rootfs.InMemory {
 		// Without it the root runs all the same, and isn't changed live.
 		if dir, err := os.Open(upperInMemory); err == nil {
@@ -117,6 +120,11 @@ func (l *luggage) unpack(dir string) error {
 	if err := l.unpackFacts(dir); err != nil {
 		return err
 	}
+	if l.assigned != nil {
+		if err := writeNew(dir, change.LastName, l.assigned); err != nil {
+			return err
+		}
+	}
 	// One that an attempt before has left may be running.
 	agent := filepath.Join(bin, filepath.Base(AgentPath))
 	if err := os.Remove(agent); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -137,17 +145,20 @@ func (l *luggage) unpack(dir string) error {
 func (l *luggage) unpackFacts(dir string) error { return l.facts.write(dir) }
 
 // write writes the facts in the place of those that are there, whole or not at all.
-func (f Facts) write(dir string) error {
-	data, err := json.MarshalIndent(f, "", "  ")
+func (f Facts) write(dir string) error { return writeNew(dir, FactsName, f) }
+
+// writeNew writes a record of this boot whole or not at all.
+func writeNew(dir, name string, record any) error {
+	data, err := json.MarshalIndent(record, "", "  ")
 	if err != nil {
 		return err
 	}
-	temp := filepath.Join(dir, "."+FactsName)
+	temp := filepath.Join(dir, "."+name)
 	if err := os.Remove(temp); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	if err := os.WriteFile(temp, data, 0o444); err != nil {
 		return err
 	}
-	return os.Rename(temp, filepath.Join(dir, FactsName))
+	return os.Rename(temp, filepath.Join(dir, name))
 }

@@ -111,6 +111,7 @@ func (b *boot) rootSpec() rootfs.Spec {
 	return rootfs.Spec{
 		At: b.rootDir(), Scratch: RunDir,
 		Store: b.store, RootDigest: b.composition.RootDigest, Level: b.level,
+		Current: b.generationOf(b.plan.known.Current).RootDigest == b.composition.RootDigest,
 		Persist: b.persistDir, PersistReadOnly: b.persist.ReadOnly,
 		Upper:   rootfs.Upper{Kind: kind, Size: size},
 		Etc:     rootfs.Etc(b.settings.Etc),

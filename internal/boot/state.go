@@ -7,6 +7,7 @@ import (
 
 	"github.com/powernode/powernode-agent/internal/assemble"
 	"github.com/powernode/powernode-agent/internal/bootconfig"
+	"github.com/powernode/powernode-agent/internal/change"
 	"github.com/powernode/powernode-agent/internal/durable"
 	"github.com/powernode/powernode-agent/internal/enroll"
 	"github.com/powernode/powernode-agent/internal/fault"
@@ -59,6 +60,8 @@ type boot struct {
 	shut bool
 	// reached says that the platform answered in this boot.
 	reached bool
+	// assigned is its list; nil where it wasn't asked.
+	assigned *change.Last
 
 	// root is the root that was made.
 	root *rootfs.Root

@@ -277,3 +277,18 @@ func TestAnotherRootIsOnTrial(t *testing.T) {
 		}
 	}
 }
+
+// TestOnlyTheCurrentRootEndsWhatWasDropped: a root that is tried isn't it, whatever the modules are.
+func TestOnlyTheCurrentRootEndsWhatWasDropped(t *testing.T) {
+	h := newHistory(t)
+	current := h.ran("base 1")
+	staged := h.staged("base 2")
+	for _, g := range []store.Generation{current, staged} {
+		b := h.machineBoot()
+		b.config.Init = []string{"/sbin/init"}
+		b.composition = &assemble.Composition{RootDigest: g.RootDigest}
+		if got := b.rootSpec().Current; got != (g.Number == current.Number) {
+			t.Errorf("generation %d: %t", g.Number, got)
+		}
+	}
+}

@@ -1,6 +1,7 @@
 package change
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,6 +18,7 @@ import (
 	"github.com/powernode/powernode-agent/internal/difference"
 	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/fsverity"
+	"github.com/powernode/powernode-agent/internal/live"
 	"github.com/powernode/powernode-agent/internal/retain"
 	"github.com/powernode/powernode-agent/internal/store"
 	"github.com/powernode/powernode-agent/internal/tree"
@@ -28,6 +30,7 @@ func (w *work) plan(ctx context.Context, c *composed) (*Step, error) {
 	building.Go(func() { _, _ = c.image() }) // who needs it gets the error
 	defer building.Wait()
 	s := &Step{From: w.from, FromTree: tree.NewDir(0o755), ToTree: c.result.Root, Modules: c.modules, Replace: w.request.LocalChanges == ReplaceLocal}
+	s.BreakLocks = w.request.BreakLocks || w.request.exact != nil // what is taken back isn't kept by a lock
 	if w.from.Number != 0 {
 		var err error
 		if s.FromTree, err = w.fromTree(); err != nil {
@@ -100,6 +103,8 @@ func (w *work) notLive(s *Step) []string {
 	switch {
 	case w.request.Stage:
 		return []string{"it was asked for"}
+	case w.base.Number != w.from.Number:
+		return []string{fmt.Sprintf("generation %d is staged, and this is a change of what it holds", w.base.Number)}
 	case w.c.Running.NotLive != "":
 		return []string{w.c.Running.NotLive}
 	case w.c.System == nil, w.from.Number == 0:
@@ -112,14 +117,19 @@ func (w *work) notLive(s *Step) []string {
 			reasons = append(reasons, fmt.Sprintf("module %s asks for a restart (reboot_required)", m.Wanted))
 		}
 	}
-	return append(append(reasons, w.goneNeedReboot()...), obstacles(s.Difference, kernelRelease())...)
+	for _, reason := range w.goneNeedReboot() {
+		if !slices.Contains(reasons, reason) { // of the same version, with another priority
+			reasons = append(reasons, reason)
+		}
+	}
+	return append(reasons, obstacles(s.Difference, kernelRelease())...)
 }
 
 // goneNeedReboot names the modules that go, or change, and asked for a restart in the version that runs.
 func (w *work) goneNeedReboot() []string {
 	var reasons []string
 	for _, ch := range w.result.Changes {
-		if ch.From == "" || ch.Kind == "changed" {
+		if ch.From == "" {
 			continue
 		}
 		p, err := assemble.Manifest(w.c.Store, ch.FromDigest)
@@ -230,103 +240,87 @@ func (w *work) keep(ctx context.Context, c *assemble.Composition) (store.Generat
 	return w.c.Reconciler.Keep(c, w.request.cause())
 }
 
-// stage has the next boot try a generation.
-func (w *work) stage(g store.Generation) error {
-	if err := w.say(); err != nil {
-		return err
-	}
-	if err := w.leave(g); err != nil {
-		return err
-	}
-	w.result.Outcome = Staged
-	if g.Number == w.known.Current {
-		// It is what the next boot takes by itself.
-		return w.c.Store.SetPointer(store.Staged, 0)
-	}
-	return w.c.Store.Stage(g.Number)
-}
-
-// leave records that what runs is left for good, where somebody goes back from it, and that what is to run is wanted.
-func (w *work) leave(g store.Generation) error {
-	if err := w.c.Store.TakeUp(g.Number); err != nil {
-		return err
-	}
-	for _, l := range w.known.Lefts {
-		// The same modules may have been left as another generation.
-		if w.request.Retry && assemble.Same(w.generation(l.Generation).Modules, g.Modules) {
-			if err := w.c.Store.TakeUp(l.Generation); err != nil {
-				return err
-			}
-		}
-	}
-	if !w.wanted.withdraws || w.from.Number == 0 || w.from.Number == g.Number {
-		return nil
-	}
-	return w.c.Store.PutLeft(store.Left{Generation: w.from.Number, For: g.Number, At: w.c.Now()})
-}
-
 // goLive puts the generation beneath the running system. Until it is the current one, whatever goes wrong is taken back.
 func (w *work) goLive(ctx context.Context, s *Step) (again bool, err error) {
-	if err := w.c.writeRun(JournalName, journal{From: s.From.Number, To: s.To.Number, Local: w.local, Aftercare: w.findings.Aftercare}); err != nil {
+	if err := w.journal(journal{From: s.From.Number, To: s.To.Number, Aftercare: w.findings.Aftercare, Before: w.before(s.To.Number)}); err != nil {
 		return false, err
 	}
 	remarks, err := w.c.System.Swap(ctx, *s, w.findings)
 	w.remark(remarks...)
 	if err != nil {
+		if live.Recoverable(w.c.RunDir) {
+			return false, err // the way back failed, too: Recover goes it, and needs the journal for what comes after it
+		}
 		return false, errors.Join(err, removeRun(w.c.RunDir, JournalName, w.c.Hook))
 	}
-	failures, remarks := w.c.System.After(ctx, *s, w.findings)
-	w.remark(remarks...)
-	blamed := w.blame(failures)
+	failures, failed := w.c.System.After(ctx, *s, w.findings)
+	w.undone(failed...)
+	out := w.blame(failures)
 	err = context.Cause(ctx)
-	if err == nil && len(blamed) == 0 {
+	if err == nil && len(out) == 0 {
 		err = w.commit(ctx, s)
 	}
-	if err == nil && len(blamed) == 0 {
+	if err == nil && len(out) == 0 {
 		return false, nil
 	}
-	return err == nil, errors.Join(err, w.undo(ctx, s, blamed))
+	return err == nil, errors.Join(err, w.undo(ctx, s, out))
 }
 
 // blame returns the parts that are to be left out because of units that don't work. Units of modules that the change didn't bring
-// or change are only told of.
-func (w *work) blame(failures []UnitFailure) map[string]error {
-	blamed := make(map[string]error)
+// or change are steps that failed, and so are all of a rollback. The parts are in the order of their names, with all of their units.
+func (w *work) blame(failures []UnitFailure) []blamed {
+	slices.SortStableFunc(failures, func(a, b UnitFailure) int {
+		return cmp.Or(strings.Compare(a.Module, b.Module), strings.Compare(a.Unit, b.Unit))
+	})
+	var list []blamed
 	for _, f := range failures {
 		changed := slices.ContainsFunc(w.result.Changes, func(c Change) bool { return c.Name == f.Module && c.Kind != "removed" })
 		err := fault.New(fault.Refuse, fault.Service, "systemctl status "+f.Unit, "unit %s doesn't work: %s", f.Unit, f.Reason)
 		if !changed || w.request.Kind == Rollback {
-			w.remark(fault.OneLine(err.Error()))
+			w.undone(fault.OneLine(err.Error()))
 			continue
 		}
-		blamed[f.Module] = err
+		if n := len(list) - 1; n >= 0 && list[n].module == f.Module {
+			list[n].reason = fmt.Errorf("%w; %w", list[n].reason, err)
+			continue
+		}
+		list = append(list, blamed{f.Module, err})
 	}
-	return blamed
+	return list
+}
+
+// blamed is a module that is to be left out, and why.
+type blamed struct {
+	module string
+	reason error
 }
 
 // undo takes the change back, and leaves out the modules that are to blame for that.
-func (w *work) undo(ctx context.Context, s *Step, blamed map[string]error) error {
+func (w *work) undo(ctx context.Context, s *Step, out []blamed) error {
 	// What was begun is brought to an end also when nobody waits any more.
-	remarks, err := w.c.System.Undo(context.WithoutCancel(ctx), *s, w.findings)
-	w.remark(remarks...)
+	failed, err := w.c.System.Undo(context.WithoutCancel(ctx), *s, w.findings)
+	w.remark(w.result.Undone...) // what failed of a change that is taken back isn't to be done any more
+	w.result.Undone = nil
+	w.undone(failed...)
 	if err != nil {
 		return fmt.Errorf("take the change back: %w", err)
+	}
+	if w.unrestored {
+		return nil // Recover restores what couldn't be
 	}
 	if err := removeRun(w.c.RunDir, JournalName, w.c.Hook); err != nil {
 		return err
 	}
-	if w.single() {
-		for _, reason := range blamed {
-			return reason
-		}
-	}
-	for name, reason := range blamed {
-		if i := slices.IndexFunc(w.parts, func(p part) bool { return p.want.Name == name }); i >= 0 {
-			w.instead(w.parts[i], reason)
-		}
-	}
-	if len(blamed) == 0 {
+	if len(out) == 0 {
 		return nil
+	}
+	if w.single() {
+		return out[0].reason
+	}
+	for _, b := range out {
+		if i := slices.IndexFunc(w.parts, func(p part) bool { return p.want.Name == b.module }); i >= 0 {
+			w.instead(w.parts[i], b.reason)
+		}
 	}
 	done, err := w.settled(-1)
 	if done && err == nil {
@@ -340,7 +334,7 @@ func (w *work) commit(ctx context.Context, s *Step) error {
 	c := w.c
 	if w.request.Confirm > 0 {
 		if err := w.expectConfirmation(s); err != nil {
-			return errors.Join(err, removeRun(c.RunDir, ConfirmName, c.Hook))
+			return errors.Join(err, c.unexpect(s.To.Number))
 		}
 	}
 	err := w.say()
@@ -355,11 +349,9 @@ func (w *work) commit(ctx context.Context, s *Step) error {
 			err = c.Store.PutLive(store.Live{Generation: s.To.Number, From: s.From.Number, At: c.Now(), BootID: c.Running.BootID})
 		}
 	}
-	if err == nil && w.known.Staged != 0 && w.known.Staged != s.To.Number {
-		// What was staged before is of an older wish.
-		if err = c.Store.SetPointer(store.Staged, 0); err == nil {
-			w.remark(fmt.Sprintf("generation %d was staged, and isn't any more; powernode-agent update brings what the platform assigns", w.known.Staged))
-		}
+	withdrawn := w.known.Staged != 0 && w.known.Staged != s.To.Number
+	if err == nil && withdrawn {
+		err = c.Store.SetPointer(store.Staged, 0) // it is of an older wish
 	}
 	if err == nil {
 		err = c.Store.Promote(s.To.Number)
@@ -370,9 +362,14 @@ func (w *work) commit(ctx context.Context, s *Step) error {
 		err = nil
 	}
 	if err != nil {
-		return errors.Join(err, w.unsay(), removeRun(c.RunDir, ConfirmName, c.Hook))
+		restored := errors.Join(c.restore(w.before(s.To.Number), s.To.Number), c.unexpect(s.To.Number))
+		w.unrestored = restored != nil
+		return errors.Join(err, restored)
 	}
 	w.result.Outcome = WentLive
+	if withdrawn {
+		w.remark(fmt.Sprintf("generation %d was staged, and isn't any more; powernode-agent update brings what the platform assigns", w.known.Staged))
+	}
 	// From here on it is done: what is left to do is done by Recover, at the latest.
 	if w.request.Confirm > 0 {
 		return w.end(ctx, s.To) // what may yet be taken back raises nothing: Confirmed does
@@ -386,10 +383,10 @@ func (w *work) commit(ctx context.Context, s *Step) error {
 // end has everybody know what runs, and the journals gone.
 func (w *work) end(ctx context.Context, g store.Generation) error {
 	// What was begun is brought to an end also when nobody waits any more.
-	remarks, err := w.c.ends(context.WithoutCancel(ctx), g)
-	w.remark(remarks...)
+	failed, err := w.c.ends(context.WithoutCancel(ctx), g)
+	w.undone(failed...)
 	if err != nil {
-		w.remark(fmt.Sprintf("generation %d runs, and its change isn't finished: %s", g.Number, fault.OneLine(err.Error())))
+		w.undone(fmt.Sprintf("generation %d runs, and its change isn't finished: %s", g.Number, fault.OneLine(err.Error())))
 	}
 	return nil
 }
@@ -405,5 +402,9 @@ func (c *Changer) ends(ctx context.Context, g store.Generation) ([]string, error
 		return remarks, err
 	}
 	c.Running.Generation = g.Number
+	staged, _ := c.Store.Pointer(store.Staged) // a damaged one names nothing
+	if err := c.takenUp(g.Modules, staged); err != nil {
+		return remarks, err
+	}
 	return remarks, removeRun(c.RunDir, JournalName, c.Hook)
 }

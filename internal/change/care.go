@@ -28,6 +28,9 @@ type Care struct {
 	// Privileged are the modules that the trust policy lets have privileged services.
 	Privileged []string
 	Manager    systemd.Manager
+
+	// failed are the steps before a swap that failed, until somebody asks.
+	failed []string
 }
 
 // plan says what a step calls for. local reports whether the writable layer has something of its own at an absolute path.
@@ -51,11 +54,13 @@ func (c *Care) plan(ctx context.Context, s Step, local func(path string) bool, h
 			modules[i] = services.Module{Name: m.Wanted.Name, Version: m.Wanted.Version, Manifest: m.Manifest}
 		}
 		set := c.set(modules)
-		for _, r := range set.Refused {
-			remarks = append(remarks, fault.OneLine(r.Reason))
-		}
-		if in.Generated, err = c.generated(set); err != nil {
+		units, taken, err := c.generated(set)
+		if err != nil {
 			return nil, nil, err
+		}
+		in.Generated = units
+		for _, r := range slices.Concat(set.Refused, taken) {
+			remarks = append(remarks, fault.OneLine(r.Reason))
 		}
 	}
 	return aftercare.Decide(in), remarks, nil
@@ -65,13 +70,12 @@ func (c *Care) set(modules []services.Module) services.Set {
 	return services.MakeAll(modules, services.ProbeNode(c.Root, c.Agent, c.Privileged))
 }
 
-// generated returns the units of manifests that the step adds, changes and removes.
-func (c *Care) generated(set services.Set) ([]aftercare.GeneratedUnit, error) {
+// generated returns the units of manifests that the step adds, changes and removes, and the modules that get none because of a file in the way.
+func (c *Care) generated(set services.Set) (units []aftercare.GeneratedUnit, taken []services.Refusal, err error) {
 	changes, err := services.Diff(c.Run, set)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	var units []aftercare.GeneratedUnit
 	for _, name := range slices.Concat(changes.Added, changes.Changed, changes.Removed) {
 		g := aftercare.GeneratedUnit{Name: name}
 		if text, err := os.ReadFile(filepath.Join(c.Run, "systemd", "system", name)); err == nil {
@@ -84,25 +88,50 @@ func (c *Care) generated(set services.Set) ([]aftercare.GeneratedUnit, error) {
 		}
 		units = append(units, g)
 	}
-	return units, nil
+	return units, changes.Refused, nil
 }
 
 // before stops what goes away, while its files are there.
 func (c *Care) before(ctx context.Context, p *aftercare.Plan) []string {
 	r := aftercare.Runner{Root: c.Root, Systemd: c.Manager}
-	_, remarks := c.judge(r.Before(ctx, p), nil)
-	return remarks
+	_, failed := c.judge(r.Before(ctx, p), nil)
+	c.failed = append(c.failed, failed...)
+	return failed
 }
 
-// after does what comes after the swap to a generation.
+// running returns those of the units that run. It is nobody where that can't be told.
+func (c *Care) running(ctx context.Context, units []aftercare.UnitStep) []string {
+	names := make([]string, len(units))
+	for i, u := range units {
+		names[i] = u.Unit
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	states, err := c.Manager.Units(ctx, names)
+	if err != nil {
+		return nil
+	}
+	var running []string
+	for _, u := range states {
+		if u.Active != "inactive" && u.Active != "failed" {
+			running = append(running, u.Name)
+		}
+	}
+	return running
+}
+
+// after does what comes after the swap to a generation. It says which units don't work, and which other steps failed, those
+// before the swap among them.
 func (c *Care) after(ctx context.Context, g store.Generation, p *aftercare.Plan, owner func(path string) string) ([]UnitFailure, []string) {
-	var remarks []string
+	failed := c.failed
+	c.failed = nil
 	if err := c.Place(g); err != nil {
-		remarks = append(remarks, fault.OneLine(err.Error()))
+		failed = append(failed, fault.OneLine(err.Error()))
 	}
 	r := aftercare.Runner{Root: c.Root, Systemd: c.Manager}
 	failures, more := c.judge(r.After(ctx, p), owner)
-	return failures, append(remarks, more...)
+	return failures, append(failed, more...)
 }
 
 // Place makes the units of a generation's modules those of the running system, where systemd runs. systemd has to read them still.
@@ -132,10 +161,8 @@ func (c *Care) judge(r aftercare.Report, owner func(path string) string) ([]Unit
 			continue
 		}
 		f := UnitFailure{Unit: s.What, Module: services.UnitModule(s.What), Reason: fault.OneLine(s.Error)}
-		for _, dir := range []string{"/etc/systemd/system/", "/usr/lib/systemd/system/"} {
-			if f.Module == "" && owner != nil {
-				f.Module = owner(dir + s.What)
-			}
+		if f.Module == "" && s.File != "" && owner != nil {
+			f.Module = owner(s.File)
 		}
 		failures = append(failures, f)
 	}

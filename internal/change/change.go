@@ -87,6 +87,10 @@ type work struct {
 	proven  []*assemble.Proven
 	// fromTree returns the tree of from, which is read beside the composition.
 	fromTree func() (*tree.Node, error)
+	// base is what a module is attached to and detached from: what is staged, or else what runs.
+	base store.Generation
+	// unrestored says that what was said of a change that came to nothing couldn't all be taken back.
+	unrestored bool
 	// findings are those of the plan.
 	findings Findings
 	// nothingLeft says that what was wrong was left out, and nothing else is to be done.
@@ -96,6 +100,7 @@ type work struct {
 
 // Do does what is asked for. The result is good beside an error too where it isn't nil: what was found out before.
 func (c *Changer) Do(ctx context.Context, request Request) (*Result, error) {
+	defer leaveGarbage(availableMemory())()
 	w, err := c.begin(request)
 	if err != nil {
 		return nil, err
@@ -119,6 +124,11 @@ func (w *work) do(ctx context.Context) (*Result, error) {
 	}
 	if len(w.parts) == 0 {
 		return nil, noneUsable(len(all), w.result)
+	}
+	if len(w.result.Failed) > 0 {
+		if err := w.guard(); err != nil {
+			return nil, err
+		}
 	}
 	w.result.compare(w.from, w.parts)
 	if done, err := w.asItIs(); done || err != nil {
@@ -156,10 +166,23 @@ func (c *Changer) begin(request Request) (*work, error) {
 		n = w.known.Current
 	}
 	w.from = w.generation(n)
+	w.base = w.from
+	if request.Kind == Attach || request.Kind == Detach {
+		w.base = w.staged()
+	}
 	w.floors = retain.NewFloorRule(c.Store, w.from, w.generation(w.known.Staged))
 	w.floors.All = request.AllowDowngrade
 	w.result.From, w.result.FromRootDigest = w.from.Number, w.from.RootDigest
 	return w, nil
+}
+
+// staged returns the generation that the next boot tries, or else the one that runs.
+func (w *work) staged() store.Generation {
+	g := w.generation(w.known.Staged)
+	if g.Number == 0 || slices.ContainsFunc(w.known.Trials, func(t store.Trial) bool { return t.Generation == g.Number && t.Exhausted() }) {
+		return w.from
+	}
+	return g
 }
 
 // generation returns the record of a generation, or a zero one.
@@ -196,23 +219,27 @@ func (w *work) heal(ctx context.Context) error {
 // was tried and found bad.
 func (w *work) asItIs() (bool, error) {
 	wanted, r := records(w.parts), w.result
+	again := w.request.Retry || w.request.Kind != Update
+	if n, reason := trial.Left(w.known, wanted); n != 0 && !again {
+		return true, notAgain(n, reason)
+	}
 	if w.from.Number != 0 && assemble.Same(w.from.Modules, wanted) && w.request.Kind != Rollback {
 		r.Outcome, r.Generation, r.RootDigest = InStep, w.from.Number, w.from.RootDigest
-		pending := w.request.Kind == Update && w.known.Staged != 0 && w.known.Staged != w.from.Number
+		pending := w.known.Staged != 0 && w.known.Staged != w.from.Number
 		switch {
 		case pending && w.request.DryRun:
 			r.Outcome = WouldWithdraw
 		case pending:
-			r.Outcome = Withdrawn
-			if err := w.c.Store.SetPointer(store.Staged, 0); err != nil {
+			return true, w.withdraw()
+		case !w.request.DryRun && len(w.known.Lefts) > 0:
+			if err := w.c.takenUp(w.from.Modules, w.known.Staged); err != nil {
 				return true, err
 			}
 		}
 		return true, w.say()
 	}
-	if n, reason := trial.Refused(w.known, wanted); n != 0 && !w.request.Retry && w.request.Kind == Update {
-		return true, fault.New(fault.Refuse, fault.Policy, "assign another version, or try once more with --retry",
-			"generation %d holds exactly these modules, and isn't tried again: %s", n, reason)
+	if n, reason := trial.Refused(w.known, wanted); n != 0 && !again {
+		return true, notAgain(n, reason)
 	}
 	staged := w.generation(w.known.Staged)
 	if staged.Number != 0 && assemble.Same(staged.Modules, wanted) && !w.request.Retry && w.stages() {
@@ -222,8 +249,15 @@ func (w *work) asItIs() (bool, error) {
 	return false, nil
 }
 
+func notAgain(n uint64, reason string) error {
+	return fault.New(fault.Refuse, fault.Policy, "assign another version, or try once more with --retry",
+		"generation %d holds exactly these modules, and isn't tried again: %s", n, reason)
+}
+
 // stages reports whether nothing can go live, whatever the change is.
-func (w *work) stages() bool { return w.request.Stage || w.c.System == nil }
+func (w *work) stages() bool {
+	return w.request.Stage || w.c.System == nil || w.base.Number != w.from.Number
+}
 
 // say keeps the administrator's word.
 func (w *work) say() error {
@@ -257,14 +291,6 @@ func (w *work) make(ctx context.Context) error {
 	}
 }
 
-// unsay takes back what was said.
-func (w *work) unsay() error {
-	if w.wanted.local.Equal(w.local) {
-		return nil
-	}
-	return desired.WriteLocal(w.c.Store.Path(), w.local, w.c.Hook)
-}
-
 // expect remarks a root digest that isn't the platform's.
 func (w *work) expect(root fsverity.Digest) {
 	w.result.RootDigest, w.result.Expected = root, w.wanted.expected
@@ -277,6 +303,16 @@ func (w *work) remark(texts ...string) {
 	for _, text := range texts {
 		if !slices.Contains(w.result.Remarks, text) {
 			w.result.Remarks = append(w.result.Remarks, text)
+		}
+	}
+}
+
+// undone notes steps that failed after the change.
+func (w *work) undone(texts ...string) {
+	for _, text := range texts {
+		w.result.Remarks = slices.DeleteFunc(w.result.Remarks, func(r string) bool { return r == text })
+		if !slices.Contains(w.result.Undone, text) {
+			w.result.Undone = append(w.result.Undone, text)
 		}
 	}
 }

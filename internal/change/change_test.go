@@ -13,7 +13,9 @@ import (
 
 	"github.com/powernode/powernode-agent/internal/aftercare"
 	"github.com/powernode/powernode-agent/internal/change/desired"
+	"github.com/powernode/powernode-agent/internal/durable"
 	"github.com/powernode/powernode-agent/internal/fault"
+	"github.com/powernode/powernode-agent/internal/mount"
 	"github.com/powernode/powernode-agent/internal/nodeapi"
 	"github.com/powernode/powernode-agent/internal/reconcile"
 	"github.com/powernode/powernode-agent/internal/store"
@@ -23,13 +25,20 @@ import (
 type fakeSystem struct {
 	// runs is the generation whose root is mounted; swap is the one that is under way, 0 for none.
 	runs, back, swap uint64
+	root             mount.ID
 	said             []string
 	obstacles        []string
 	swapErr          error
+	// leaves is the journal of the mounts that stays where the swap fails.
+	leaves string
 	// hook sees each step, before and after the mounts are changed.
 	hook func(string) error
 	// broken are files whose units don't work, by the module that they come from.
 	broken map[string]string
+	// failed are steps that fail after a swap.
+	failed []string
+	// resumed are those that fail when somebody else goes on.
+	resumed []string
 }
 
 func (f *fakeSystem) Examine(_ context.Context, s Step) (Findings, error) {
@@ -38,6 +47,9 @@ func (f *fakeSystem) Examine(_ context.Context, s Step) (Findings, error) {
 
 func (f *fakeSystem) Swap(_ context.Context, s Step, _ Findings) ([]string, error) {
 	if f.swapErr != nil {
+		if f.leaves != "" {
+			return nil, errors.Join(f.swapErr, os.WriteFile(f.leaves, []byte("{}"), 0o600))
+		}
 		return nil, f.swapErr
 	}
 	f.said = append(f.said, fmt.Sprintf("swap %d to %d", s.From.Number, s.To.Number))
@@ -71,7 +83,7 @@ func (f *fakeSystem) After(_ context.Context, s Step, _ Findings) ([]UnitFailure
 			failures = append(failures, UnitFailure{Unit: filepath.Base(file), Module: module, Reason: "exit code 1"})
 		}
 	}
-	return failures, nil
+	return failures, f.failed
 }
 
 func (f *fakeSystem) Undo(context.Context, Step, Findings) ([]string, error) {
@@ -80,7 +92,11 @@ func (f *fakeSystem) Undo(context.Context, Step, Findings) ([]string, error) {
 	return nil, nil
 }
 
-func (f *fakeSystem) Resume(context.Context, store.Generation, *aftercare.Plan) []string { return nil }
+func (f *fakeSystem) Resume(context.Context, store.Generation, *aftercare.Plan) []string {
+	return f.resumed
+}
+
+func (f *fakeSystem) Root() (mount.ID, error) { return f.root, nil }
 
 func (f *fakeSystem) Finish(context.Context) ([]string, error) {
 	if err := f.step("finish"); err != nil {
@@ -108,6 +124,8 @@ type node struct {
 	system *fakeSystem
 	facts  uint64
 	run    string
+	// hook is what sees each labelled step.
+	hook durable.Hook
 }
 
 func (w *world) runs() *node {
@@ -346,6 +364,50 @@ func TestOneBadModule(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestAnotherPriorityOfWhatRuns: a module that runs stays as it runs where it can't have the priority that it is assigned with.
+func TestAnotherPriorityOfWhatRuns(t *testing.T) {
+	n := three(t)
+	m := n.module("app", "1", map[string]string{"usr/lib/systemd/system/app.service": long("x")})
+	n.must(Request{Kind: Update})
+	n.is("before", 2, "app 1, base 1, site 1")
+	n.system.broken = map[string]string{"usr/lib/systemd/system/app.service": "app"}
+	m.EffectivePriority += 5
+	n.assign(m)
+	r := n.must(Request{Kind: Update})
+	if r.Outcome != InStep || len(r.Failed) != 1 || r.Failed[0].Kept != "1" || !strings.Contains(r.Failed[0].Reason, "app.service doesn't work") {
+		t.Errorf("%+v", r)
+	}
+	n.is("alone", 2, "app 1, base 1, site 1")
+	n.module("base", "2", map[string]string{"usr/base": long("base2")})
+	if r = n.must(Request{Kind: Update}); r.Outcome != WentLive || changes(r) != "changed base 1 2" || len(r.Failed) != 1 {
+		t.Errorf("%+v", r)
+	}
+	n.is("beside a good one", r.Generation, "app 1, base 2, site 1")
+}
+
+// TestWhatCantBeKept: modules that can't be used, and that nothing can stay in the place of, are no removal that somebody meant.
+func TestWhatCantBeKept(t *testing.T) {
+	n := three(t)
+	g, err := n.store.Generation(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range g.Modules {
+		if m.Name == "base" {
+			continue
+		}
+		n.assign(n.publish(m.Name, "2", nil, nil))
+		if err := os.RemoveAll(filepath.Join(n.store.Path(), "modules", strings.TrimPrefix(m.ManifestDigest, "sha256:"))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err = n.do(Request{Kind: Update, RemoveMost: true})
+	if fault.KindOf(err) != fault.Refuse || !strings.Contains(err.Error(), "2 of 3 modules would go at once") || !strings.Contains(err.Error(), "signature") {
+		t.Errorf("%v", err)
+	}
+	n.is("after", 1, "app 1, base 1, site 1")
 }
 
 // TestNothingIsTakenByMistake.

@@ -5,11 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/powernode/powernode-agent/internal/assemble"
+	"github.com/powernode/powernode-agent/internal/change/desired"
 	"github.com/powernode/powernode-agent/internal/compose"
 	"github.com/powernode/powernode-agent/internal/fault"
+	"github.com/powernode/powernode-agent/internal/reconcile"
+	"github.com/powernode/powernode-agent/internal/store"
 )
 
 // lookAt finds out what each wanted module is, and puts in the place of one that is refused what runs of it.
@@ -37,14 +41,15 @@ func (w *work) single() bool { return w.request.Kind == Attach && len(w.request.
 // instead notes that a module can't be used, and puts what runs of it in its place, if that is something else.
 func (w *work) instead(p part, reason error) {
 	name, version := p.assigned.Name, p.assigned.Version
-	if w.request.Kind == Attach && !slices.Contains(w.from.Modules, p.record()) {
+	if w.request.Kind == Attach && !slices.Contains(w.base.Modules, p.record()) {
 		// What can't be attached isn't the administrator's word either.
 		w.wanted.local = w.wanted.local.As(w.local, name)
 	}
 	f := Failure{Name: name, Version: version, Reason: fault.OneLine(reason.Error())}
 	w.parts = slices.DeleteFunc(w.parts, func(o part) bool { return o.assigned.Name == name })
-	for _, g := range w.from.Modules {
-		if g.Name != name || p.want.ManifestDigest == g.ManifestDigest {
+	for _, g := range slices.Concat(w.base.Modules, w.from.Modules) {
+		// The same manifest with another priority is something else: what it does there may be wrong, and what runs is right.
+		if g.Name != name || g == p.record() {
 			continue
 		}
 		kept, err := keptPart(w.c.Store, g)
@@ -55,6 +60,7 @@ func (w *work) instead(p part, reason error) {
 		kept.assigned = p.assigned
 		f.Kept = g.Version
 		w.parts = append(w.parts, kept)
+		break
 	}
 	w.result.Failed = append(w.result.Failed, f)
 }
@@ -110,7 +116,34 @@ func (w *work) settled(before int) (bool, error) {
 	if len(w.parts) == 0 {
 		return true, noneUsable(len(w.wanted.names()), w.result)
 	}
+	if err := w.guard(); err != nil {
+		return true, err
+	}
 	return w.asItIs()
+}
+
+// guard looks again at what is taken from the node, where modules were left out: nobody meant those, whatever was meant of the
+// others.
+func (w *work) guard() error {
+	asked, left := w.wanted.names(), make([]reconcile.Assigned, len(w.parts))
+	for i, p := range w.parts {
+		left[i].Name = p.want.Name
+	}
+	stay := slices.DeleteFunc(slices.Clone(w.from.Modules), func(m store.GenerationModule) bool {
+		return !slices.ContainsFunc(asked, func(a reconcile.Assigned) bool { return a.Name == m.Name })
+	})
+	err := desired.Guard(stay, left, false)
+	if err == nil {
+		err = desired.Guard(w.from.Modules, left, w.request.RemoveMost || w.wanted.removeMost)
+	}
+	if err == nil {
+		return nil
+	}
+	reasons := make([]string, len(w.result.Failed))
+	for i, f := range w.result.Failed {
+		reasons[i] = f.Name + ": " + f.Reason
+	}
+	return fault.New(fault.Refuse, fault.Policy, "see the reasons", "%w; modules that can't be used are among them: %s", err, strings.Join(reasons, "; "))
 }
 
 // obtain proves the modules, those that aren't in the store once they were pulled.

@@ -2,11 +2,14 @@ package change
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
 	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/health"
+	"github.com/powernode/powernode-agent/internal/nodehttp"
+	"github.com/powernode/powernode-agent/internal/reconcile"
 )
 
 // The platform is asked this often while a change waits to be confirmed, and each time it has so long to answer.
@@ -38,72 +41,97 @@ func Waiting(runDir string) (p Pending, ok bool, err error) {
 	return Pending{Generation: c.Generation, Back: c.Back, Left: c.Deadline - health.Uptime()}, ok, err
 }
 
-// Confirmed says that the platform was reached since a generation went live: by a list, or by a heartbeat that was answered.
-// It reports whether that was waited for. The caller holds the lock of package reconcile.
+// Reached reports whether a call to the platform that ended with err was answered by it: well, or with a status, which comes
+// over a connection on which it has proven who it is. Whatever else ends a call, a certificate of somebody else's before all, may be
+// what the change has done to the network.
+func Reached(err error) bool { return err == nil || nodehttp.StatusOf(err) != 0 }
+
+// backAtBoot is said of a generation that is to come back.
+const backAtBoot = "can't come back live, and does so at the next boot"
+
+// Ask asks the platform once whether it is there, for at most so long.
+func Ask(ctx context.Context, p reconcile.Platform, most time.Duration) bool {
+	ctx, cancel := context.WithTimeout(ctx, min(most, confirmMost))
+	defer cancel()
+	_, err := p.Modules(ctx)
+	return Reached(err)
+}
+
+// Await asks the platform until it answers, the time of the change that waits is over, or none waits any more. It changes nothing,
+// and needs no lock: whoever has something to do meanwhile does it. What has come of it is for Settle. pause is for tests; nil waits
+// indeed.
+func Await(ctx context.Context, runDir string, p reconcile.Platform, pause func(context.Context, time.Duration)) (reached bool, err error) {
+	if pause == nil {
+		pause = wait
+	}
+	for {
+		w, ok, err := Waiting(runDir)
+		if err != nil || !ok || w.Left <= 0 {
+			return false, err
+		}
+		if Ask(ctx, p, w.Left) {
+			return true, nil
+		}
+		if err := context.Cause(ctx); err != nil {
+			return false, err
+		}
+		pause(ctx, min(w.Left, confirmEvery))
+	}
+}
+
+// Settle ends the waiting of the change that r is of, by what Await returned, or finds out how somebody else ended it. The
+// caller holds the lock of package reconcile.
+func (c *Changer) Settle(ctx context.Context, reached bool, r *Result) error {
+	r.ConfirmBy = time.Time{}
+	if text, err := c.Recover(ctx); err != nil {
+		return err
+	} else if text != "" {
+		r.Remarks = append(r.Remarks, text)
+	}
+	if reached {
+		if confirmed, err := c.Confirmed(); confirmed || err != nil {
+			return err
+		}
+	}
+	back, err := c.TakeBack(ctx)
+	switch {
+	case err != nil:
+		return err
+	case back != nil:
+		r.Outcome, r.Generation, r.RootDigest, r.Plan = TakenBack, back.Generation, back.RootDigest, back.Plan
+		r.Remarks = append(r.Remarks, back.Remarks...)
+		if back.Outcome != WentLive {
+			r.Remarks = append(r.Remarks, fmt.Sprintf("generation %d %s", back.Generation, backAtBoot))
+		}
+	case c.Running.Generation != r.Generation:
+		r.Outcome, r.Generation = TakenBack, c.Running.Generation
+		if g, err := c.Store.Generation(c.Running.Generation); err == nil {
+			r.RootDigest = g.RootDigest
+		}
+		r.Remarks = append(r.Remarks, fmt.Sprintf("it wasn't confirmed, and somebody else went back from it: generation %d runs", r.Generation))
+	}
+	return nil
+}
+
+// Confirmed says that the platform was reached since a generation went live. It reports whether that was waited for. The
+// caller holds the lock of package reconcile.
 func (c *Changer) Confirmed() (bool, error) {
 	p, ok, err := Waiting(c.RunDir)
 	if err != nil || !ok {
 		return false, err
 	}
-	g, err := c.Store.Generation(p.Generation)
-	if err != nil {
+	// First of all: a change that works isn't taken back because something else can't be read or written.
+	if err := removeRun(c.RunDir, ConfirmName, c.Hook); err != nil {
 		return false, err
 	}
-	// A change that works isn't taken back because that can't be written: the generation's record says it until it goes, and
-	// before that it is written, or nothing goes.
-	_ = c.Store.RaiseFloors(g, c.Now())
-	return true, removeRun(c.RunDir, ConfirmName, c.Hook)
-}
-
-// AskOnce asks the platform once whether it is there, and confirms the change that waits if it is.
-func (c *Changer) AskOnce(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, confirmMost)
-	defer cancel()
-	if _, err := c.Reconciler.List(ctx); !answered(err) {
-		return nil
+	if p.Generation != c.Running.Generation {
+		return false, nil // something else runs by now
 	}
-	_, err := c.Confirmed()
-	return err
-}
-
-// AwaitConfirmation asks the platform until it answers, and takes the change back where it doesn't in time. It does nothing
-// where no change waits.
-func (c *Changer) AwaitConfirmation(ctx context.Context, r *Result) error {
-	for {
-		p, ok, err := Waiting(c.RunDir)
-		if err != nil || !ok {
-			return err
-		}
-		if p.Left <= 0 {
-			break
-		}
-		bounded, cancel := context.WithTimeout(ctx, min(p.Left, confirmMost))
-		_, err = c.Reconciler.List(bounded)
-		cancel()
-		if answered(err) {
-			_, err := c.Confirmed()
-			r.ConfirmBy = time.Time{}
-			return err
-		}
-		if ctx.Err() != nil {
-			return context.Cause(ctx) // the change stays as it is: the service, or the next command, takes it back
-		}
-		if p, _, _ := Waiting(c.RunDir); p.Left > 0 {
-			c.Wait(ctx, min(p.Left, confirmEvery))
-		}
+	if g, err := c.Store.Generation(p.Generation); err == nil {
+		// The records of the generation say it until they go, and before that it is written, or nothing goes.
+		_ = c.Store.RaiseFloors(g, c.Now())
 	}
-	back, err := c.TakeBack(ctx)
-	if err != nil || back == nil {
-		return err
-	}
-	r.Outcome, r.ConfirmBy, r.Generation, r.RootDigest = TakenBack, time.Time{}, back.Generation, back.RootDigest
-	r.Plan, r.Remarks = back.Plan, append(r.Remarks, back.Remarks...)
-	return nil
-}
-
-// answered reports whether the platform said something, if only that it has no modules.
-func answered(err error) bool {
-	return err == nil || fault.KindOf(err) == fault.Refuse && fault.AreaOf(err) == fault.Platform
+	return true, nil
 }
 
 // TakeBack goes back from a change whose time to be confirmed is over. It returns nil where there is none. What the platform says
@@ -115,7 +143,12 @@ func (c *Changer) TakeBack(ctx context.Context) (*Result, error) {
 		return nil, err
 	}
 	reason := fmt.Sprintf("the platform wasn't reached in time after generation %d went live", waits.Generation)
-	if c.Running.Generation != waits.Generation {
+	switch c.Running.Generation {
+	case waits.Generation:
+	case waits.Back:
+		// Whoever went back couldn't write it down, or was killed before.
+		return nil, errors.Join(c.failed(waits.Generation, reason), removeRun(c.RunDir, ConfirmName, c.Hook))
+	default:
 		return nil, removeRun(c.RunDir, ConfirmName, c.Hook) // something else runs by now
 	}
 	local := waits.Local
@@ -124,10 +157,26 @@ func (c *Changer) TakeBack(ctx context.Context) (*Result, error) {
 		return nil, fmt.Errorf("%s; go back to generation %d: %w", reason, waits.Back, err)
 	}
 	r.Remarks = append([]string{reason}, r.Remarks...)
-	t, _ := c.Store.Trial(waits.Generation) // a damaged record is replaced
-	t.Generation, t.Failed, t.FailedAt = waits.Generation, reason, c.Now().UTC()
-	if err := c.Store.PutTrial(t); err != nil {
+	if err := c.failed(waits.Generation, reason); err != nil {
+		// Whoever comes next tries once more.
 		r.Remarks = append(r.Remarks, fault.OneLine(err.Error()))
+		return r, nil
 	}
 	return r, removeRun(c.RunDir, ConfirmName, c.Hook)
+}
+
+// failed writes down that a generation isn't to be taken up again.
+func (c *Changer) failed(generation uint64, reason string) error {
+	t, _ := c.Store.Trial(generation) // a damaged record is replaced
+	t.Generation, t.Failed, t.FailedAt = generation, reason, c.Now().UTC()
+	return c.Store.PutTrial(t)
+}
+
+// unexpect has a change not be waited for that didn't come about; what waited before it goes on waiting.
+func (c *Changer) unexpect(generation uint64) error {
+	p, ok, err := Waiting(c.RunDir)
+	if err == nil && ok && p.Generation != generation {
+		return nil
+	}
+	return removeRun(c.RunDir, ConfirmName, c.Hook)
 }

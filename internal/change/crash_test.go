@@ -1,18 +1,18 @@
 package change
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/powernode/powernode-agent/internal/change/desired"
 	"github.com/powernode/powernode-agent/internal/durable"
-	"github.com/powernode/powernode-agent/internal/fault"
+	"github.com/powernode/powernode-agent/internal/nodeapi"
 	"github.com/powernode/powernode-agent/internal/store"
 )
 
@@ -30,7 +30,7 @@ func (n *node) stepping(hook durable.Hook) {
 	if n.store, err = store.Open(path, store.Options{Hook: hook}); err != nil {
 		n.t.Fatal(err)
 	}
-	n.system.hook = hook
+	n.system.hook, n.hook = hook, hook
 }
 
 // dies does what is asked for, and returns the step that it was killed at, "" where it came to its end.
@@ -44,13 +44,48 @@ func (n *node) dies(hook durable.Hook, r Request) (at killed, err error) {
 	return "", err
 }
 
-// requests are changes of a node that runs three modules and is assigned a new version of one.
-var requests = map[string]Request{
-	"update":   {Kind: Update},
-	"detach":   {Kind: Detach, Modules: []string{"site"}},
-	"rollback": {Kind: Rollback, Generation: 1},
-	"confirm":  {Kind: Detach, Modules: []string{"site"}, Confirm: time.Hour},
-	"staged":   {Kind: Detach, Modules: []string{"site"}, Stage: true},
+// crashing are changes of a node that runs three modules, came there from other versions, and is assigned a new version of one.
+var crashing = map[string]struct {
+	// prepare brings the node there; nil for a node that is.
+	prepare func(n *node)
+	request Request
+}{
+	"update":                             {nil, Request{Kind: Update}},
+	"detach":                             {nil, Request{Kind: Detach, Modules: []string{"site"}}},
+	"rollback":                           {nil, Request{Kind: Rollback, Generation: 1}},
+	"confirm":                            {nil, Request{Kind: Detach, Modules: []string{"site"}, Confirm: time.Hour}},
+	"staged":                             {nil, Request{Kind: Detach, Modules: []string{"site"}, Stage: true}},
+	"staged rollback":                    {nil, Request{Kind: Rollback, Generation: 1, Stage: true}},
+	"rollback of a rollback":             {func(n *node) { n.must(Request{Kind: Rollback, Generation: 1}) }, Request{Kind: Rollback, Generation: 2}},
+	"staged rollback of a rollback":      {func(n *node) { n.must(Request{Kind: Rollback, Generation: 1}) }, Request{Kind: Rollback, Generation: 2, Stage: true}},
+	"rollback instead of what is staged": {stageAnother, Request{Kind: Rollback, Generation: 1}},
+	"update instead of what is staged":   {stageAnother, Request{Kind: Update}},
+	"withdrawn": {func(n *node) {
+		n.must(Request{Kind: Update, Stage: true})
+		n.module("app", "1", map[string]string{"usr/app": long("app"), "etc/shared": long("app")})
+	}, Request{Kind: Update, AllowDowngrade: true}},
+	"once more what failed":         {failed, Request{Kind: Update, Retry: true}},
+	"once more what failed, staged": {failed, Request{Kind: Update, Retry: true, Stage: true}},
+}
+
+// stageAnother stages a generation that nobody wants by the time of the change.
+func stageAnother(n *node) {
+	app := n.list.Modules[slices.IndexFunc(n.list.Modules, func(m nodeapi.Module) bool { return m.Name == "app" })]
+	n.module("app", "1.5", map[string]string{"usr/app": long("app1.5")})
+	n.must(Request{Kind: Update, Stage: true})
+	n.assign(app)
+}
+
+// failed has what is assigned have failed its trial.
+func failed(n *node) {
+	r := n.must(Request{Kind: Update, Stage: true})
+	err := n.store.SetPointer(store.Staged, 0)
+	if err == nil {
+		err = n.store.PutTrial(store.Trial{Generation: r.Generation, Attempts: 1, Limit: 3, Failed: "x", FailedAt: time.Unix(1, 0)})
+	}
+	if err != nil {
+		n.t.Fatal(err)
+	}
 }
 
 // ready returns such a node: it runs generation 2, and was at 1 before.
@@ -100,153 +135,112 @@ func (n *node) copy(t *testing.T) *node {
 	return c
 }
 
-// TestKilledAtEachStep kills a change at each of its labelled steps, in turn. The next one who comes finds the old generation or the
-// new one, whole: mounted, current, in the facts, and with the administrator's word that belongs to it.
-func TestKilledAtEachStep(t *testing.T) {
-	for name, request := range requests {
-		t.Run(name, func(t *testing.T) {
-			steps, forward, back := 0, 0, 0
-			first := ready(t)
-			for k := 0; ; k++ {
-				n := first.copy(t)
-				count := 0
-				hook := func(op string) error {
-					if count == k {
-						panic(killed(op))
-					}
-					count++
-					return nil
-				}
-				n.stepping(hook)
-				at, err := n.dies(hook, request)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if at == "" {
-					break
-				}
-				steps++
-				n.stepping(nil)
-				if _, err := n.changer().Recover(t.Context()); err != nil {
-					t.Fatalf("killed at %s: %v", at, err)
-				}
-				if n.whole(string(at), request) {
-					forward++
-				} else {
-					back++
-				}
-			}
-			if steps < 10 || back == 0 || request.Stage != (forward == 0) {
-				t.Errorf("killed at %d steps: %d times the new one runs, %d times the old one", steps, forward, back)
-			}
-		})
-	}
-}
-
-// whole checks that a node is wholly before a change or after it, and reports whether it is after.
-func (n *node) whole(at string, r Request) bool {
+// said is everything that tells, now or later, what runs: the mounts, the facts, the pointers, the administrator's word, the side
+// records of generations, and what waits for confirmation.
+func (n *node) said() string {
 	n.t.Helper()
-	current := n.pointer(store.Current)
-	if n.system.runs != current || n.facts != current || n.system.swap != 0 {
-		n.t.Errorf("killed at %s: %d is mounted, the facts say %d, current is %d", at, n.system.runs, n.facts, current)
-	}
-	after := current != 2
-	local, err := desired.ReadLocal(n.store.Path())
-	if err != nil {
+	var text strings.Builder
+	fmt.Fprintf(&text, "mounted %d, swap to %d, facts %d, current %d, previous %d, staged %d\n", n.system.runs, n.system.swap, n.facts,
+		n.pointer(store.Current), n.pointer(store.Previous), n.pointer(store.Staged))
+	local, localErr := desired.ReadLocal(n.store.Path())
+	lefts, leftErr := n.store.Lefts()
+	trials, trialErr := n.store.Trials()
+	lives, liveErr := n.store.Lives()
+	waiting, waits, waitErr := Waiting(n.run)
+	if err := errors.Join(localErr, leftErr, trialErr, liveErr, waitErr); err != nil {
 		n.t.Fatal(err)
 	}
-	// What is staged may have been said before it was staged: it is what the next update does.
-	if said := slices.Contains(local.Detached, "site"); said != (after && r.Kind == Detach) && !r.Stage {
-		n.t.Errorf("killed at %s: generation %d runs, and the administrator's word is %+v", at, current, local)
+	fmt.Fprintf(&text, "word %+v\n", local)
+	for _, l := range lefts {
+		fmt.Fprintf(&text, "%d left for %d\n", l.Generation, l.For)
 	}
-	if after {
-		if l, err := n.store.Live(current); err != nil || l.Generation == 0 {
-			n.t.Errorf("killed at %s: generation %d counts as booted", at, current)
-		}
+	for _, tr := range trials {
+		fmt.Fprintf(&text, "%d tried %d of %d %s, good %t\n", tr.Generation, tr.Attempts, tr.Limit, tr.Failed, !tr.Good.IsZero())
 	}
-	_, waits, err := Waiting(n.run)
-	if err != nil || waits != (after && r.Confirm > 0) {
-		n.t.Errorf("killed at %s: generation %d runs, waits for confirmation: %t, %v", at, current, waits, err)
+	for _, l := range lives {
+		fmt.Fprintf(&text, "%d live after %d\n", l.Generation, l.From)
 	}
-	if Unfinished(n.run) {
-		n.t.Errorf("killed at %s: it still isn't finished", at)
-	}
-	return after
+	fmt.Fprintf(&text, "waits %t for %d, else %d; unfinished %t\n", waits, waiting.Generation, waiting.Back, Unfinished(n.run))
+	return text.String()
 }
 
-// TestFailsAtEachStep has each labelled step fail, in turn, as on a full disk. What ran goes on, unless the new generation is the
-// current one already.
-func TestFailsAtEachStep(t *testing.T) {
-	cause := errors.New("no space left")
-	for name, request := range requests {
+// crash has a change go through each of its labelled steps, in turn: at step k, hook(k) is asked. end is called when somebody else
+// has looked after what was left, with what both ends of the change look like.
+func crash(t *testing.T, name string, hook func(op string) error, end func(n *node, at, before, after string, err error)) {
+	t.Helper()
+	c := crashing[name]
+	first := ready(t)
+	if c.prepare != nil {
+		c.prepare(first)
+	}
+	before, whole := first.said(), first.copy(t)
+	if _, err := whole.do(c.request); err != nil {
+		t.Fatal(err)
+	}
+	after := whole.said()
+	if before == after {
+		t.Fatal("the change changes nothing")
+	}
+	for k := 0; ; k++ {
+		n := first.copy(t)
+		count, at := 0, ""
+		n.stepping(func(op string) error {
+			if count++; count == k+1 {
+				at = op
+				return hook(op)
+			}
+			return nil
+		})
+		_, err := n.dies(n.hook, c.request)
+		if at == "" {
+			return
+		}
+		n.stepping(nil)
+		if _, err := n.changer().Recover(t.Context()); err != nil {
+			t.Fatalf("%s: %v", at, err)
+		}
+		end(n, at, before, after, err)
+	}
+}
+
+// TestKilledAtEachStep kills a change at each of its labelled steps, in turn. The next one who comes finds the old generation or the
+// new one, whole: mounted, current, in the facts, and with everything that was said with it, or before it.
+func TestKilledAtEachStep(t *testing.T) {
+	for name := range crashing {
 		t.Run(name, func(t *testing.T) {
-			first := ready(t)
-			for k := 0; ; k++ {
-				n := first.copy(t)
-				count, failed := 0, ""
-				hook := func(op string) error {
-					if count++; count == k+1 {
-						failed = op
-						return fmt.Errorf("%s: %w", op, cause)
-					}
-					return nil
+			forward, back := 0, 0
+			crash(t, name, func(op string) error { panic(killed(op)) }, func(n *node, at, before, after string, _ error) {
+				switch is := n.said(); is {
+				case after:
+					forward++
+				case before:
+					back++
+				default:
+					t.Errorf("killed at %s:\n%s\nbefore:\n%s\nafter:\n%s", at, is, before, after)
 				}
-				n.stepping(hook)
-				_, err := n.dies(hook, request)
-				if failed == "" {
-					break
-				}
-				n.stepping(nil)
-				if _, err := n.changer().Recover(t.Context()); err != nil {
-					t.Fatalf("%s failed: %v", failed, err)
-				}
-				if after := n.whole(failed, request); after && err != nil && request.Kind != Rollback {
-					t.Errorf("%s failed, and so did the change: %v; but the new generation runs", failed, err)
-				}
+			})
+			if forward == 0 || back == 0 {
+				t.Errorf("%d times the new one runs, %d times the old one", forward, back)
 			}
 		})
 	}
 }
 
-// TestConfirm: a change that nobody confirms is taken back, by whoever comes first; one that is confirmed stays.
-func TestConfirm(t *testing.T) {
-	n := ready(t)
-	detach := Request{Kind: Detach, Modules: []string{"site"}, Confirm: time.Hour}
-	c := n.changer()
-	r, err := c.Do(t.Context(), detach)
-	if err != nil || r.ConfirmBy.IsZero() {
-		t.Fatal(r, err)
-	}
-	if err := c.AwaitConfirmation(t.Context(), r); err != nil || r.Outcome != WentLive || !r.ConfirmBy.IsZero() {
-		t.Errorf("the platform answers: %+v, %v", r, err)
-	}
-	n.is("confirmed", 3, "app 1, base 2")
-	n.must(Request{Kind: Attach, Modules: []string{"site"}})
-	now := n.facts
-
-	n.down = fault.New(fault.Retry, fault.Platform, "", "no answer")
-	detach.Confirm = time.Nanosecond
-	c = n.changer()
-	if r, err = c.Do(t.Context(), detach); err != nil || r.Outcome != WentLive {
-		t.Fatal(r, err)
-	}
-	if p, ok, err := Waiting(n.run); !ok || err != nil || p.Generation != r.Generation || p.Back != now {
-		t.Errorf("%+v, %t, %v", p, ok, err)
-	}
-	// Its process is killed now; another one comes.
-	c = n.changer()
-	result := &Result{}
-	if err := c.AwaitConfirmation(t.Context(), result); err != nil || result.Outcome != TakenBack || result.Generation != now {
-		t.Errorf("nobody answers: %+v, %v", result, err)
-	}
-	n.is("taken back", now, "app 1, base 2, site 1")
-	if l, err := desired.ReadLocal(n.store.Path()); err != nil || len(l.Detached) != 0 {
-		t.Errorf("%+v, %v", l, err)
-	}
-	if tr, err := n.store.Trial(r.Generation); err != nil || tr.Failed == "" {
-		t.Errorf("%+v, %v", tr, err)
-	}
-	if r, err := n.changer().TakeBack(context.Background()); r != nil || err != nil {
-		t.Error("once more", r, err)
+// TestFailsAtEachStep has each labelled step fail, in turn, as on a full disk. What was said before counts, or, where the command says
+// that all is well, what it came to.
+func TestFailsAtEachStep(t *testing.T) {
+	cause := errors.New("no space left")
+	for name := range crashing {
+		t.Run(name, func(t *testing.T) {
+			crash(t, name, func(op string) error { return fmt.Errorf("%s: %w", op, cause) }, func(n *node, at, before, after string, err error) {
+				want := after
+				if err != nil {
+					want = before
+				}
+				if is := n.said(); is != want {
+					t.Errorf("%s failed, and the command says %v:\n%s\nwant:\n%s", at, err, is, want)
+				}
+			})
+		})
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/powernode/powernode-agent/internal/aftercare"
 	"github.com/powernode/powernode-agent/internal/change/desired"
 	"github.com/powernode/powernode-agent/internal/durable"
+	"github.com/powernode/powernode-agent/internal/mount"
 )
 
 // The records of changes, in the directory of this boot: what they tell of doesn't outlive the boot either.
@@ -24,10 +25,24 @@ const (
 type journal struct {
 	From uint64 `json:"from_generation"`
 	To   uint64 `json:"to_generation"`
-	// Local is the administrator's word as it was before.
-	Local desired.Local `json:"local_before"`
+	// Points says that nothing of it is live: Staged is what the pointer of that name is to name, 0 for nothing.
+	Points bool   `json:"points,omitempty"`
+	Staged uint64 `json:"staged,omitempty"`
+	// Root is the mount of the root that was changed: a soft-reboot leaves the journal, and not that.
+	Root mount.ID `json:"root"`
+	// Before is what the directory of record said.
+	Before before `json:"before"`
 	// Aftercare is what the running system needs for it.
 	Aftercare *aftercare.Plan `json:"aftercare,omitempty"`
+}
+
+// journal has whoever comes next know what is begun.
+func (w *work) journal(j journal) error {
+	var err error
+	if j.Root, err = w.c.System.Root(); err != nil {
+		return err
+	}
+	return w.c.writeRun(JournalName, j)
 }
 
 // confirmation is a live change that isn't confirmed yet.

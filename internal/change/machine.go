@@ -10,11 +10,9 @@ import (
 
 	"github.com/powernode/powernode-agent/internal/aftercare"
 	"github.com/powernode/powernode-agent/internal/delta"
-	"github.com/powernode/powernode-agent/internal/durable"
 	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/live"
 	"github.com/powernode/powernode-agent/internal/store"
-	"github.com/powernode/powernode-agent/internal/tree"
 )
 
 // Machine is the system that runs at a place: the one that package boot made.
@@ -27,6 +25,8 @@ type Machine struct {
 	// Swapped is told of each swap, how long it took among the rest; nil for nobody.
 	Swapped func(live.Result)
 
+	// others are the units that somebody else had started before the step did.
+	others []string
 	// tidies is the step whose root was mounted last, until it is finished or taken back.
 	tidies *Step
 }
@@ -81,11 +81,15 @@ func (m *Machine) Examine(ctx context.Context, s Step) (Findings, error) {
 			return kept(path) && !slices.ContainsFunc(f.Replaced, func(r string) bool { return path == r || strings.HasPrefix(path, r+"/") })
 		}
 	}
-	if m.Care == nil {
-		return f, nil
+	ties, err := m.ties(ctx, report.Directories, f.fifos)
+	if err != nil {
+		return f, err
 	}
-	f.Aftercare, remarks, err = m.Care.plan(ctx, s, local, held)
-	f.Remarks = append(f.Remarks, remarks...)
+	if m.Care != nil {
+		f.Aftercare, remarks, err = m.Care.plan(ctx, s, local, append(held, tiedUnits(ties)...))
+		f.Remarks = append(f.Remarks, remarks...)
+	}
+	f.tied(ties, s.BreakLocks)
 	return f, err
 }
 
@@ -103,6 +107,7 @@ func (f *Findings) delta(ctx context.Context, upper *os.File, s Step, covered []
 	if err != nil {
 		return nil, err
 	}
+	f.fifos = f.fifos || d.FIFOs()
 	for _, c := range delta.Conflicts(d, s.FromTree, s.ToTree) {
 		if !aftercare.Derived(c.Path) {
 			f.Conflicts = append(f.Conflicts, c)
@@ -127,6 +132,7 @@ func (f *Findings) deltaOfEtc(ctx context.Context, path string, s Step, elsewher
 	if err != nil {
 		return nil, err
 	}
+	f.fifos = f.fifos || d.FIFOs()
 	f.Conflicts = slices.DeleteFunc(f.Conflicts, func(c delta.Conflict) bool { return strings.HasPrefix(c.Path, inEtc) })
 	for _, c := range delta.ConflictsAt("/etc", d, s.FromTree, s.ToTree) {
 		if !aftercare.Derived(c.Path) {
@@ -159,46 +165,79 @@ func heldBy(namespaces []live.Namespace) (held []aftercare.Held, remarks []strin
 	return held, remarks
 }
 
-// Swap implements System. What was settled needn't be undone: the upper means the same over the old root. It is settled once more
-// after units were stopped, and what they changed at their end.
+// heldSince says who goes on with the old root that wasn't there, or not so, when the plan was made.
+func (f *Findings) heldSince(r live.Result) []string {
+	held, remarks := heldBy(append(slices.Clone(r.Kept), r.Late...))
+	remarks = slices.DeleteFunc(remarks, func(text string) bool { return slices.Contains(f.Remarks, text) })
+	for _, h := range held {
+		if p := f.Aftercare; p != nil && (has(p.Stop, h.Unit) || has(p.Restart, h.Unit) || has(p.Later, h.Unit)) {
+			continue
+		}
+		remarks = append(remarks, fmt.Sprintf("%s was started while the change was made, and is to be restarted: %s", h.Unit, h.Why))
+	}
+	return remarks
+}
+
+// Swap implements System. What was settled needn't be undone: the upper means the same over the old root. It is settled before
+// anything is stopped, once more directly before the first directory is replaced, and what somebody changed over the
+// old root even after that is mended. What can't be mended has it go back, and try again.
 func (m *Machine) Swap(ctx context.Context, s Step, f Findings) ([]string, error) {
-	if err := m.settle(ctx, s.FromTree, s.ToTree, nil); err != nil {
+	if err := m.settle(ctx, settling{from: s.FromTree, to: s.ToTree}); err != nil {
 		return nil, err
 	}
 	var remarks []string
-	place := m.Place
-	place.Remark = func(text, hint string) {
-		if hint != "" {
-			text += "; " + hint
-		}
-		remarks = append(remarks, text)
-	}
-	var err error
 	if m.Care != nil && f.Aftercare != nil {
 		remarks = m.Care.before(ctx, f.Aftercare)
-		err = m.settle(ctx, s.FromTree, s.ToTree, nil)
 	}
-	if err == nil {
-		spec := m.spec(s)
-		spec.Place = place
-		var result live.Result
-		if result, err = live.Swap(ctx, spec); err == nil && m.Swapped != nil {
-			m.Swapped(result)
-		}
-		if err == nil {
-			if err = m.replace(ctx, s.To.RootDigest, f.Replaced); err != nil {
-				err = errors.Join(err, m.goBack(context.WithoutCancel(ctx), s.To.RootDigest))
-			}
+	var err error
+	for range swapTries {
+		var more []string
+		more, err = m.swap(ctx, s, f)
+		remarks = append(remarks, more...)
+		if !errors.Is(err, errMeanwhile) {
+			break
 		}
 	}
-	if err == nil {
-		m.tidies = &s
+	if err != nil && live.Recoverable(m.Place.RunDir) {
+		return remarks, err // the way back failed: nothing starts on what is half-way; Recover ends it, and resumes
 	}
 	if err != nil {
 		// Units that were stopped for it are wanted again.
-		remarks = append(remarks, m.Resume(context.WithoutCancel(ctx), s.From, back(f.Aftercare))...)
+		return append(remarks, m.Resume(context.WithoutCancel(ctx), s.From, back(f.Aftercare))...), err
 	}
-	return remarks, err
+	m.tidies = &s
+	return remarks, nil
+}
+
+// swapTries is how often a swap is tried where somebody renames directories of the root image in the moment that it takes.
+const swapTries = 3
+
+// swap is one try.
+func (m *Machine) swap(ctx context.Context, s Step, f Findings) (remarks []string, err error) {
+	spec := m.spec(s)
+	spec.Place = m.place(&remarks)
+	spec.BeforeReplace = func(ctx context.Context, back bool) error {
+		if back {
+			return m.settleHalfWay(ctx, s)
+		}
+		return m.settle(ctx, settling{from: s.FromTree, to: s.ToTree})
+	}
+	result, err := live.Swap(ctx, spec)
+	if err != nil {
+		return remarks, err
+	}
+	if m.Swapped != nil {
+		m.Swapped(result)
+	}
+	remarks = append(remarks, f.heldSince(result)...)
+	if err = m.mendAfter(ctx, s, result.Ended); err == nil {
+		err = m.replace(ctx, s.To.RootDigest, f.Replaced)
+	}
+	if err != nil {
+		more, wentBack := m.goBack(context.WithoutCancel(ctx), s, f)
+		return append(remarks, more...), errors.Join(err, wentBack)
+	}
+	return remarks, nil
 }
 
 func back(p *aftercare.Plan) *aftercare.Plan {
@@ -208,37 +247,12 @@ func back(p *aftercare.Plan) *aftercare.Plan {
 	return p.Back()
 }
 
-// settle makes what the upper holds mean the same over the root that is to come. but are top-level directories that show that already.
-func (m *Machine) settle(ctx context.Context, from, to *tree.Node, but []string) error {
-	found, err := live.OpenUpper(m.Place)
-	if err != nil {
-		return err
-	}
-	defer found.Close()
-	upper, err := durable.OpenDir(found.Name(), m.Place.Hook)
-	if err != nil {
-		return err
-	}
-	defer upper.Close()
-	troubles, err := delta.Live{Upper: upper, View: delta.Running(m.Place.Root)}.Settle(ctx, from, to, append(m.covered(), but...), nil)
-	if err != nil {
-		return err
-	}
-	errs := make([]error, 0, len(troubles))
-	for _, t := range troubles {
-		errs = append(errs, fmt.Errorf("%s: %s", t.Path, t.Why))
-	}
-	if len(errs) == 0 {
-		return nil
-	}
-	return fault.New(fault.Refuse, fault.Mount, "let the change be made at the next boot: --stage", "local changes can't be taken along: %w", errors.Join(errs...))
-}
-
 // After implements System.
 func (m *Machine) After(ctx context.Context, s Step, f Findings) ([]UnitFailure, []string) {
 	if m.Care == nil || f.Aftercare == nil {
 		return nil, nil
 	}
+	m.others = m.Care.running(ctx, f.Aftercare.Start)
 	return m.Care.after(ctx, s.To, f.Aftercare, s.Owner)
 }
 
@@ -246,14 +260,14 @@ func (m *Machine) After(ctx context.Context, s Step, f Findings) ([]UnitFailure,
 func (m *Machine) Undo(ctx context.Context, s Step, f Findings) ([]string, error) {
 	var remarks []string
 	if m.Care != nil && f.Aftercare != nil {
-		// What was started with the new files ends while they are there.
-		remarks = m.Care.before(ctx, back(f.Aftercare))
+		// What was started with the new files ends while they are there, but for what runs by somebody else's word.
+		p := back(f.Aftercare)
+		p.Stop = slices.DeleteFunc(p.Stop, func(u aftercare.UnitStep) bool { return slices.Contains(m.others, u.Unit) })
+		remarks = m.Care.before(ctx, p)
 	}
-	// What was changed since refers to the root that goes. The way back doesn't depend on it.
-	if err := m.settle(ctx, s.ToTree, s.FromTree, nil); err != nil {
-		remarks = append(remarks, notAllBack(err))
-	}
-	if err := m.goBack(ctx, s.To.RootDigest); err != nil {
+	more, err := m.goBack(ctx, s, f)
+	remarks = append(remarks, more...)
+	if err != nil {
 		return remarks, err
 	}
 	m.tidies = nil

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/powernode/powernode-agent/internal/delta"
 	"github.com/powernode/powernode-agent/internal/fault"
@@ -31,12 +32,10 @@ func (m *Machine) Finish(ctx context.Context) ([]string, error) {
 	return remarks, live.Finish(m.Place.RunDir, m.Place.Hook)
 }
 
-// goBack puts local changes back that were replaced, and then the old root in the place of the new one, whose unions see them.
-func (m *Machine) goBack(ctx context.Context, to fsverity.Digest) error {
-	if err := m.endReplaced(to, false); err != nil {
-		return err
-	}
-	return live.Undo(ctx, m.Place)
+// Root implements System.
+func (m *Machine) Root() (mount.ID, error) {
+	e, err := mount.At(m.Place.Root)
+	return e.ID, err
 }
 
 // Recover implements System.
@@ -53,7 +52,7 @@ func (m *Machine) Recover(ctx context.Context, current uint64) (Recovered, bool,
 		// What was changed since over the new root refers to it.
 		shown, err := m.showsOld(j)
 		if err == nil {
-			err = m.settle(ctx, to, from, shown)
+			err = m.settle(ctx, settling{from: to, to: from, over: delta.Span{After: j.Ended}, but: shown})
 		}
 		if err != nil {
 			out.Remarks = append(out.Remarks, notAllBack(err))
@@ -64,11 +63,12 @@ func (m *Machine) Recover(ctx context.Context, current uint64) (Recovered, bool,
 			return Recovered{}, false, err
 		}
 	}
-	r, ok, err := live.Recover(ctx, m.Place, current)
+	r, ok, err := live.Recover(ctx, m.place(&out.Remarks), current)
 	if err != nil || !ok {
 		return Recovered{}, false, err
 	}
 	if from != nil && !forward {
+		out.Remarks = append(out.Remarks, m.mendBack(ctx, settling{from: to, to: from, over: delta.Span{After: j.Ended, Until: time.Now()}})...)
 		out.Remarks = append(out.Remarks, m.tidy(ctx, to, from)...)
 	}
 	out.Generation, out.Forward = r.Journal.From.Generation, r.Forward

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/powernode/powernode-agent/internal/aftercare"
 	"github.com/powernode/powernode-agent/internal/delta"
 	"github.com/powernode/powernode-agent/internal/difference"
 	"github.com/powernode/powernode-agent/internal/live"
@@ -124,6 +125,19 @@ func TestWay(t *testing.T) {
 		if p := plan(in); p.Way != want || (want == Live) != (len(p.Reasons) == 0) || len(p.Files.List) != 3 || p.Files.More != 0 || p.Contested == nil || p.Conflicts == nil {
 			t.Errorf("%+v", p)
 		}
+	}
+}
+
+func TestHeldSince(t *testing.T) {
+	known, late := live.Namespace{Units: []string{"a.service"}, PIDs: []int{1}, Keeps: []string{"usr"}}, live.Namespace{Units: []string{"b.service"}, PIDs: []int{2}, Keeps: []string{"usr"}}
+	alone := live.Namespace{PIDs: []int{7}, Commands: []string{"bwrap"}, Keeps: []string{"usr"}}
+	_, said := heldBy([]live.Namespace{alone})
+	f := Findings{Aftercare: &aftercare.Plan{Restart: []aftercare.UnitStep{{Unit: "a.service"}}}, Remarks: said}
+	if got := f.heldSince(live.Result{Kept: []live.Namespace{known, alone}, Late: []live.Namespace{late}}); len(got) != 1 || !strings.HasPrefix(got[0], "b.service was started while") {
+		t.Errorf("%q", got)
+	}
+	if got := (&Findings{}).heldSince(live.Result{Kept: []live.Namespace{alone}}); len(got) != 1 || !strings.Contains(got[0], "process 7 bwrap") {
+		t.Errorf("%q", got)
 	}
 }
 

@@ -147,7 +147,7 @@ func initProgram() string {
 func (m *mounted) boot(g store.Generation, etc rootfs.Etc) {
 	m.Helper()
 	_, err := rootfs.Make(m.Context(), rootfs.Spec{
-		At: m.root, Scratch: m.run, Store: m.store, RootDigest: g.RootDigest, Level: m.level, Persist: filepath.Join(m.dir, "persist"), Etc: etc,
+		At: m.root, Scratch: m.run, Store: m.store, RootDigest: g.RootDigest, Current: true, Level: m.level, Persist: filepath.Join(m.dir, "persist"), Etc: etc,
 		Upper: m.upper, Remark: func(text, _ string) { m.Errorf("boot: %s", text) },
 	})
 	m.must(err)

@@ -40,6 +40,8 @@ type Plan struct {
 	MoreContested int         `json:"more_contested,omitempty"`
 	// Conflicts are local changes of files that the change changes too: the local ones stay, but for those that are replaced.
 	Conflicts []LocalConflict `json:"local_conflicts"`
+	// Ties are what processes hold in directories that are replaced, and what doesn't cross over to the new ones.
+	Ties []Tie `json:"ties,omitempty"`
 	// Settle is what of the writable layer is made to mean the same over the new root; nil where the change isn't live.
 	Settle *delta.Plan `json:"settle,omitempty"`
 	// Aftercare is what the running system needs then: units, programs, processes that use replaced files.
@@ -107,7 +109,7 @@ func plan(in planInput) *Plan {
 	p := &Plan{
 		Way: Live, Reasons: append([]string{}, in.reasons...), PullBytes: in.pull, Top: append([]difference.TopLevel{}, in.difference.Top...),
 		Contested: []Contested{}, Conflicts: []LocalConflict{},
-		Settle: in.findings.Settle, Aftercare: in.findings.Aftercare,
+		Ties: in.findings.Ties, Settle: in.findings.Settle, Aftercare: in.findings.Aftercare,
 	}
 	p.Reasons = append(p.Reasons, in.findings.Obstacles...)
 	switch {

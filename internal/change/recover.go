@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/powernode/powernode-agent/internal/change/desired"
 	"github.com/powernode/powernode-agent/internal/live"
 	"github.com/powernode/powernode-agent/internal/store"
 )
@@ -38,7 +37,22 @@ func (c *Changer) Recover(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("finish a change that was interrupted: %w", err)
 	}
-	if !began && !swapped {
+	if began && !swapped {
+		// After a soft-reboot everything is as after a power cut: what is current runs, and was made by that.
+		if root, err := c.System.Root(); err != nil {
+			return "", err
+		} else if !root.Same(j.Root) {
+			return "", removeRun(c.RunDir, JournalName, c.Hook)
+		}
+	}
+	switch {
+	case began && j.Points && !swapped:
+		done, err := c.recoverPointer(j)
+		if err != nil || done {
+			return "", err
+		}
+		return "a change for the next boot was interrupted, and is taken back", nil
+	case !began && !swapped:
 		return "", nil
 	}
 	runs := r.Generation
@@ -49,10 +63,10 @@ func (c *Changer) Recover(ctx context.Context) (string, error) {
 		}
 	}
 	if began && runs != j.To {
-		if err := c.restore(j.Local); err != nil {
+		if err := c.restore(j.Before, j.To); err != nil {
 			return "", err
 		}
-		if err := removeRun(c.RunDir, ConfirmName, c.Hook); err != nil {
+		if err := c.unexpect(j.To); err != nil {
 			return "", err
 		}
 	}
@@ -70,17 +84,11 @@ func (c *Changer) Recover(ctx context.Context) (string, error) {
 		return "", err
 	}
 	remarks = slices.Concat(r.Remarks, remarks, more)
+	if runs == j.To || len(remarks) > 0 {
+		remarks = append(remarks, c.keepUndone(remarks)...)
+	}
 	if runs == j.To {
 		return strings.Join(append([]string{fmt.Sprintf("the change to generation %d was interrupted, and is finished now", runs)}, remarks...), "; "), nil
 	}
 	return strings.Join(append([]string{fmt.Sprintf("a change was interrupted, and is taken back: generation %d runs", runs)}, remarks...), "; "), nil
-}
-
-// restore has the administrator's word be what it was.
-func (c *Changer) restore(before desired.Local) error {
-	now, err := desired.ReadLocal(c.Store.Path())
-	if err == nil && now.Equal(before) {
-		return nil
-	}
-	return desired.WriteLocal(c.Store.Path(), before, c.Hook)
 }

@@ -18,7 +18,7 @@ type Kind string
 const (
 	// Update follows the platform's list and the administrator's word.
 	Update Kind = "update"
-	// Attach adds modules to what runs, Detach takes some away. Everything else stays as it is.
+	// Attach adds modules to what is staged, or else to what runs, Detach takes some away. Everything else stays as it is.
 	Attach Kind = "attach"
 	Detach Kind = "detach"
 	// Rollback makes a generation of an old one's modules.
@@ -45,6 +45,8 @@ type Request struct {
 	RemoveMost, AllowDowngrade bool
 	// LocalChanges is what becomes of local changes of what is changed, too; "" keeps them.
 	LocalChanges LocalChanges
+	// BreakLocks lets a change go live although processes hold locks of files in directories that it replaces.
+	BreakLocks bool
 	// AllFiles has every file in the plan instead of the first ones.
 	AllFiles bool
 	// exact goes back to Generation itself, with the word that counted then.
@@ -114,6 +116,8 @@ type Result struct {
 	Pulled reconcile.Pulled `json:"pulled"`
 	// Mended are modules that were damaged in the store and are whole again.
 	Mended []string `json:"mended,omitempty"`
+	// Undone are the steps that failed after the change, each in a sentence: it is done, in part.
+	Undone []string `json:"undone,omitempty"`
 	// ConfirmBy is until when the platform has to be reached, where that was asked for and didn't happen yet.
 	ConfirmBy time.Time `json:"confirm_by,omitzero"`
 	Remarks   []string  `json:"remarks,omitempty"`

@@ -7,6 +7,7 @@ import (
 	"github.com/powernode/powernode-agent/internal/assemble"
 	"github.com/powernode/powernode-agent/internal/delta"
 	"github.com/powernode/powernode-agent/internal/difference"
+	"github.com/powernode/powernode-agent/internal/mount"
 	"github.com/powernode/powernode-agent/internal/store"
 	"github.com/powernode/powernode-agent/internal/tree"
 )
@@ -22,6 +23,8 @@ type Step struct {
 	Modules []*assemble.Proven
 	// Replace takes local changes out of the writable layer that lie over something which the step changes.
 	Replace bool
+	// BreakLocks has it go live although a process holds a lock of a file that it loses by that.
+	BreakLocks bool
 	// Owner names the module that an absolute path of ToTree, or else of FromTree, comes from.
 	Owner func(path string) string
 }
@@ -32,10 +35,15 @@ type Findings struct {
 	Obstacles []string
 	Conflicts []delta.Conflict
 	// Replaced are the local changes that the step takes out of the writable layer, with all that is in them.
-	Replaced  []string
-	Settle    *delta.Plan
+	Replaced []string
+	Settle   *delta.Plan
+	// Ties are what processes hold in directories that are replaced, and what doesn't cross over to the new ones.
+	Ties      []Tie
 	Aftercare *aftercare.Plan
 	Remarks   []string
+
+	// fifos says that the writable layer has FIFOs.
+	fifos bool
 }
 
 // UnitFailure is a unit that a change brought, or changed, and that doesn't work.
@@ -53,15 +61,16 @@ type System interface {
 	// Swap puts the new root beneath the system, with what has to come before, and says what a person should know. An error
 	// leaves the old root as it was.
 	Swap(ctx context.Context, s Step, f Findings) ([]string, error)
-	// After does what the system needs then, and says which units don't work, and what else a person should know.
+	// After does what the system needs then, and says which units don't work, and which other steps failed, those of Swap too.
 	After(ctx context.Context, s Step, f Findings) ([]UnitFailure, []string)
-	// Undo takes a swap back and gives the system what it needs for that.
+	// Undo takes a swap back and gives the system what it needs for that. It says which steps of that failed.
 	Undo(ctx context.Context, s Step, f Findings) ([]string, error)
 	// Resume gives the system what a plan asks for, with a generation that runs: where somebody was killed who would have.
 	Resume(ctx context.Context, g store.Generation, p *aftercare.Plan) []string
-	// Finish ends a change whose generation is the current one.
-	// and says what a person should know.
+	// Finish ends a change whose generation is the current one, and says which steps of that failed.
 	Finish(ctx context.Context) ([]string, error)
+	// Root returns the mount of the root: another one is another system, after a soft-reboot.
+	Root() (mount.ID, error)
 	// Recover brings a swap to its end that somebody left unfinished: forward if the generation that it leads to is the
 	// current one, else back. ok is false where there was none.
 	Recover(ctx context.Context, current uint64) (r Recovered, ok bool, err error)

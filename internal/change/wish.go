@@ -1,6 +1,7 @@
 package change
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -53,7 +54,7 @@ func (w *work) wish(ctx context.Context) (wish, error) {
 	return wish{}, fault.New(fault.Broken, fault.Input, "", "a change of kind %q", w.request.Kind)
 }
 
-// follow is the platform's list, with the administrator's word.
+// follow is the platform's list, with the administrator's word, of which goes what has no effect any more.
 func (w *work) follow(ctx context.Context) (wish, error) {
 	list, err := w.c.Reconciler.List(ctx)
 	if err != nil {
@@ -62,6 +63,13 @@ func (w *work) follow(ctx context.Context) (wish, error) {
 	f := desired.Follow(list, w.local)
 	w.result.Detached, w.result.Remarks = f.Detached, append(w.result.Remarks, f.Remarks...)
 	out := wish{assigned: f.Modules, local: w.local, removeMost: list.RemoveMost}
+	for _, name := range w.local.Detached {
+		if !slices.ContainsFunc(list.Modules, func(m nodeapi.Module) bool { return m.Name == name }) {
+			// There is nothing more to keep away. If it is assigned again, somebody wants it.
+			out.local = out.local.Follow(name)
+			w.remark(notAssigned(name))
+		}
+	}
 	if list.RootDigest != "" && len(w.local.Attached) == 0 && len(f.Detached) == 0 {
 		if out.expected, err = fsverity.ParseDigest(list.RootDigest); err != nil {
 			w.result.Remarks = append(w.result.Remarks, "the platform's root digest can't be read: "+err.Error())
@@ -70,9 +78,13 @@ func (w *work) follow(ctx context.Context) (wish, error) {
 	return out, nil
 }
 
-// attach is what runs, with the modules that are named.
+func notAssigned(name string) string {
+	return fmt.Sprintf("the platform doesn't assign module %s any more: that it was detached here is forgotten", name)
+}
+
+// attach is what is staged, or else what runs, with the modules that are named.
 func (w *work) attach(ctx context.Context) (wish, error) {
-	kept, err := keptParts(w.c.Store, w.from)
+	kept, err := keptParts(w.c.Store, w.base)
 	if err != nil {
 		return wish{}, err
 	}
@@ -122,13 +134,19 @@ func (w *work) attachNamed(ctx context.Context, arg string, list *listOnce, out 
 			}
 		}
 	}
-	if slices.ContainsFunc(w.from.Modules, func(m store.GenerationModule) bool { return m.Name == arg || m.ID == arg && m.ID != "" }) {
-		return nil // it runs; who doesn't assign it any more says so in the next update
+	if slices.ContainsFunc(w.base.Modules, func(m store.GenerationModule) bool { return m.Name == arg || m.ID == arg && m.ID != "" }) {
+		return nil // it runs, or is staged; who doesn't assign it any more says so in the next update
+	}
+	if err == nil && w.local.Without(arg) {
+		out.local = out.local.Follow(arg)
+		w.remark(notAssigned(arg))
+		return nil
 	}
 	if err == nil {
 		return fault.New(fault.Refuse, fault.Input, "name one of another registry as host/path:tag, or assign it: powernode assign",
 			"attach %.80q: the platform doesn't assign it to this node", arg)
 	}
+	var tooLow error
 	for _, g := range slices.Backward(w.known.Generations) {
 		for _, m := range g.Modules {
 			if m.ID == "" || m.Name != arg && m.ID != arg || !w.local.Without(m.Name) {
@@ -138,13 +156,18 @@ func (w *work) attachNamed(ctx context.Context, arg string, list *listOnce, out 
 			if keptErr != nil {
 				continue
 			}
+			// The platform's word, which may allow it to be lower, isn't here.
+			if floorErr := w.floors.Check(p.assigned, m.ManifestDigest); floorErr != nil {
+				tooLow = cmp.Or(tooLow, floorErr)
+				continue
+			}
 			w.result.Remarks = append(w.result.Remarks, fmt.Sprintf("the platform can't be asked (%s): module %s is what generation %d had", fault.OneLine(err.Error()), m.Name, g.Number))
 			out.local = out.local.Follow(m.Name)
 			out.kept = append(out.kept, p)
 			return nil
 		}
 	}
-	return fmt.Errorf("attach %.80q: %w", arg, err)
+	return fmt.Errorf("attach %.80q: %w", arg, cmp.Or(tooLow, err))
 }
 
 // refer resolves a reference to the module that it means now.
@@ -163,9 +186,9 @@ func (w *wish) replace(a reconcile.Assigned) {
 	w.assigned = append(w.assigned, a)
 }
 
-// detach is what runs, without the modules that are named.
+// detach is what is staged, or else what runs, without the modules that are named.
 func (w *work) detach(ctx context.Context) (wish, error) {
-	kept, err := keptParts(w.c.Store, w.from)
+	kept, err := keptParts(w.c.Store, w.base)
 	if err != nil {
 		return wish{}, err
 	}

@@ -20,6 +20,34 @@ type claims struct {
 	// exact holds those that match one path only, wild the others.
 	exact map[string][]claim
 	wild  []claim
+	// above has the directories above the paths of exact, with the layer that has all those claims, or several.
+	above map[string]int
+}
+
+// several stands for more than one layer.
+const several = -1
+
+// finish is called once all claims were added.
+func (s *claims) finish() {
+	s.above = make(map[string]int)
+	for path, list := range s.exact {
+		for dir := path; dir != ""; {
+			dir = parent(dir)
+			for _, c := range list {
+				if owner, ok := s.above[dir]; ok && owner != c.owner {
+					s.above[dir] = several
+				} else if !ok {
+					s.above[dir] = c.owner
+				}
+			}
+		}
+	}
+}
+
+// spare reports whether no claim is about what is below a directory, but for those of a layer: several for not even those.
+func (s *claims) spare(dir string, but int) bool {
+	owner, ok := s.above[dir]
+	return len(s.wild) == 0 && (!ok || owner == but && but != several)
 }
 
 func (s *claims) add(c claim) {

@@ -3,6 +3,7 @@ package compose
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/module"
@@ -24,26 +25,39 @@ type Input struct {
 
 // Result is a composition.
 type Result struct {
-	// Root is a tree of its own; it shares no node with the inputs.
+	// Root shares what one module alone brings with the input: whoever changes either, changes both.
 	Root   *tree.Node
 	Report Report
 
 	names  []string
-	owners map[*tree.Node]int32
+	owners owners
 }
 
 // Owner returns the name of the module that the path in the result comes from; for a directory,
 // the one whose attributes it has. The path is relative to the root.
 func (r *Result) Owner(path string) (string, bool) {
-	n := r.Root.Lookup(path)
-	if n == nil {
-		return "", false
-	}
-	owner, ok := r.owners[n]
-	if !ok {
-		return "", false
+	owner, n := r.owners.of(r.Root, 0), r.Root
+	for name := range strings.SplitSeq(path, "/") {
+		if name == "" || name == "." {
+			continue
+		}
+		if n = n.Child(name); n == nil {
+			return "", false
+		}
+		owner = r.owners.of(n, owner)
 	}
 	return r.names[owner], true
+}
+
+// owners has the layer that a node of the result comes from, where that is another one than its directory's.
+type owners map[*tree.Node]int32
+
+// of returns a node's layer; dir is that of the directory that it is in.
+func (o owners) of(n *tree.Node, dir int32) int32 {
+	if owner, ok := o[n]; ok {
+		return owner
+	}
+	return dir
 }
 
 // ProtectedError says that a module ships or hides what another one protects. A caller that can
@@ -74,6 +88,10 @@ func Compose(inputs []Input) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
+	return c.compose()
+}
+
+func (c *composer) compose() (Result, error) {
 	if err := c.findMoves(); err != nil {
 		return Result{}, err
 	}
@@ -98,6 +116,8 @@ type layer struct {
 	// copies maps nodes of the input to those of the result, so that hard links stay linked: those that links names.
 	copies map[*tree.Node]*tree.Node
 	links  *tree.Links
+	// twice says that another layer has the same tree: its nodes may be in the result once.
+	twice bool
 }
 
 // composer holds one composition's working state.
@@ -110,7 +130,7 @@ type composer struct {
 	moves map[string][]entry
 	// merged are the paths of the result's directories.
 	merged map[string]bool
-	owners map[*tree.Node]int32
+	owners owners
 	// nodes are to be handed out.
 	nodes  []tree.Node
 	report Report
@@ -122,7 +142,7 @@ func newComposer(inputs []Input) (*composer, error) {
 		return nil, fault.New(fault.Refuse, fault.Input, "assign a module to the node", "compose: there are no modules")
 	}
 	c := &composer{merged: make(map[string]bool)}
-	nodes := 0
+	roots := make(map[*tree.Node]bool)
 	for _, in := range inputs {
 		if in.Root == nil || in.Root.Kind != tree.Directory {
 			return nil, fault.New(fault.Refuse, fault.Input, "", "compose: the root of module %q is not a directory", in.Name)
@@ -131,15 +151,16 @@ func newComposer(inputs []Input) (*composer, error) {
 			return nil, fmt.Errorf("compose: %w", err)
 		}
 		links := tree.FindLinks(in.Root)
-		nodes += links.Names
 		c.layers = append(c.layers, layer{
 			Input:  in,
 			rank:   module.Rank{EffectivePriority: in.EffectivePriority, Name: in.Name},
 			links:  links,
 			copies: make(map[*tree.Node]*tree.Node),
+			twice:  roots[in.Root],
 		})
+		roots[in.Root] = true
 	}
-	c.owners = make(map[*tree.Node]int32, nodes)
+	c.owners = make(owners)
 	slices.SortFunc(c.layers, func(a, b layer) int { return a.rank.Compare(b.rank) })
 	seen := make(map[string]bool)
 	for i, l := range c.layers {
@@ -167,6 +188,8 @@ func newComposer(inputs []Input) (*composer, error) {
 		}
 		c.report.Modules = append(c.report.Modules, Ranked{l.Name, l.Version, l.EffectivePriority})
 	}
+	c.masks.finish()
+	c.protected.finish()
 	return c, nil
 }
 
@@ -194,7 +217,7 @@ func (c *composer) makeCanonical(root *tree.Node) {
 		run.Mtime = usr.Mtime
 	}
 	for name, child := range run.Entries() {
-		c.report.Dropped = append(c.report.Dropped, Owned{"/run/" + name, c.layers[c.owners[child]].Name})
+		c.report.Dropped = append(c.report.Dropped, Owned{"/run/" + name, c.layers[c.owners.of(child, c.owners[run])].Name})
 		run.RemoveChild(name)
 	}
 }

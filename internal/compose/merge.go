@@ -191,7 +191,11 @@ func (c *composer) merge(path string, dirs []entry, active []claim) *tree.Node {
 			c.report.Moves = append(c.report.Moves, Move{"/" + at, "/" + v.target, c.layers[e.layer].Name, c.layers[v.leaf.layer].Name})
 		}
 		if len(v.dirs) > 0 {
-			out.SetChild(name, c.merge(at, v.dirs, covering))
+			if c.alone(at, v.dirs, covering) {
+				out.SetChild(name, c.take(v.dirs[0]))
+			} else {
+				out.SetChild(name, c.merge(at, v.dirs, covering))
+			}
 			c.noteLosers(at, v.dirs[0], v.rest)
 		} else {
 			out.SetChild(name, c.copyLeaf(v.leaf))
@@ -204,10 +208,41 @@ func (c *composer) merge(path string, dirs []entry, active []claim) *tree.Node {
 	return out
 }
 
-// copyLeaf returns the result's copy of a node, one for all names of a file.
+// alone reports whether a directory goes into the result as its module has it, with all that is below: nobody else brings, masks,
+// protects or moves anything there, and no file in it has names elsewhere.
+func (c *composer) alone(path string, dirs []entry, active []claim) bool {
+	e := dirs[0]
+	l := &c.layers[e.layer]
+	if len(dirs) > 1 || e.origin != "" || e.moved || path == "run" || l.twice || !l.links.Plain(e.node) {
+		return false
+	}
+	if !c.masks.spare(path, several) || !c.protected.spare(path, e.layer) {
+		return false
+	}
+	if slices.ContainsFunc(active, func(p claim) bool { return p.owner != e.layer }) {
+		return false
+	}
+	for target := range c.moves {
+		if target == path || strings.HasPrefix(target, path+"/") {
+			return false
+		}
+	}
+	return true
+}
+
+// take has a node of an input in the result.
+func (c *composer) take(e entry) *tree.Node {
+	c.owners[e.node] = int32(e.layer)
+	return e.node
+}
+
+// copyLeaf returns the result's node of a file: the input's own, or a copy, one for all names.
 func (c *composer) copyLeaf(e entry) *tree.Node {
 	l := &c.layers[e.layer]
 	several := l.links.Several(e.node)
+	if !several && !l.twice {
+		return c.take(e)
+	}
 	if n, ok := l.copies[e.node]; several && ok {
 		return n
 	}

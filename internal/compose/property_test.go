@@ -3,6 +3,7 @@ package compose
 import (
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -10,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
+	"github.com/powernode/powernode-agent/internal/composefs"
 	"github.com/powernode/powernode-agent/internal/fsverity"
 	"github.com/powernode/powernode-agent/internal/tree"
 )
@@ -104,29 +106,39 @@ func TestOrderOfArrival(t *testing.T) {
 	}
 }
 
-// Each file of the result is one that its owner has, and of the inputs' nodes none is in it.
+// Each file of the result is one that its owner has, and what is shared with an input is shared with the owner. The inputs stay as
+// they are.
 func TestOneOwner(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		inputs := drawInputs(t, true, true)
+		before := make([][]string, len(inputs))
+		for i, in := range inputs {
+			before[i] = describe(in.Root)
+		}
 		r, err := Compose(inputs)
+		for i, in := range inputs {
+			if !slices.Equal(before[i], describe(in.Root)) {
+				t.Fatalf("the input %s was changed", in.Name)
+			}
+		}
 		if err != nil {
 			return
 		}
-		theirs := make(map[*tree.Node]bool)
+		theirs := make(map[*tree.Node]string)
 		byName := make(map[string][]*tree.Node)
 		for _, in := range inputs {
 			for _, n := range in.Root.Walk() {
-				theirs[n] = true
+				theirs[n] = in.Name
 				byName[in.Name] = append(byName[in.Name], n)
 			}
 		}
 		for path, n := range r.Root.Walk() {
-			if theirs[n] {
-				t.Fatalf("%s is a node of an input", path)
-			}
 			owner, ok := r.Owner(path)
 			if !ok {
 				t.Fatalf("%s has no owner", path)
+			}
+			if of, shared := theirs[n]; shared && of != owner {
+				t.Fatalf("%s is a node of %s, and belongs to %s", path, of, owner)
 			}
 			has := slices.ContainsFunc(byName[owner], func(o *tree.Node) bool {
 				return o.Kind == n.Kind && (path == "" || sameAttributes(o, n)) && (n.Kind == tree.Directory || sameContent(o, n))
@@ -136,6 +148,55 @@ func TestOneOwner(t *testing.T) {
 			}
 		}
 	})
+}
+
+// What is shared with the inputs makes no difference to the result: with copies of everything it is the same.
+func TestSharing(t *testing.T) {
+	shared := 0
+	rapid.Check(t, func(t *rapid.T) {
+		inputs := drawInputs(t, true, true)
+		got, err := Compose(inputs)
+		c, newErr := newComposer(inputs)
+		if newErr != nil {
+			t.Fatal(newErr)
+		}
+		for i := range c.layers {
+			c.layers[i].twice = true
+		}
+		want, wantErr := c.compose()
+		if (err == nil) != (wantErr == nil) || err != nil && err.Error() != wantErr.Error() {
+			t.Fatalf("%v, with copies %v", err, wantErr)
+		}
+		if err != nil {
+			return
+		}
+		if !slices.Equal(describe(got.Root), describe(want.Root)) || !reflect.DeepEqual(got.Report, want.Report) {
+			t.Fatalf("got\n%s\n%+v\nwith copies\n%s\n%+v", strings.Join(describe(got.Root), "\n"), got.Report, strings.Join(describe(want.Root), "\n"), want.Report)
+		}
+		if a, b := imageOf(t, got.Root), imageOf(t, want.Root); a != b {
+			t.Fatalf("the image is %s, with copies %s", a, b)
+		}
+		for path, n := range got.Root.Walk() {
+			a, _ := got.Owner(path)
+			if b, _ := want.Owner(path); a != b {
+				t.Fatalf("%s belongs to %s, with copies to %s", path, a, b)
+			}
+			if n.Kind == tree.Directory && slices.ContainsFunc(inputs, func(in Input) bool { return in.Root.Lookup(path) == n }) {
+				shared++
+			}
+		}
+	})
+	if shared == 0 {
+		t.Error("nothing was ever shared")
+	}
+}
+
+func imageOf(t *rapid.T, root *tree.Node) string {
+	digest, err := composefs.Digest(root, composefs.V1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return digest.String()
 }
 
 // paint is composition by overlay, from the bottom up: the definition, where there are neither

@@ -164,10 +164,10 @@ func (c *composer) noteConflict(path string, winner entry, losers []entry, diffe
 }
 
 // finish counts, looks for libraries and puts the lists in order.
-func (r *Report) finish(root *tree.Node, owners map[*tree.Node]int32) {
+func (r *Report) finish(root *tree.Node, owners owners) {
 	libraries := make(map[string][]Owned)
-	r.count("", root, func(path, name string, n *tree.Node) {
-		libraries[name] = append(libraries[name], Owned{"/" + path, r.Modules[owners[n]].Name})
+	r.count("", root, owners.of(root, 0), owners, func(path, name string, owner int32) {
+		libraries[name] = append(libraries[name], Owned{"/" + path, r.Modules[owner].Name})
 	})
 	for name, found := range libraries {
 		if slices.ContainsFunc(found, func(o Owned) bool { return o.Module != found[0].Module }) {
@@ -182,15 +182,15 @@ func (r *Report) finish(root *tree.Node, owners map[*tree.Node]int32) {
 }
 
 // count counts the names below a directory, and calls library for what may be a shared library.
-func (r *Report) count(path string, dir *tree.Node, library func(path, name string, n *tree.Node)) {
+func (r *Report) count(path string, dir *tree.Node, owner int32, owners owners, library func(path, name string, owner int32)) {
 	for name, n := range dir.Entries() {
 		r.Entries++
 		if n.Kind == tree.Directory {
 			r.Directories++
-			r.count(join(path, name), n, library)
+			r.count(join(path, name), n, owners.of(n, owner), owners, library)
 		} else if strings.Contains(name, ".so.") {
 			if at := join(path, name); isLibrary(at, name) {
-				library(at, name, n)
+				library(at, name, owners.of(n, owner))
 			}
 		}
 	}

@@ -1,6 +1,7 @@
 package composefs
 
 import (
+	"encoding/binary"
 	"slices"
 	"strings"
 
@@ -109,14 +110,23 @@ func hasDigest(n *tree.Node) bool {
 
 // appendObjectPath adds d.ObjectPath() to b.
 func appendObjectPath(b []byte, d fsverity.Digest) []byte {
-	const digits = "0123456789abcdef"
-	for i, c := range d {
-		if i == 1 {
-			b = append(b, '/')
-		}
-		b = append(b, digits[c>>4], digits[c&15])
+	var digits [2 * digestSize]byte
+	for i := 0; i < digestSize; i += 4 {
+		binary.LittleEndian.PutUint64(digits[2*i:], hexDigits(binary.LittleEndian.Uint32(d[i:])))
 	}
-	return b
+	return append(append(append(b, digits[:2]...), '/'), digits[2:]...)
+}
+
+// hexDigits returns the eight hexadecimal digits of four bytes, the lowest byte first: all at once, because each file's path is made
+// or compared whenever an image is written or read.
+func hexDigits(b uint32) uint64 {
+	const ones = 0x0101010101010101
+	x := uint64(b)
+	x = (x | x<<16) & 0x0000ffff0000ffff
+	x = (x | x<<8) & 0x00ff00ff00ff00ff
+	x = x>>4&0x000f000f000f000f | x&0x000f000f000f000f<<8
+	letters := (x + 6*ones) >> 4 & ones
+	return x + '0'*ones + letters*('a'-'0'-10)
 }
 
 // set adds an attribute or replaces the one of that name.

@@ -16,7 +16,7 @@ func checkName(name string) error {
 		return fmt.Errorf("the name %q can't be an entry's", name)
 	case len(name) > tree.NameMax:
 		return fmt.Errorf("a name of %d bytes: at most %d are possible", len(name), tree.NameMax)
-	case strings.ContainsAny(name, "/\x00"):
+	case strings.IndexByte(name, '/') >= 0 || strings.IndexByte(name, 0) >= 0:
 		return fmt.Errorf("the name %q holds a slash or a NUL", name)
 	}
 	return nil

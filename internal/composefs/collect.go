@@ -160,7 +160,11 @@ func (c *collector) visit(dir *tree.Node, e *entry, index uint32) error {
 	}
 	marked := dir.IsLink(e.name)
 	several := c.links.Several(n)
-	if at, again := c.seen[n]; several && again {
+	at, again := uint32(0), false
+	if several {
+		at, again = c.seen[n]
+	}
+	if again {
 		l := &c.leaves[at]
 		l.names++
 		if isWhiteout(n) {

@@ -3,6 +3,8 @@ package composefs
 import (
 	"hash/maphash"
 	"math/bits"
+
+	"github.com/powernode/powernode-agent/internal/fsverity"
 )
 
 // filter finds the attributes of objects that occur more than once, and few others beside: most occur once, and counting each of
@@ -20,13 +22,24 @@ func newFilter(objects int) *filter {
 	return &filter{seed: maphash.MakeSeed(), once: make([]uint64, words), again: make([]uint64, words)}
 }
 
-func (f *filter) bit(a attr) (word int, bit uint64) {
-	h := maphash.Bytes(f.seed, a.object[:]) + uint64(a.kind)*0x9e3779b97f4a7c15
+func (f *filter) hash(d *fsverity.Digest) uint64 { return maphash.Bytes(f.seed, d[:]) }
+
+func (f *filter) bit(hash uint64, kind attrKind) (word int, bit uint64) {
+	h := hash + uint64(kind)*0x9e3779b97f4a7c15
 	return int(h>>6) & (len(f.once) - 1), 1 << (h & 63)
 }
 
-func (f *filter) add(a attr) {
-	word, bit := f.bit(a)
+func (f *filter) add(a attr) { f.set(f.hash(a.object), a.kind) }
+
+// addPlain is add of both attributes of a plain file.
+func (f *filter) addPlain(d *fsverity.Digest) {
+	h := f.hash(d)
+	f.set(h, metacopy)
+	f.set(h, redirect)
+}
+
+func (f *filter) set(hash uint64, kind attrKind) {
+	word, bit := f.bit(hash, kind)
 	if f.once[word]&bit != 0 {
 		f.again[word] |= bit
 		f.some = true
@@ -35,7 +48,15 @@ func (f *filter) add(a attr) {
 }
 
 // has reports whether an attribute was perhaps added more than once; where it says no, it wasn't.
-func (f *filter) has(a attr) bool {
-	word, bit := f.bit(a)
+func (f *filter) has(a attr) bool { return f.isSet(f.hash(a.object), a.kind) }
+
+// hasPlain is has of either attribute of a plain file.
+func (f *filter) hasPlain(d *fsverity.Digest) bool {
+	h := f.hash(d)
+	return f.isSet(h, metacopy) || f.isSet(h, redirect)
+}
+
+func (f *filter) isSet(hash uint64, kind attrKind) bool {
+	word, bit := f.bit(hash, kind)
 	return f.again[word]&bit != 0
 }

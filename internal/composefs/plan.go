@@ -31,6 +31,7 @@ const (
 	isStub
 	isEscapedWhiteout // a whiteout, written as a regular file with an attribute
 	holdsWhiteouts    // the directory of one
+	isPlain           // a plain file, none of whose attributes is shared
 )
 
 // plan is an image before it is written: which inodes there are, in which order, and where
@@ -104,6 +105,8 @@ func (p *plan) number(root *tree.Node, leaves []leaf) {
 				case isWhiteout(e.node):
 					in.flags = isEscapedWhiteout
 					p.inodes[i].flags |= holdsWhiteouts
+				case plainFile(e.node):
+					in.flags = isPlain
 				}
 				p.inodes = append(p.inodes, in)
 			}

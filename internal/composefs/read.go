@@ -78,8 +78,8 @@ type reader struct {
 	version uint32
 	queue   []readDir
 	leaves  []readLeaf
-	// byNID finds inodes seen before, by the slots of the image: 0 is none, seenDir a directory, else one more than
-	// the place in leaves. It is faster than a map, and no larger.
+	// byNID finds inodes seen before, by the slots of the image: 0 is none, seenDir a directory, seenStub a stub, else one more
+	// than the place in leaves. It is faster than a map, and no larger.
 	byNID []int32
 	// nodes are to be handed out, stub is for what is read and forgotten, xattrs is room for those of one inode.
 	nodes  []tree.Node
@@ -88,10 +88,15 @@ type reader struct {
 	intern interner
 	// next is the number that the next inode has if the image is numbered as composefs does.
 	next uint32
+	// stubs counts those that aren't among the leaves.
+	stubs int
 }
 
-// seenDir stands for a directory in byNID.
-const seenDir = -1
+// What stands for a directory in byNID, and for a stub that isn't among the leaves.
+const (
+	seenDir  = -1
+	seenStub = -2
+)
 
 // seen returns what byNID has of an inode; of one that lies beyond the image, which can't be read either, that is nothing.
 func (r *reader) seen(nid uint64) int32 {
@@ -128,7 +133,7 @@ func (r *reader) run() (*tree.Node, error) {
 			return nil, fmt.Errorf("%.200q: %w", "/"+r.path(i), err)
 		}
 	}
-	if found := len(r.queue) + len(r.leaves); super.Inodes != uint64(found) {
+	if found := len(r.queue) + len(r.leaves) + r.stubs; super.Inodes != uint64(found) {
 		return nil, fmt.Errorf("the superblock says %d inodes, there are %d", super.Inodes, found)
 	}
 	r.settle()
@@ -163,7 +168,12 @@ func (r *reader) addDir(in erofs.Inode, parent int, name string) (*tree.Node, er
 func (r *reader) readDir(index int) error {
 	dir := r.queue[index]
 	dots, whiteouts := 0, false
-	err := r.image.Dirents(&dir.inode, func(e erofs.Dirent) error {
+	added := 2 // "." and ".."
+	if index == 0 {
+		added += len(stubNames) / 2
+	}
+	room := func(entries int) { dir.node.Grow(max(0, entries-added)) }
+	err := r.image.Dirents(&dir.inode, room, func(e erofs.Dirent) error {
 		switch e.Name {
 		case ".", "..":
 			want := dir.inode.NID
@@ -197,8 +207,12 @@ func (r *reader) readDir(index int) error {
 // entry reads the inode of a directory's entry, or finds it among those seen before. It returns nil
 // for a stub.
 func (r *reader) entry(index int, e erofs.Dirent) (*tree.Node, error) {
-	name := readName{index, e.Name}
-	if at := r.seen(e.NID); at > 0 {
+	name := readName{int32(index), e.Name}
+	at := r.seen(e.NID)
+	if at == seenStub {
+		return nil, errors.New("a whiteout can't have hard links")
+	}
+	if at > 0 {
 		l := &r.leaves[at-1]
 		if l.stub || isWhiteout(l.node) {
 			return nil, errors.New("a whiteout can't have hard links")
@@ -206,7 +220,10 @@ func (r *reader) entry(index int, e erofs.Dirent) (*tree.Node, error) {
 		if e.Type != l.fileType {
 			return nil, fmt.Errorf("entry of type %d for an inode of type %d", e.Type, l.fileType)
 		}
-		l.more = append(l.more, name)
+		if l.more == nil {
+			l.more = new(readNames)
+		}
+		l.more.names = append(l.more.names, name)
 		r.number(l, name)
 		return l.node, nil
 	}
@@ -224,6 +241,13 @@ func (r *reader) entry(index int, e erofs.Dirent) (*tree.Node, error) {
 	into := &r.stub // there are 256 in every image, of which none is kept
 	if index != 0 || !isStubName(e.Name) || e.Type != erofs.TypeChar {
 		into = r.newNode()
+	} else if in.Mode&^0o7777 == erofs.ModeChar && in.XattrCount == 0 && in.Size == 0 && in.Union == 0 {
+		// In an image of few files they are most of what there is.
+		r.byNID[e.NID] = seenStub
+		if r.stubs++; in.Ino == r.next {
+			r.next++
+		}
+		return nil, nil
 	}
 	n, err := r.node(into, &in, false)
 	if err != nil {

@@ -14,46 +14,66 @@ type readLeaf struct {
 	nlink uint32
 	// fileType is what its directory entries must say.
 	fileType uint8
-	// name is its first name, and more are the others.
+	// home says that the inode may lie in the place of name, as its number shows.
+	home bool
+	stub bool
+	// name is its first name, and more are the others, which few have.
 	name readName
-	more []readName
-	// home says that the inode may lie in the place of name, as its number shows, and homes are other names of which
-	// that is true: several only if no other inode was numbered between them.
-	home  bool
+	more *readNames
+}
+
+// readNames are the names of an inode but for the first one.
+type readNames struct {
+	names []readName
+	// homes are those in whose place the inode may lie as well: several only if no other inode was numbered between them.
 	homes []readName
-	stub  bool
 }
 
 // names yields all names, in the order in which they were found.
 func (l *readLeaf) names(yield func(readName) bool) {
-	if yield(l.name) {
-		slices.Values(l.more)(yield)
+	if yield(l.name) && l.more != nil {
+		slices.Values(l.more.names)(yield)
 	}
 }
 
 // mayLie reports whether the inode may lie in the place of a name.
 func (l *readLeaf) mayLie(name readName) bool {
-	return l.home && name == l.name || slices.Contains(l.homes, name)
+	return l.home && name == l.name || slices.Contains(l.homes(), name)
+}
+
+func (l *readLeaf) homes() []readName {
+	if l.more == nil {
+		return nil
+	}
+	return l.more.homes
+}
+
+// links is how many names there are.
+func (l *readLeaf) links() int {
+	if l.more == nil {
+		return 1
+	}
+	return 1 + len(l.more.names)
 }
 
 // readName is a name in a directory, given by its index in the queue.
 type readName struct {
-	dir  int
+	dir  int32
 	name string
 }
 
 // number finds out whether the inode may lie in the place of its latest name.
 func (r *reader) number(l *readLeaf, name readName) {
-	first := !l.home && len(l.homes) == 0
+	first := !l.home && len(l.homes()) == 0
 	if first && l.ino == r.next {
 		r.next++
 	} else if first || l.ino != r.next-1 {
 		return
 	}
-	if len(l.more) == 0 {
+	if l.more == nil {
 		l.home = true
 	} else {
-		l.homes = append(l.homes, name)
+		l.more.homes = append(l.more.homes, name)
 	}
 }
 
@@ -68,10 +88,10 @@ func (r *reader) settle() {
 		switch {
 		case l.nlink == 0:
 			l.node.Explicit |= tree.ExplicitNlink
-		case l.nlink != uint32(1+len(l.more)):
+		case l.nlink != uint32(l.links()):
 			l.node.Nlink = l.nlink
 		}
-		if len(l.more) > 0 {
+		if l.more != nil {
 			r.markNames(l)
 		}
 	}
@@ -85,12 +105,12 @@ func (r *reader) markNames(l *readLeaf) {
 			first = name
 		}
 	}
-	if !l.home && len(l.homes) == 0 || l.mayLie(first) {
+	if !l.home && len(l.homes()) == 0 || l.mayLie(first) {
 		return
 	}
 	home := l.name
 	if !l.home {
-		home = l.homes[0]
+		home = l.homes()[0]
 	}
 	for name := range l.names {
 		if r.before(name, home) {
@@ -104,9 +124,9 @@ func (r *reader) before(a, b readName) bool {
 	for a.dir != b.dir {
 		da, db := &r.queue[a.dir], &r.queue[b.dir]
 		if da.depth >= db.depth {
-			a = readName{da.parent, da.name}
+			a = readName{int32(da.parent), da.name}
 		} else {
-			b = readName{db.parent, db.name}
+			b = readName{int32(db.parent), db.name}
 		}
 	}
 	return a.name < b.name

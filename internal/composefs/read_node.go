@@ -18,7 +18,11 @@ func (r *reader) node(n *tree.Node, in *erofs.Inode, root bool) (*tree.Node, err
 	if !ok {
 		return nil, fmt.Errorf("mode %#o has no known file type", in.Mode)
 	}
-	*n = tree.Node{Kind: kind, Mode: in.Mode & 0o7777, UID: in.UID, GID: in.GID, Mtime: tree.Time{Sec: in.Sec, Nsec: in.Nsec}}
+	if n == &r.stub {
+		*n = tree.Node{}
+	}
+	// Field by field: all others are zero, and writing them costs as much again.
+	n.Kind, n.Mode, n.UID, n.GID, n.Mtime = kind, in.Mode&0o7777, in.UID, in.GID, tree.Time{Sec: in.Sec, Nsec: in.Nsec}
 	var err error
 	if r.xattrs, err = r.image.AppendXattrs(r.xattrs[:0], in); err != nil {
 		return nil, err
@@ -55,18 +59,24 @@ type object struct {
 func (r *reader) takeXattrs(n *tree.Node, list []erofs.Xattr, root bool) (object, error) {
 	var o object
 	for _, x := range list {
-		name, own := unescapeName(x.Name)
 		switch {
-		case own:
-			n.Xattrs = append(n.Xattrs, tree.Xattr{Name: name, Value: r.intern.value(x.Value)})
 		case x.Name == nameMetacopy && o.metacopy == nil:
 			o.metacopy = x.Value
+			continue
 		case x.Name == nameRedirect && o.redirect == nil:
 			o.redirect = x.Value
+			continue
 		case x.Name == nameOpaque && root && string(x.Value) == "y":
-		default:
+			continue
+		}
+		name, own := unescapeName(x.Name)
+		if !own {
 			return o, fmt.Errorf("the attribute %.80q has no business here", x.Name)
 		}
+		n.Xattrs = append(n.Xattrs, tree.Xattr{Name: name, Value: r.intern.value(x.Value)})
+	}
+	if len(n.Xattrs) < 2 {
+		return o, nil
 	}
 	byName := func(a, b tree.Xattr) int { return strings.Compare(a.Name, b.Name) }
 	if !slices.IsSortedFunc(n.Xattrs, byName) {

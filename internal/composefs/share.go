@@ -44,6 +44,11 @@ func (p *plan) share() *sharing {
 	total := 0
 	again := newFilter(len(p.inodes))
 	for i := range p.inodes {
+		if in := &p.inodes[i]; in.flags&isPlain != 0 {
+			total += 2
+			again.addPlain(&in.node.Digest)
+			continue
+		}
 		list := buf.of(p, i)
 		total += len(list)
 		for _, a := range list {
@@ -55,7 +60,11 @@ func (p *plan) share() *sharing {
 		}
 	}
 	for i := range p.inodes {
-		if n := p.inodes[i].node; again.some && external(n) {
+		n := p.inodes[i].node
+		if p.inodes[i].flags&isPlain != 0 && !again.hasPlain(&n.Digest) {
+			continue
+		}
+		if again.some && external(n) {
 			for _, a := range buf.of(p, i) {
 				if a.object != nil && again.has(a) {
 					s.count(a)
@@ -174,6 +183,14 @@ func (s *sharing) gather() {
 func (p *plan) refer(index int, s *sharing, buf *attrs) error {
 	in := &p.inodes[index]
 	in.refs = uint32(len(p.refs))
+	if in.flags&isPlain != 0 {
+		if _, shared := s.objects[in.node.Digest]; !shared {
+			p.refs = append(p.refs, unshared, unshared)
+			in.xattrSize = uint32(len(usualXattrs.template))
+			return nil
+		}
+		in.flags &^= isPlain
+	}
 	list := buf.of(p, index)
 	if len(list) == 0 {
 		return nil

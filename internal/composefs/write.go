@@ -56,11 +56,38 @@ func Build(root *tree.Node, opts Options) ([]byte, fsverity.Digest, error) {
 	if err != nil {
 		return nil, fsverity.Digest{}, err
 	}
-	image := bytes.NewBuffer(make([]byte, 0, p.size()))
-	if err := p.writeTo(image); err != nil {
+	b := builder{image: make([]byte, 0, p.size()), written: make(chan []byte, p.size()/outputSize+2)}
+	digest := make(chan fsverity.Digest, 1)
+	go b.hash(digest)
+	err = p.writeTo(&b)
+	close(b.written)
+	sum := <-digest
+	if err != nil {
 		return nil, fsverity.Digest{}, err
 	}
-	return image.Bytes(), fsverity.SumBytes(image.Bytes()), nil
+	return b.image, sum, nil
+}
+
+// builder takes an image into memory, and has what was written hashed meanwhile.
+type builder struct {
+	image   []byte
+	written chan []byte
+}
+
+// Write never makes the image move: its size is known.
+func (b *builder) Write(p []byte) (int, error) {
+	n := len(b.image)
+	b.image = append(b.image, p...)
+	b.written <- b.image[n:]
+	return len(p), nil
+}
+
+func (b *builder) hash(digest chan<- fsverity.Digest) {
+	var h fsverity.Hasher
+	for p := range b.written {
+		_, _ = h.Write(p) // never fails
+	}
+	digest <- h.Sum()
 }
 
 // outputSize is how many bytes are gathered for one write: whole blocks, for the hasher's sake.
@@ -103,8 +130,18 @@ func (o *output) text(s string) {
 
 func (o *output) zeros(n uint64) {
 	o.room()
-	o.buf = append(o.buf, make([]byte, n)...)
+	for ; n > blockSize; n -= blockSize {
+		o.buf = append(o.buf, zeroBlock[:]...)
+		o.room()
+	}
+	o.buf = append(o.buf, zeroBlock[:n]...)
 }
+
+// zeroBlock is for padding, and noChunks for the indexes of chunks, which say that none is in the image.
+var (
+	zeroBlock [blockSize]byte
+	noChunks  = [blockSize]byte(bytes.Repeat([]byte{0xff}, blockSize))
+)
 
 // align adds zeros up to a multiple of unit.
 func (o *output) align(unit uint64) { o.zeros(roundUp(o.pos(), unit) - o.pos()) }
@@ -189,6 +226,11 @@ func (p *plan) writeAttrs(o *output, index int, buf *attrs) {
 	if in.xattrSize == 0 {
 		return
 	}
+	if in.flags&isPlain != 0 {
+		o.room()
+		o.buf = usualXattrs.append(o.buf, &in.node.Digest)
+		return
+	}
 	list := buf.of(p, index)
 	refs := p.refs[in.refs:][:len(list)]
 	filter, shared := ^uint32(0), uint8(0)
@@ -224,7 +266,7 @@ func (p *plan) writeTail(o *output, in *inode) {
 	case n.Kind == tree.Symlink:
 		o.text(n.Target)
 	case external(n):
-		o.bytes(bytes.Repeat([]byte{0xff}, int(in.tail)))
+		o.bytes(noChunks[:in.tail])
 	default:
 		o.bytes(n.Inline[len(n.Inline)-int(in.tail):])
 	}
@@ -242,7 +284,7 @@ func (p *plan) writeBlocks(o *output, in *inode) {
 		o.align(blockSize)
 	case external(n):
 		// The chunk indexes that didn't fit after the inode: mkcomposefs fills the block.
-		o.bytes(bytes.Repeat([]byte{0xff}, blockSize))
+		o.bytes(noChunks[:])
 	default:
 		o.bytes(n.Inline[:min(len(n.Inline), blockSize)])
 		o.align(blockSize)

@@ -204,6 +204,19 @@ func (a *actor) merge(path string) error {
 	return a.removeMark(dir, markOpaque, "settle-merge:mark")
 }
 
+// hide notes that a directory hides what an image has at its path.
+func (a *actor) hide(path string) error {
+	dir, err := openDirAt(a.upper.File(), below(path))
+	if gone(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return a.upper.Diagnose(a.upper.Step("settle-hide:mark", func() error { return unix.Fsetxattr(int(dir.Fd()), markHides, []byte("y"), 0) }))
+}
+
 // finish removes the marks of origins and puts everything on the disk.
 func (a *actor) finish() ([]Trouble, error) {
 	if _, err := ForgetOrigins(a.ctx, a.upper); err != nil {

@@ -12,7 +12,7 @@
 //     one's content (seen on Linux 6.18: of 200 such files, each). All images of ours have the same, empty UUID,
 //     so that the kernel can't tell them apart.
 //
-// Scan, Conflicts and Settle read and decide; ActLive and ActOffline do what Settle decided. The package promises that an
+// Scan, Conflicts and Settle read and decide; ActLive and ActOffline do what Settle decided, and Live.Mend what came too late for that. The package promises that an
 // upper which a kill left anywhere in an act still means the same over the image that it was used over: the
 // content comes first, then the mark that refers to the image goes.
 //

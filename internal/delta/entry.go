@@ -3,6 +3,7 @@ package delta
 import (
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/powernode/powernode-agent/internal/fsverity"
 	"github.com/powernode/powernode-agent/internal/tree"
@@ -63,7 +64,16 @@ type Entry struct {
 	xattrs []tree.Xattr
 	// copied says that it has the mark of one that was copied up.
 	copied bool
-	links  uint64
+	// hides says that it has the mark of an Opaque directory that was made in the place of an image's.
+	hides bool
+	// fifo says that a Device is a FIFO.
+	fifo  bool
+	links uint64
+	// length and mtime are those of a Metacopy: the image's file's, unless somebody set the time.
+	length uint64
+	mtime  tree.Time
+	// made is when a Metacopy came into the upper, or a directory was last renamed or marked, as far as can be told.
+	made time.Time
 }
 
 // Totals count what an upper holds. A file with several names is counted for each, its bytes once.
@@ -131,6 +141,11 @@ func (d *Delta) Entry(path string) (Entry, bool) {
 		return Entry{}, false
 	}
 	return d.Entries[i], true
+}
+
+// FIFOs reports whether there is a FIFO.
+func (d *Delta) FIFOs() bool {
+	return slices.ContainsFunc(d.Entries, func(e Entry) bool { return e.fifo })
 }
 
 // Changed reports whether a path was changed here: it has an entry of its own, or a directory above it hides or

@@ -12,6 +12,9 @@ import (
 // what the new image has.
 func SettleKept(d *Delta, from, to *tree.Node, has func(fsverity.Digest) bool) *Plan {
 	return settle(d, from, to, nil, func(p *place) bool {
+		if p.Kind != Metacopy {
+			return true
+		}
 		if p.Digest.IsZero() {
 			return p.newContent()
 		}

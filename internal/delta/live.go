@@ -22,6 +22,13 @@ type View func(top string) (*os.File, error)
 type Live struct {
 	Upper *durable.Dir
 	View  View
+	// Objects have the content of what was changed over another image than that which runs; nil has none.
+	Objects Objects
+	// Over is when the image that Settle and Mend go from has been beneath the upper, if another one was there before or is there
+	// by now. A metacopy that shows by itself what it was made over is judged by that.
+	Over Span
+	// Mends says that Mend comes later: what is changed again and again while Settle works is left to that.
+	Mends bool
 }
 
 // ActLive settles the upper of a running union, over its own image still, before another comes beneath it. The
@@ -37,7 +44,7 @@ func (p *Plan) ActLive(ctx context.Context, l Live) ([]Trouble, error) {
 	if len(p.Unsettled) > 0 {
 		return p.Unsettled, nil
 	}
-	a := &liveActor{actor: actor{ctx: ctx, upper: l.Upper}, view: l.View, tops: make(map[string]*os.File)}
+	a := l.actor(ctx)
 	defer a.close()
 	for _, s := range p.Steps {
 		if err := a.settle(s.Path, a.step(s)); err != nil {
@@ -47,12 +54,16 @@ func (p *Plan) ActLive(ctx context.Context, l Live) ([]Trouble, error) {
 	return a.finish()
 }
 
+func (l Live) actor(ctx context.Context) *liveActor {
+	return &liveActor{actor: actor{ctx: ctx, upper: l.Upper}, view: l.View, objects: l.Objects, tops: make(map[string]*os.File)}
+}
+
 // settlePasses is how often Live.Settle looks again.
 const settlePasses = 5
 
 // Settle scans the upper, decides and acts, and looks again until nothing is left to be done: what users changed
 // meanwhile is settled too. covered are the top-level directories that something else is mounted over, and drop is as
-// for the function of that name. It is to be called just before the image comes beneath the upper: what is changed after it isn't settled.
+// for the function of that name. It is to be called just before the image comes beneath the upper: for what is changed after it, there is Mend.
 func (l Live) Settle(ctx context.Context, from, to *tree.Node, covered []string, drop func(path string) bool) ([]Trouble, error) {
 	var p *Plan
 	for range settlePasses {
@@ -60,13 +71,16 @@ func (l Live) Settle(ctx context.Context, from, to *tree.Node, covered []string,
 		if err != nil {
 			return nil, err
 		}
-		p = Settle(d.Without(covered...), from, to, drop)
+		p = settle(d.Without(covered...), from, to, drop, l.stale)
 		if len(p.Steps) == 0 {
 			return p.Unsettled, nil
 		}
 		if troubles, err := p.ActLive(ctx, l); err != nil || len(troubles) > 0 {
 			return troubles, err
 		}
+	}
+	if l.Mends {
+		return nil, nil
 	}
 	troubles := make([]Trouble, 0, len(p.Steps))
 	for _, s := range p.Steps {
@@ -75,10 +89,14 @@ func (l Live) Settle(ctx context.Context, from, to *tree.Node, covered []string,
 	return troubles, nil
 }
 
+// stale is Span's, and has what was changed over a still older image get its own content back where there is that.
+func (l Live) stale(p *place) bool { return l.Over.staleIn(p) && (!p.foreign() || l.has(p)) }
+
 type liveActor struct {
 	actor
-	view View
-	tops map[string]*os.File
+	view    View
+	objects Objects
+	tops    map[string]*os.File
 }
 
 func (a *liveActor) close() {
@@ -90,11 +108,16 @@ func (a *liveActor) close() {
 func (a *liveActor) step(s Step) error {
 	switch s.Do {
 	case CopyContent:
+		if s.place.foreign() {
+			return a.restore(s.place)
+		}
 		return a.content(s.Path)
 	case MakeWhole:
 		return a.whole(s.Path)
 	case Merge:
 		return a.merge(s.Path)
+	case Hide:
+		return a.hide(s.Path)
 	}
 	return nil
 }

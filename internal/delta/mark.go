@@ -17,6 +17,9 @@ const (
 	markWhiteout = "trusted.overlay.whiteout"
 )
 
+// markHides is ours, on an opaque directory that was made where an image has one.
+const markHides = "trusted.powernode.hides"
+
 const (
 	// markMax bounds a mark's value: a redirect is a path.
 	markMax = 4096

@@ -66,6 +66,8 @@ func (a *offlineActor) step(s Step) error {
 		return a.markWhole()
 	case Merge:
 		return a.merge(s.Path)
+	case Hide:
+		return a.hide(s.Path)
 	}
 	return nil
 }

@@ -22,8 +22,9 @@ type place struct {
 	source, newSource *tree.Node
 	// origin is the path of a renamed one's source in the images.
 	origin string
-	// merge says that an opaque directory is to show what the new image has there.
-	merge bool
+	// merge says that an opaque directory is to show what the new image has there, hide that it has to be remembered of one that
+	// it hides what the old image has.
+	merge, hide bool
 	// inWhole says that it lies in a directory, or is one, that is to hold all that it shows itself.
 	inWhole bool
 	// left says that the policy drops it: nothing of it needs to be settled.
@@ -45,7 +46,6 @@ func places(d *Delta, from, to *tree.Node, drop func(path string) bool) []*place
 		p := &place{Entry: e, name: name, parent: parent}
 		p.left = parent.left || drop != nil && drop(e.Path)
 		p.lay(from, to)
-		p.inWhole = parent.inWhole || p.whole()
 		parent.children[name] = p
 		if e.Kind.isDir() {
 			p.children = make(map[string]*place)
@@ -76,8 +76,11 @@ func (p *place) lay(from, to *tree.Node) {
 		p.source, p.newSource = ofKind(p.source, tree.Directory), ofKind(p.newSource, tree.Directory)
 	case Opaque:
 		// One that was made here, where the old image has no directory, hides nothing; it is only marked because the
-		// kernel marks every new directory. One that was copied up and then made opaque is meant to hide.
-		p.merge = !p.left && !p.copied && ofKind(p.from, tree.Directory) == nil && ofKind(p.to, tree.Directory) != nil
+		// kernel marks every new directory. One that was copied up and then made opaque is meant to hide, and so is one that was
+		// made in the place of an image's directory, which doesn't show any more once an image without that has been beneath it.
+		isOld, isNew := ofKind(p.from, tree.Directory) != nil, ofKind(p.to, tree.Directory) != nil
+		open := !p.left && !p.copied && !p.hides
+		p.merge, p.hide = open && !isOld && isNew, open && isOld && !isNew
 		p.source, p.newSource = nil, nil
 		if p.merge {
 			p.newSource = p.to

@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -82,9 +83,9 @@ func (s *scanner) classify(e *Entry, f found) (err error) {
 	e.copied = m.has(markOrigin)
 	switch f.stat.Mode & unix.S_IFMT {
 	case unix.S_IFDIR:
-		e.Kind = Directory
+		e.Kind, e.made = Directory, time.Unix(f.stat.Ctim.Unix())
 		if opaque, ok := m.value(markOpaque); ok && string(opaque) == "y" {
-			e.Kind = Opaque
+			e.Kind, e.made, e.hides = Opaque, f.made(), m.has(markHides)
 		} else if redirect, ok := m.value(markRedirect); ok {
 			e.Kind = Redirected
 			e.Redirect, err = parseRedirect(redirect)
@@ -102,7 +103,7 @@ func (s *scanner) classify(e *Entry, f found) (err error) {
 			e.Kind = Whiteout
 		}
 	default:
-		e.Kind = Device
+		e.Kind, e.fifo = Device, f.stat.Mode&unix.S_IFMT == unix.S_IFIFO
 	}
 	return err
 }
@@ -112,7 +113,8 @@ func (s *scanner) regular(e *Entry, f found) (err error) {
 	metacopy, ok := m.value(markMetacopy)
 	switch {
 	case ok:
-		e.Kind = Metacopy
+		e.Kind, e.length, e.made = Metacopy, uint64(max(f.stat.Size, 0)), f.made()
+		e.mtime = tree.Time{Sec: f.stat.Mtim.Sec, Nsec: uint32(f.stat.Mtim.Nsec)}
 		if e.Digest, err = parseMetacopy(metacopy); err != nil {
 			return err
 		}

@@ -15,9 +15,12 @@ const (
 	MakeWhole
 	// Merge has a directory that was made here show what the new image has there.
 	Merge
+	// Hide notes of a directory that was made here in the place of the old image's that it hides what an image has there: the new
+	// image has nothing there, and a later one may.
+	Hide
 )
 
-var doNames = [...]string{"", "copy-content", "make-whole", "merge"}
+var doNames = [...]string{"", "copy-content", "make-whole", "merge", "hide"}
 
 func (d Do) String() string { return doNames[min(int(d), len(doNames)-1)] }
 
@@ -52,10 +55,11 @@ type Plan struct {
 // from, the one that it was used over. drop, if not nil, reports whether the policy drops the local change at a path (see
 // Drop): nothing is copied for that. Settle is pure. Besides its steps, the act removes every mark of an origin (ForgetOrigins).
 func Settle(d *Delta, from, to *tree.Node, drop func(path string) bool) *Plan {
-	return settle(d, from, to, drop, (*place).newContent)
+	return settle(d, from, to, drop, (*place).stale)
 }
 
-func settle(d *Delta, from, to *tree.Node, drop func(path string) bool, stale func(metacopy *place) bool) *Plan {
+// settle decides with what tells whether an entry refers to the old image: a metacopy, a renamed directory, or one that was made here.
+func settle(d *Delta, from, to *tree.Node, drop func(path string) bool, stale func(*place) bool) *Plan {
 	p := &Plan{Steps: []Step{}}
 	for _, t := range d.Skipped {
 		if drop == nil || !drop(t.Path) {
@@ -63,15 +67,19 @@ func settle(d *Delta, from, to *tree.Node, drop func(path string) bool, stale fu
 		}
 	}
 	for _, at := range places(d, from, to, drop) {
+		whole := at.whole() && stale(at)
+		at.inWhole = at.parent.inWhole || whole
 		switch {
 		case at.left:
-		case at.whole() && !at.parent.inWhole:
+		case whole && !at.parent.inWhole:
 			s := Step{Do: MakeWhole, Path: at.Path, Origin: at.origin, place: at}
 			s.addWhole(at)
 			p.add(s)
 		case at.inWhole:
-		case at.merge:
+		case at.merge && stale(at):
 			p.add(Step{Do: Merge, Path: at.Path, place: at})
+		case at.hide && stale(at):
+			p.add(Step{Do: Hide, Path: at.Path, place: at})
 		case at.Kind == Metacopy && stale(at):
 			s := Step{Do: CopyContent, Path: at.Path, Origin: at.origin, place: at}
 			s.addContent(at)
@@ -84,6 +92,11 @@ func settle(d *Delta, from, to *tree.Node, drop func(path string) bool, stale fu
 func (p *Plan) add(s Step) {
 	p.Steps = append(p.Steps, s)
 	p.Files, p.Bytes = p.Files+s.Files, p.Bytes+s.Bytes
+}
+
+// stale reports whether an entry refers to what only the old image has, as far as it shows by itself.
+func (p *place) stale() bool {
+	return p.Kind != Metacopy || p.newContent() && p.evidence() != overNew
 }
 
 // newContent reports whether a metacopy would have other content over the new image. One that has none over either is as

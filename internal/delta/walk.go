@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -34,6 +35,17 @@ type found struct {
 
 // procPath names the entry for calls that take a path; it follows no link but those of /proc.
 func (f found) procPath() string { return procPath(f.dir, f.name) }
+
+// made is when the entry came into being, or, where the file system doesn't know, when it was last changed.
+func (f found) made() time.Time {
+	var x unix.Statx_t
+	err := unix.Statx(int(f.dir.Fd()), f.name, unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT, unix.STATX_BTIME, &x)
+	runtime.KeepAlive(f.dir)
+	if err != nil || x.Mask&unix.STATX_BTIME == 0 {
+		return time.Unix(f.stat.Ctim.Unix())
+	}
+	return time.Unix(x.Btime.Sec, int64(x.Btime.Nsec))
+}
 
 func procPath(dir *os.File, name string) string { return fdPath(dir) + "/" + name }
 

@@ -140,7 +140,7 @@ func Compare(from, to *tree.Node) *Difference {
 	w := walker{d: &Difference{}, pairs: make(map[*tree.Node]*tree.Node), back: make(map[*tree.Node]*tree.Node)}
 	w.d.Root = weightiest(from, to)
 	w.directories(from, to)
-	if w.relinked {
+	if w.relinked() {
 		w.links(from, to)
 	}
 	slices.SortFunc(w.d.Entries, func(a, b Entry) int { return strings.Compare(a.Path, b.Path) })

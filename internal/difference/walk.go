@@ -12,10 +12,10 @@ type walker struct {
 	d *Difference
 	// path is that of the directory that is looked at: "" or "/usr/lib". It becomes a string only for an entry.
 	path []byte
-	// pairs and back are the files that stand in each other's place: one to one, unless hard links differ,
-	// which relinked says.
+	// froms and tos are the files that stand in each other's place, name by name: one to one, unless hard links differ.
+	froms, tos []*tree.Node
+	// pairs and back remember that of some files.
 	pairs, back map[*tree.Node]*tree.Node
-	relinked    bool
 }
 
 func (w *walker) emit(name string, e Entry) {
@@ -60,7 +60,9 @@ func (w *walker) pair(name string, a, b *tree.Node) {
 		w.emit(name, Entry{Kind: Changed, What: what, From: a, To: b})
 	}
 	if a.Kind != tree.Directory && b.Kind != tree.Directory {
-		w.relinked = w.relinked || what != Type && w.linkedOtherwise(a, b)
+		if what != Type {
+			w.froms, w.tos = append(w.froms, a), append(w.tos, b)
+		}
 		return
 	}
 	// The path is taken back in line: a closure for each directory would be memory for what is equal.
@@ -89,6 +91,18 @@ func (w *walker) directories(a, b *tree.Node) {
 			w.one(name, y, Added)
 		}
 	}
+}
+
+// relinked reports whether a file stands in the place of several. Nearly all files have one name in either tree, and aren't
+// remembered for it: that took most of the time.
+func (w *walker) relinked() bool {
+	from, to := tree.FindRepeated(w.froms), tree.FindRepeated(w.tos)
+	for i, a := range w.froms {
+		if b := w.tos[i]; (from.Several(a) || to.Several(b)) && w.linkedOtherwise(a, b) {
+			return true
+		}
+	}
+	return false
 }
 
 // linkedOtherwise reports whether one of the files has been seen under another name with another partner.

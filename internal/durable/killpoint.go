@@ -40,7 +40,7 @@ func Reach(op string) {
 		return
 	}
 	process := "boot"
-	for _, name := range []string{"service", "update", "attach", "detach", "rollback"} {
+	for _, name := range []string{"service", "update", "attach", "detach", "rollback", "finish"} {
 		if slices.Contains(os.Args, name) {
 			process = name
 		}

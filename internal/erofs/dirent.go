@@ -53,6 +53,14 @@ func AppendDirent(b []byte, nid uint64, nameOff uint16, fileType uint8) []byte {
 	return append(b, fileType, 0)
 }
 
+// countDirents returns how many entries a block says that it has, which is at most as many as it has room for.
+func countDirents(block []byte) int {
+	if len(block) < DirentSize {
+		return 0
+	}
+	return min(int(binary.LittleEndian.Uint16(block[8:])), BlockSize) / DirentSize
+}
+
 // parseDirents calls yield for each entry of a directory block, whose slice ends where the
 // directory does. prev is the last name of the block before; names must ascend throughout, which
 // makes them unique, too. It returns the last name.

@@ -127,13 +127,18 @@ func (im *Image) Data(i *Inode) (blocks, tail []byte, err error) {
 	return blocks, tail, im.claim(i.Size)
 }
 
-// Dirents calls yield for each entry of a directory, in ascending order of the names, and stops at the
-// first error.
-func (im *Image) Dirents(i *Inode, yield func(Dirent) error) error {
+// Dirents calls room with the number of entries that a directory says it has, then yield for each of them, in ascending order of
+// the names, and stops at the first error.
+func (im *Image) Dirents(i *Inode, room func(entries int), yield func(Dirent) error) error {
 	blocks, tail, err := im.Data(i)
 	if err != nil {
 		return err
 	}
+	entries := countDirents(tail)
+	for at := 0; at < len(blocks); at += BlockSize {
+		entries += countDirents(blocks[at:])
+	}
+	room(entries)
 	prev := ""
 	for len(blocks) > 0 {
 		n := min(len(blocks), BlockSize)

@@ -93,6 +93,8 @@ func (v Verdict) Reason() string { return strings.Join(v.Reasons, "; ") }
 // Judge is the state between two looks.
 type Judge struct {
 	begun, fineSince, wrongSince time.Time
+	// again are the units that were seen to start over and over.
+	again map[string]again
 }
 
 // NewJudge returns a judge of a generation whose time runs since begun.
@@ -111,6 +113,7 @@ type complaints struct {
 // Look takes what was seen at a time into account, and returns the judge for the next look beside the verdict. OK and
 // Bad need a state that lasts for a moment; Bad also comes when the time is over.
 func (j Judge) Look(now time.Time, p Policy, s Seen) (Judge, Verdict) {
+	j, s = j.remember(now, s)
 	c := complain(p, s)
 	v := Verdict{Outcome: Wait, FailedUnits: c.units}
 	if c.leaving {
@@ -181,16 +184,19 @@ func complain(p Policy, s Seen) complaints {
 	for _, u := range s.System.Units {
 		switch {
 		case passing(u.Name):
-		case u.State == "auto-restart":
-			again = append(again, u.Name)
+			continue
 		case slices.Contains(p.Accepted, u.Name):
 			accepted = append(accepted, u.Name)
+		case u.State == "auto-restart":
+			again = append(again, u.Name)
+			continue
 		default:
-			failed = append(failed, u.Name)
+			failed = append(failed, said(u))
 		}
+		c.units = append(c.units, u.Name)
 	}
 	slices.Sort(failed)
-	c.units = slices.Sorted(slices.Values(append(slices.Clone(failed), accepted...)))
+	slices.Sort(c.units)
 	if len(accepted) > 0 {
 		c.remarks = append(c.remarks, "failed, as in the last good generation: "+names(accepted))
 	}

@@ -35,6 +35,22 @@ type look struct {
 	seen Seen
 }
 
+// overAndOverLooks are of a service that runs for two seconds, and waits eight for its next start, so many times at least; once more, it
+// goes on running.
+func overAndOverLooks(times int) []look {
+	var looks []look
+	for i := range max(times, 5) + 3 {
+		if i > times && times < againMost {
+			break
+		}
+		at := time.Duration(i) * 10 * time.Second
+		u := againUnit("a.service")
+		u.Restarts = uint32(i) //nolint:gosec // small
+		looks = append(looks, after(at, running(u)), after(at+8*time.Second, running()))
+	}
+	return looks
+}
+
 // judged looks every two seconds until there is a verdict, or for an hour.
 func judged(p Policy, looks ...look) (time.Duration, Verdict) {
 	begun := time.Date(2026, 11, 23, 0, 0, 0, 0, time.UTC)
@@ -76,7 +92,12 @@ func TestJudge(t *testing.T) {
 		{"a unit failed and recovered", policy(), []look{after(0, running(failedUnit("a.service"))), after(6*time.Second, running())}, 16 * time.Second, OK, ""},
 		{"a unit failed in the last good one too", policy(accepts), []look{after(0, running(failedUnit("a.service")))}, settle, OK, "as in the last good generation: a.service"},
 		{"another one failed", policy(accepts), []look{after(0, running(failedUnit("a.service"), failedUnit("b.service")))}, settle, Bad, "failed: b.service"},
-		{"a unit that starts over and over", policy(), []look{after(0, running(againUnit("a.service")))}, DefaultTimeout, Bad, "about to be started again: a.service"},
+		{"a unit that waits for its next start", policy(), []look{after(0, running(againUnit("a.service")))}, DefaultTimeout, Bad, "about to be started again: a.service"},
+		{"a unit that starts over and over", policy(), overAndOverLooks(5), 60 * time.Second, Bad, "failed: a.service (started again 6 times)"},
+		{"a unit that starts a few times", policy(), overAndOverLooks(3), 48 * time.Second, OK, ""},
+		{"it comes well after many starts", policy(last), append(overAndOverLooks(5), after(60*time.Second, running())), 96 * time.Second, OK, ""},
+		{"it failed in the last good one, and starts over and over", policy(accepts), overAndOverLooks(5), settle, OK, "as in the last good generation: a.service"},
+		{"the last, with one that starts over and over", policy(last), overAndOverLooks(200), DefaultTimeout + settle, OK, "failed: a.service (started again"},
 		{"a person's unit", policy(), []look{after(0, running(failedUnit("session-1.scope"), failedUnit("run-u3.service")))}, settle, OK, ""},
 		{"emergency mode", policy(), []look{after(0, inState("maintenance", running()))}, settle, Bad, "emergency"},
 		{"shut down meanwhile", policy(), []look{after(0, inState("stopping", running(failedUnit("a.service"))))}, time.Hour, Wait, "shut down"},

@@ -247,7 +247,7 @@ func (w *work) carry(tree *mount.Mount, r *replacement, e mount.Entry, nested bo
 	if err != nil {
 		return err
 	}
-	r.carried = append(r.carried, f)
+	r.carried, r.inside = append(r.carried, f), append(r.inside, e)
 	r.nested = r.nested || nested
 	id, _, err := mount.Identify(f)
 	if err != nil {
@@ -255,6 +255,9 @@ func (w *work) carry(tree *mount.Mount, r *replacement, e mount.Entry, nested bo
 	}
 	if id.Mount != e.ID.Mount {
 		return stacked(e)
+	}
+	if err := w.copyUpTo(r, inside); err != nil {
+		return err
 	}
 	place, err := mount.OpenIn(tree.File(), inside)
 	if err != nil {

@@ -5,7 +5,8 @@
 //   - whoever opens, stats, lists, executes or maps a path while it works finds it, and within one
 //     top-level directory finds the old tree or the new one, never some of both;
 //   - a file that is open stays the file it is, and what is written to it isn't lost: the upper
-//     directory stays the same one, so that a file in it is one file for the old tree and the new;
+//     directory stays the same one, so that a file in it has one content for the old tree and the new. But it has
+//     an inode in each: see below;
 //   - a call that fails leaves the system on the root it was on, and one that is killed leaves a
 //     journal in the directory of this boot, by which Recover brings it back there, or, once
 //     the caller has made the new generation the current one, wholly to the new one;
@@ -33,15 +34,22 @@
 //   - A directory made in "/" is marked as opaque, which would hide the one of the same name in a later
 //     image. The mark is taken away.
 //   - A file of which only the mode was changed, and a directory that was renamed, refer to the image
-//     beneath. They have to be settled before; package delta finds them.
+//     beneath. They have to be settled before; package delta finds them. Place.BeforeReplace is the moment for that: all else
+//     is ready. What is changed between that and Result.Ended through the old union is the caller's to look for (delta.Mend).
 //
 // Other mount namespaces. One that gets its mounts from ours and has nothing of its own there sees the new
 // trees at once (PrivateTmp=). One that sees a directory by mounts of its own, as the sandboxes of units do
 // (ProtectSystem=, ReadOnlyPaths=, InaccessiblePaths=), keeps the old tree until its processes are
 // restarted: a new tree on top of such a sandbox would take it away (seen: /usr could be written below
-// ProtectSystem=), so its mounts are made private before. Check and Swap say which those are. In the
+// ProtectSystem=), so its mounts are made private before. Check and Swap say which those are. Swap looks
+// again afterwards, for those that were just being made. Namespaces without a process, which only a bind mount of
+// nsfs or an open descriptor keeps, aren't looked at: nothing lists them all. In the
 // rare case that something is mounted inside of a mount inside of a directory (/usr/local/x in a mount at
 // /usr/local), namespaces of the first sort may keep the old tree of that directory, too.
+//
+// Locks, Unix sockets and FIFOs are the inode's, and don't cross over: a lock that is held in the old tree can be had in the new one, a
+// socket that was bound in the old one refuses, and the two ends of a FIFO don't meet (seen on Linux 6.18). Ties finds who holds
+// such a thing; it is the caller's to let them end first, or to leave the change to the next boot.
 //
 // Whoever watches a directory or file (inotify) watches the old one; daemons are to be told as after any
 // update. The old union is dissolved when its last user has closed it.
@@ -51,6 +59,6 @@
 // next boot, so that no mark of ours that it was removed can hide it in a later image.
 //
 // It trusts package store for the images and objects, its caller to be alone with the mounts (the lock
-// for changes) and to have settled the upper, and the directory of this boot, which only root may
+// for changes) and to settle the upper, and the directory of this boot, which only root may
 // write to.
 package live

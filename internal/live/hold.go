@@ -37,6 +37,88 @@ func (w *work) hold(names []string) ([]Namespace, error) {
 	return kept, nil
 }
 
+// holdLate looks again, after the new trees came: a namespace that was just being made when hold looked has got them on top of its
+// own mounts. There a new tree goes again, or gets the attributes of what it came upon: the processes see what they may
+// see, even if not the tree that they began with, until they are restarted. It returns those namespaces.
+func (w *work) holdLate(names []string, held []Namespace) ([]Namespace, error) {
+	if len(names) == 0 {
+		return nil, nil
+	}
+	found, err := w.namespaces(names)
+	if err != nil {
+		return nil, err
+	}
+	var late []Namespace
+	var errs []error
+	for _, n := range found {
+		known := slices.ContainsFunc(held, func(h Namespace) bool { return h.Inode == n.Inode })
+		if known || len(n.covers)+len(n.wider) == 0 {
+			continue
+		}
+		late = append(late, n)
+		if err := n.enter(n.uncover); err != nil {
+			errs = append(errs, fmt.Errorf("process %d (%s): %w", n.PIDs[0], strings.Join(n.Commands, ", "), err))
+		}
+	}
+	return late, errors.Join(errs...)
+}
+
+// uncover works in the namespace, as makePrivate does.
+func (n Namespace) uncover(theirs mount.Table) error {
+	for _, e := range theirs {
+		is := func(id mount.ID) bool { return id.Mount == e.ID.Mount }
+		cover := slices.ContainsFunc(n.covers, is)
+		if !cover && !slices.ContainsFunc(n.wider, is) {
+			continue
+		}
+		upon, _ := theirs.Find(e.Parent)
+		if err := uncover(e, upon, cover); err != nil {
+			return err
+		}
+	}
+	return n.makePrivate(theirs)
+}
+
+// uncover takes a mount away, here and in no other place, or narrows it to what the one that it is upon allows.
+func uncover(e, upon mount.Entry, away bool) error {
+	fd, err := unix.Open(e.Point, unix.O_PATH|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return &os.PathError{Op: "open", Path: e.Point, Err: err}
+	}
+	f := os.NewFile(uintptr(fd), e.Point)
+	defer f.Close()
+	id, _, err := mount.Identify(f)
+	if err != nil || id.Mount != e.ID.Mount {
+		return err // it is gone, or what came upon it is the namespace's own
+	}
+	if err := makePrivate(f); err != nil {
+		return err
+	}
+	if away {
+		if err := unix.Unmount(e.Point, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
+			return &os.PathError{Op: "unmount", Path: e.Point, Err: err}
+		}
+		return nil
+	}
+	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &unix.MountAttr{Attr_set: kernelAttrs(attrsOf(upon))}); err != nil {
+		return fmt.Errorf("give the mount at %s the attributes of what it came upon: %w", e.Point, err)
+	}
+	return nil
+}
+
+// kernelAttrs are attributes as mount_setattr(2) takes them.
+func kernelAttrs(attrs mount.Attr) uint64 {
+	var set uint64
+	for attr, flag := range map[mount.Attr]uint64{
+		mount.ReadOnly: unix.MOUNT_ATTR_RDONLY, mount.NoSUID: unix.MOUNT_ATTR_NOSUID, mount.NoDev: unix.MOUNT_ATTR_NODEV, mount.NoExec: unix.MOUNT_ATTR_NOEXEC,
+	} {
+		if attrs&attr != 0 {
+			set |= flag
+		}
+	}
+	return set
+}
+
 // enter does something in the namespace by the first of its processes that still lives. Nothing is done
 // once all have ended.
 func (n Namespace) enter(do func(mount.Table) error) error {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"time"
 
 	"github.com/powernode/powernode-agent/internal/durable"
 	"github.com/powernode/powernode-agent/internal/mount"
@@ -33,6 +34,8 @@ type Journal struct {
 	From    Side     `json:"from"`
 	To      Side     `json:"to"`
 	Changes []Change `json:"changes"`
+	// Ended is when the last directory was replaced; zero before.
+	Ended time.Time `json:"ended,omitzero"`
 	// Base is the mount at "/". After a soft reboot it is another one, and the journal about nothing.
 	Base mount.ID `json:"base"`
 }

@@ -58,6 +58,27 @@ func (w *work) directory(c Change) error {
 	return w.step(c.Name+":attributes", func() error { return w.attributes(c, fresh) })
 }
 
+// copyUpTo has the directories above a place in an old tree come into the upper, before the new union looks at them: it would not
+// see them come there later, nor anything that is made in them.
+func (w *work) copyUpTo(r *replacement, inside string) error {
+	parts := strings.Split(inside, "/")
+	for i := 1; i < len(parts); i++ {
+		name := strings.Join(parts[:i], "/")
+		if _, err := lstat(w.upper, r.change.Name+"/"+name); err == nil && !etcLayer(r.stack) {
+			continue
+		}
+		info, err := lstat(r.old, name)
+		if err != nil {
+			return err
+		}
+		err = w.step(r.change.Name+":copy-up-inside", func() error { return unix.Fchmodat(int(r.old.Fd()), name, info.Mode&0o7777, 0) })
+		if err != nil {
+			return fmt.Errorf("copy /%s/%s up: %w", r.change.Name, name, err)
+		}
+	}
+	return nil
+}
+
 // makeDirectory makes a directory in "/" that the union there has no image's for.
 func (w *work) makeDirectory(c Change) error {
 	err := w.step(c.Name+":mkdir", func() error {

@@ -26,7 +26,9 @@ type Namespace struct {
 	Keeps []string `json:"keeps"`
 	// receives are the mounts that would receive the new trees, all the same.
 	receives []mount.ID
-	looked   bool
+	// covers are new trees that came on top of mounts of its own, and wider those that came in the place of what it had narrowed.
+	covers, wider []mount.ID
+	looked        bool
 }
 
 const pidsMax = 16

@@ -1,6 +1,7 @@
 package live
 
 import (
+	"context"
 	"os"
 
 	"github.com/powernode/powernode-agent/internal/durable"
@@ -32,6 +33,10 @@ type Place struct {
 	UpperDir string
 	// Remark takes what a person should know although all went well; nil drops it.
 	Remark func(text, hint string)
+	// BeforeReplace, if not nil, is called when everything is ready and directly before the first directory is replaced: to settle
+	// what was changed in the meantime. back says that it is the way back, From the root that goes. An error ends
+	// the change before anything is replaced; on the way back it becomes a remark.
+	BeforeReplace func(ctx context.Context, back bool) error
 	// Hook sees the label of every step; for tests.
 	Hook durable.Hook
 }

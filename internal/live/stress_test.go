@@ -82,6 +82,7 @@ func stressFiles(version string) map[string]string {
 	files := map[string]string{
 		"usr/bin/tool": "#!/bin/sh\necho " + version + "\n", "usr/lib/version": version, "usr/lib/big": strings.Repeat(version, 10000),
 		"usr/only-" + version: version, "etc/version": version, "etc/conf.d/main": version, "opt/app-" + version + "/version": version, "bin": "-> usr/bin",
+		"home/keep": "the same",
 	}
 	for i := range 300 {
 		files[fmt.Sprintf("usr/share/%02d/%03d-%s", i/20, i, version)] = version
@@ -105,7 +106,7 @@ func TestStress(t *testing.T) {
 			n.write("usr/mnt/file", "submount")
 			s := &stress{node: n, stop: make(chan struct{}), loops: make(map[string]*atomic.Int64), failures: make(map[string][]string)}
 			s.readers()
-			finish := s.writers()
+			finish, finishMore := s.writers(), s.moreWriters()
 			current, other := a, b
 			var slowest, total Result
 			for i := range cycles {
@@ -122,6 +123,7 @@ func TestStress(t *testing.T) {
 			}
 			s.end()
 			finish()
+			finishMore()
 			state := n.whole(current)
 			works, err := filepath.Glob(filepath.Join(filepath.Dir(state.Base.Upper), workPrefix+"*"))
 			must(t, err)
@@ -274,7 +276,7 @@ func (s *stress) writers() (finish func()) {
 	}
 	s.loop("replace", func(n int) error {
 		temp, name, text := s.in("usr/created/.temp"), s.in("usr/created/replaced"), fmt.Sprint(n)
-		if err := errors.Join(os.WriteFile(temp, []byte(text), 0o644), os.Rename(temp, name)); err != nil {
+		if err := errors.Join(os.WriteFile(temp, []byte(text), 0o644), renamed(temp, name)); err != nil {
 			return err
 		}
 		b, err := os.ReadFile(name)

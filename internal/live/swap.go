@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/fsverity"
 	"github.com/powernode/powernode-agent/internal/mount"
 )
@@ -20,10 +21,15 @@ type Result struct {
 	// Prepared is the time until the first directory was replaced, Swapped that from then until the
 	// last one was.
 	Prepared, Swapped time.Duration
+	// Ended is when the last directory was replaced.
+	Ended time.Time
 	// Directories are the names that were replaced.
 	Directories []string
 	// Kept are the mount namespaces that go on with the old trees.
 	Kept []Namespace
+	// Late are those that were just being made when it was looked for such, and that got the new trees upon their own mounts. That is taken
+	// back; their processes may see neither the old tree nor the new one, and are to be restarted.
+	Late []Namespace
 }
 
 // replacement is a top-level directory that is replaced.
@@ -39,6 +45,7 @@ type replacement struct {
 	// carried are the mounts inside of the old tree that were mounted inside of the new one too, nested
 	// says that there are more inside of those.
 	carried []*os.File
+	inside  mount.Table
 	nested  bool
 }
 
@@ -78,6 +85,9 @@ func (w *work) swap(ctx context.Context) (Result, error) {
 	if result.Kept, err = w.hold(result.Directories); err != nil {
 		return Result{}, err
 	}
+	if err := w.beforeReplace(ctx, replaced); err != nil {
+		return Result{}, err
+	}
 	if err := w.unchanged(replaced); err != nil {
 		return Result{}, err
 	}
@@ -85,7 +95,7 @@ func (w *work) swap(ctx context.Context) (Result, error) {
 	if err := w.replace(replaced); err != nil {
 		return Result{}, err
 	}
-	result.Swapped = time.Since(begun) - result.Prepared
+	result.Swapped, result.Ended = time.Since(begun)-result.Prepared, time.Now()
 	for _, c := range w.spec.Changes {
 		if !c.mounts() {
 			if err := w.link(c); err != nil {
@@ -93,7 +103,28 @@ func (w *work) swap(ctx context.Context) (Result, error) {
 			}
 		}
 	}
-	return result, w.finish(replaced)
+	if err := w.finish(replaced); err != nil {
+		return Result{}, err
+	}
+	late, err := w.holdLate(result.Directories, result.Kept)
+	if err != nil {
+		w.spec.Remark("the sandboxes of some processes that were just being started may be open until they are restarted: "+fault.OneLine(err.Error()), "restart them")
+	}
+	result.Late = late
+	return result, nil
+}
+
+// beforeReplace has the caller settle what was changed while all this was made ready.
+func (w *work) beforeReplace(ctx context.Context, replaced []*replacement) error {
+	if w.spec.BeforeReplace == nil || len(replaced) == 0 {
+		return nil
+	}
+	err := w.spec.BeforeReplace(ctx, w.undoing)
+	if err != nil && w.undoing {
+		w.spec.Remark(fault.OneLine(err.Error()), fault.HintOf(err))
+		return nil
+	}
+	return err
 }
 
 // replacements finds the directories that don't show the new root image yet, and sees to it that they
@@ -180,7 +211,8 @@ func (w *work) unchanged(replaced []*replacement) error {
 			continue
 		}
 		inside := insideOf(table, r.seen(w.base).ID.Mount, w.path(r.change.Name))
-		if len(inside) != len(r.carried) || len(w.stack(table, r.change.Name)) != len(r.stack) {
+		other := slices.ContainsFunc(inside, func(e mount.Entry) bool { return !r.has(e) })
+		if other || len(inside) != len(r.carried) || len(w.stack(table, r.change.Name)) != len(r.stack) {
 			return errChanging
 		}
 	}
@@ -228,15 +260,29 @@ func (w *work) replace(replaced []*replacement) error {
 		}
 	}
 	for _, r := range replaced {
-		what, do := ":detach", func() error { return mount.Detach(r.old) }
-		if len(r.stack) == 0 {
-			what, do = ":attach", func() error { return r.tree.AttachAt(r.old) }
-		}
-		if err := w.step(r.change.Name+what, do); err != nil {
+		if err := w.uncover(r); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// uncover has one new tree be seen.
+func (w *work) uncover(r *replacement) error {
+	if len(r.stack) == 0 {
+		// What is mounted inside of the old tree until then is covered by this, and goes nowhere.
+		if err := w.step(r.change.Name+":attach", func() error { return r.tree.AttachAt(r.old) }); err != nil {
+			return err
+		}
+		return errors.Join(w.stragglers(r), r.leaveGroups())
+	}
+	return w.step(r.change.Name+":detach", func() error {
+		// They would go with the old tree.
+		if err := errors.Join(w.stragglers(r), r.leaveGroups()); err != nil {
+			return err
+		}
+		return mount.Detach(r.old)
+	})
 }
 
 // finish takes away what is not seen any more.

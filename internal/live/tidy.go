@@ -1,8 +1,10 @@
 package live
 
 import (
+	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/powernode/powernode-agent/internal/mount"
@@ -27,9 +29,14 @@ func tidyWorks(parent, used string) error {
 		return err
 	}
 	defer dir.Close()
-	names, err := filepath.Glob(filepath.Join(parent, workPrefix+"*"))
-	if err != nil || len(names) <= worksMax {
+	// Not by a pattern: the path of the layer may have what a pattern takes for something else.
+	entries, err := fs.ReadDir(dir.FS(), ".")
+	if err != nil {
 		return err
+	}
+	entries = slices.DeleteFunc(entries, func(e fs.DirEntry) bool { return !strings.HasPrefix(e.Name(), workPrefix) })
+	if len(entries) <= worksMax {
+		return nil
 	}
 	temp := workPrefix + strings.TrimPrefix(tempName(), ".")
 	if err := dir.MkdirAll(temp, 0o700); err != nil {
@@ -59,12 +66,11 @@ func tidyWorks(parent, used string) error {
 	if isFree, err := free(filepath.Base(used)); err != nil || isFree {
 		return err
 	}
-	for _, path := range names {
-		name := filepath.Base(path)
-		if isFree, err := free(name); err != nil || !isFree {
+	for _, e := range entries {
+		if isFree, err := free(e.Name()); err != nil || !isFree {
 			continue
 		}
-		if err := dir.RemoveAll(name); err != nil {
+		if err := dir.RemoveAll(e.Name()); err != nil {
 			return err
 		}
 	}

@@ -47,6 +47,7 @@ func (n *Namespace) look(views []view, theirs mount.Table) {
 			continue
 		}
 		n.Keeps = append(n.Keeps, v.name)
+		v.came(n, theirs)
 		for _, e := range theirs {
 			over := e.Root == "/" && !v.covered(theirs, e) || e.Root == "/"+v.name
 			if v.follows(e) && over && !slices.Contains(n.receives, e.ID) {
@@ -59,6 +60,28 @@ func (n *Namespace) look(views []view, theirs mount.Table) {
 		misses := slices.ContainsFunc(theirs, func(e mount.Entry) bool { return e.Root == "/" && v.follows(e) && slices.Contains(n.receives, e.ID) })
 		if misses && !slices.Contains(n.Keeps, v.name) {
 			n.Keeps = append(n.Keeps, v.name)
+		}
+	}
+}
+
+// came notes copies of the tree that is here which came into a namespace after it had made mounts of its own, where nobody had looked: one
+// that hides a mount inside of what it covers, and one that allows more than the mount that it came upon.
+func (v view) came(n *Namespace, theirs mount.Table) {
+	for _, e := range theirs {
+		if !sameFS(e, v.top) || e.Root != v.top.Root || !strings.HasSuffix(e.Point, "/"+v.name) {
+			continue
+		}
+		upon, ok := theirs.Find(e.Parent)
+		root := strings.TrimSuffix(e.Point, v.name)
+		switch {
+		case slices.ContainsFunc(theirs.Children(e.Parent), func(o mount.Entry) bool {
+			return o.Point != e.Point && below(o.Point, e.Point) && !v.here(o, root)
+		}):
+			n.covers = append(n.covers, e.ID)
+		case ok && upon.Root == v.top.Root && narrower(upon, e):
+			n.covers = append(n.covers, e.ID) // that one is the old tree, as the namespace is to see it
+		case ok && narrower(upon, v.base) && narrower(upon, e):
+			n.wider = append(n.wider, e.ID)
 		}
 	}
 }

@@ -204,7 +204,7 @@ func Swap(ctx context.Context, spec Spec) (Result, error) {
 	}
 	result, err := w.swapLayer(ctx)
 	if err == nil {
-		j.Phase = Swapped
+		j.Phase, j.Ended = Swapped, result.Ended
 		err = w.dir.WriteJSON(JournalName, j, 0o600, "live-done")
 	}
 	if err != nil {

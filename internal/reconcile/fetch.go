@@ -72,6 +72,9 @@ type several struct {
 func (s *several) Error() string   { return s.text }
 func (s *several) Unwrap() []error { return s.causes }
 
+// Platform returns the one that List asks, nil where the node has no credentials that serve.
+func (r *Reconciler) Platform() Platform { return r.platform }
+
 // List asks the platform. An empty list is nothing to run, and an error.
 func (r *Reconciler) List(ctx context.Context) (*nodeapi.ModuleList, error) {
 	if r.platform == nil {

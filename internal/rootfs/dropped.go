@@ -15,7 +15,7 @@ import (
 const droppedPrefix = "dropped-"
 
 // DroppedName is the directory beside a writable layer's upper in which a live change to a root has what it takes out of the layer
-// for that root (delta.Drop), until the root is the current one. A boot of that root removes it; one of another puts it back.
+// for that root (delta.Drop), until the root is the current one. A boot of that root as the current one removes it; every other boot puts it back.
 func DroppedName(to fsverity.Digest) string { return droppedPrefix + to.String() }
 
 // settleDropped ends what a live change that a power cut ended did with local changes.
@@ -33,7 +33,7 @@ func (r *Root) settleDropped(dir *durable.Dir, name string) error {
 		if !strings.HasPrefix(n, droppedPrefix) {
 			continue
 		}
-		if err := EndDropped(filepath.Join(layerDir.Path(), upperName), n, n == DroppedName(r.spec.RootDigest), r.spec.Hook); err != nil {
+		if err := EndDropped(filepath.Join(layerDir.Path(), upperName), n, r.spec.Current && n == DroppedName(r.spec.RootDigest), r.spec.Hook); err != nil {
 			return err
 		}
 	}

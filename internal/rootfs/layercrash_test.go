@@ -10,6 +10,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/powernode/powernode-agent/internal/delta"
+	"github.com/powernode/powernode-agent/internal/durable"
 	"github.com/powernode/powernode-agent/internal/durable/durabletest"
 	"github.com/powernode/powernode-agent/internal/fsverity"
 	"github.com/powernode/powernode-agent/internal/mount/mounttest"
@@ -201,4 +203,46 @@ func TestDirectoriesOfASettledLayer(t *testing.T) {
 		r.shutDown()
 	}
 	n.wantRemarks()
+}
+
+// TestDroppedChangesOfAPowerCut: what a live change took out of the layer is gone once its root is the current one, and not
+// before: a boot that only tries that root may have to be left again.
+func TestDroppedChangesOfAPowerCut(t *testing.T) {
+	n := newNode(t)
+	one, two := n.image(settledFiles("1")), n.image(settledFiles("2"))
+	n.goneLive(one, two)
+	r := n.boot(one, onDisk)
+	r.write("usr/w", "mine")
+	r.shutDown()
+	layerDir := filepath.Join(n.store.Path(), uppersName, one.String()+"."+string(n.level))
+	cut := func() {
+		t.Helper()
+		upper, err := durable.OpenDir(filepath.Join(layerDir, upperName), nil)
+		must(t, err)
+		defer upper.Close()
+		must(t, os.MkdirAll(filepath.Join(layerDir, DroppedName(two)), 0o700))
+		aside, err := durable.OpenDir(filepath.Join(layerDir, DroppedName(two)), nil)
+		must(t, err)
+		defer aside.Close()
+		must(t, delta.Drop(t.Context(), upper, aside, []string{"/usr/w"}))
+	}
+	for _, c := range []struct {
+		what    string
+		root    fsverity.Digest
+		current bool
+		want    string
+	}{{"tried", two, false, "mine"}, {"the old one", one, true, "mine"}, {"the old one, tried", one, false, "mine"}, {"current", two, true, "2"}, {"gone for good", one, true, "1"}} {
+		if c.what != "gone for good" {
+			cut()
+		}
+		r := n.boot(c.root, func(s *Spec) { onDisk(s); s.Current = c.current })
+		n.wantRemarks()
+		if got := r.read("usr/w"); got != c.want {
+			t.Errorf("%s: %q, want %q", c.what, got, c.want)
+		}
+		r.shutDown()
+		if left, err := filepath.Glob(filepath.Join(layerDir, droppedPrefix+"*")); err != nil || len(left) > 0 {
+			t.Errorf("%s: left %q, %v", c.what, left, err)
+		}
+	}
 }

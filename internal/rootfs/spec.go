@@ -47,6 +47,9 @@ type Spec struct {
 	// Store holds the root image and its objects; its path is the directory of record.
 	Store      *store.Store
 	RootDigest fsverity.Digest
+	// Current says that the current generation has this root: only then what a live change to it took out of the writable layer, and a
+	// power cut left aside, is removed for good.
+	Current bool
 	// Level is what mount.Decide returned.
 	Level mount.Level
 	// Persist is the directory that becomes the root's /persist. With PersistReadOnly set, nothing

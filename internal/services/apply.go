@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/health/systemd"
 )
 
@@ -15,7 +16,8 @@ type Reloader interface {
 
 // Apply brings the running system from the units that were placed before to those of a Set: it stops what goes, places, has systemd
 // read its units, restarts what changed and starts what is new, and waits for each of these steps as long as within. The outcomes are
-// those of restarts and starts, whatever became of them; the error is that a step couldn't be done at all. Where nothing changes,
+// those of restarts and starts, whatever became of them; the error is that a step couldn't be done at all, or in area Partial that modules
+// were refused (see Place) and all the rest is done. Where nothing changes,
 // nothing is done. Doing it again after an error goes on where that one ended.
 func Apply(ctx context.Context, m Reloader, run string, set Set, within time.Duration) (Changes, []systemd.Outcome, error) {
 	changes, err := Diff(run, set)
@@ -27,8 +29,9 @@ func Apply(ctx context.Context, m Reloader, run string, set Set, within time.Dur
 			return changes, nil, cannotAsk(err)
 		}
 	}
-	if _, err := Place(run, set); err != nil || changes.None() {
-		return changes, nil, err
+	_, partial := Place(run, set)
+	if partial != nil && fault.AreaOf(partial) != fault.Partial || changes.None() {
+		return changes, nil, partial
 	}
 	if err := m.Reload(ctx); err != nil {
 		return changes, nil, cannotAsk(err)
@@ -46,5 +49,5 @@ func Apply(ctx context.Context, m Reloader, run string, set Set, within time.Dur
 			return changes, outcomes, cannotAsk(err)
 		}
 	}
-	return changes, outcomes, nil
+	return changes, outcomes, partial
 }

@@ -15,8 +15,8 @@ const (
 // systemd sixteen times that for a line of a unit.
 const commandMax = 64 << 10
 
-// words splits a command line of a manifest into the words of which systemd starts a program, without a shell. White space
-// separates words; single quotes take everything literally, double quotes all but backslashes and
+// words splits a command line of a manifest into the words of which systemd starts a program, without a shell. Spaces
+// separate words, and a tab is refused as any control character is; single quotes take everything literally, double quotes all but backslashes and
 // variables, and a backslash the character after it. $NAME and ${NAME} are replaced by the service's own env, as one
 // piece of the word; a variable that isn't there is an error. What only a shell understands is refused where it isn't quoted.
 func words(line string, env map[string]string) ([]string, error) {
@@ -85,7 +85,7 @@ func (s *splitter) step() error {
 		default:
 			s.add(string([]byte{c}))
 		}
-	case c == ' ' || c == '\t':
+	case c == ' ':
 		s.end()
 	case c == '"':
 		s.add("")

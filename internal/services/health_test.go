@@ -325,6 +325,21 @@ func TestProbeNode(t *testing.T) {
 			t.Errorf("%q: %+v", text, n)
 		}
 	}
+	if n := ProbeNode(root, "", nil); n.Profiles != nil {
+		t.Errorf("%q without the kernel's list", n.Profiles)
+	}
+	security := filepath.Join(root, "sys/kernel/security/apparmor")
+	if err := os.MkdirAll(security, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for text, want := range map[string]string{"": "", "/usr/bin/man (enforce)\na//b (c) (complain)\n\n": "/usr/bin/man,a//b (c)"} {
+		if err := os.WriteFile(filepath.Join(security, "profiles"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if n := ProbeNode(root, "", nil); n.Profiles == nil || strings.Join(n.Profiles, ",") != want {
+			t.Errorf("%q of %q", n.Profiles, text)
+		}
+	}
 	if err := os.MkdirAll(filepath.Join(root, "sys/fs/selinux"), 0o755); err != nil {
 		t.Fatal(err)
 	}

@@ -24,7 +24,9 @@ type Node struct {
 	AppArmor, SELinux bool
 	// NoEgress is why the kernel can't hold a unit to the peers that it may talk to; "" where it can.
 	NoEgress string
-	// Privileged are the modules that the trust policy lets have privileged services.
+	// Profiles are the profiles of AppArmor that are loaded; nil where nobody knows, as before the system has started.
+	Profiles []string
+	// Privileged are the modules that the trust policy lets have services and an init that aren't held to anything.
 	Privileged []string
 }
 
@@ -109,9 +111,8 @@ func fill(made *Made, m Module, node Node) error {
 	if len(m.Manifest.Services) == 0 && !legacy {
 		return nil
 	}
-	if m.Manifest.Security.Privileged && !slices.Contains(node.Privileged, m.Name) {
-		return fault.New(fault.Refuse, fault.Policy, "add the module to allow_privileged_services in the trust policy, or remove privileged",
-			"it asks for privileged services, and the trust policy doesn't allow that")
+	if err := consent(m, node); err != nil {
+		return err
 	}
 	made.Remarks = egressRemarks(m.Name, m.Manifest)
 	if len(m.Manifest.Services) == 0 {
@@ -130,6 +131,27 @@ func fill(made *Made, m Module, node Node) error {
 		}
 	}
 	return nil
+}
+
+// consent reports whether the trust policy allows what isn't held to anything: privileged services, and the older init, a root's shell,
+// where security doesn't name what that is held to.
+func consent(m Module, node Node) error {
+	security := m.Manifest.Security
+	switch {
+	case slices.Contains(node.Privileged, m.Name):
+	case security.Privileged:
+		return fault.New(fault.Refuse, fault.Policy, "add the module to allow_privileged_services in the trust policy, or remove privileged",
+			"it asks for privileged services, and the trust policy doesn't allow that")
+	case len(m.Manifest.Services) == 0 && !confined(security):
+		return fault.New(fault.Refuse, fault.Policy, "add the module to allow_privileged_services in the trust policy, name capabilities or a profile in security, or write services in place of init",
+			"its init runs as root with all rights, and the trust policy doesn't allow that")
+	}
+	return nil
+}
+
+// confined reports whether a module's security takes anything from the lines of an init.
+func confined(s module.Security) bool {
+	return len(s.Capabilities) > 0 || s.UserNamespace || s.SeccompProfile != "" || s.AppArmorProfile != "" || s.SELinuxProfile != ""
 }
 
 // multiUser starts what a node is there for.

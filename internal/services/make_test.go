@@ -78,7 +78,7 @@ func TestMakeGolden(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	old, err := Make(moduleOf(t, legacy), Node{Agent: agentPath})
+	old, err := Make(moduleOf(t, legacy), Node{Agent: agentPath, Privileged: []string{"chrony"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,7 +124,7 @@ func TestSystemdTakesTheUnits(t *testing.T) {
 	if err != nil {
 		t.Skip("systemd-analyze isn't installed")
 	}
-	set := MakeAll([]Module{moduleOf(t, shop), moduleOf(t, legacy), moduleOf(t, everything)}, Node{Agent: "/bin/true", AppArmor: true, SELinux: true})
+	set := MakeAll([]Module{moduleOf(t, shop), moduleOf(t, legacy), moduleOf(t, everything)}, Node{Agent: "/bin/true", AppArmor: true, SELinux: true, Privileged: []string{"chrony"}})
 	if len(set.Refused) > 0 {
 		t.Fatalf("%+v", set.Refused)
 	}
@@ -226,7 +226,7 @@ func TestRefused(t *testing.T) {
 		{"AppArmor with a prefix", service + "security: {apparmor_profile: -x}\n", "not the name"},
 		{"seccomp file", service + "security: {seccomp_profile: /etc/x.json}\n", "isn't known"},
 		{"seccomp group", service + "security: {seccomp_profile: \"@everything\"}\n", "isn't known"},
-		{"names for an init", head + "init: {start: x}\nsecurity: {egress_allow: [example.org]}\n", "for services only"},
+		{"names for an init", head + "init: {start: x}\nsecurity: {capabilities: [CAP_KILL], egress_allow: [example.org]}\n", "for services only"},
 		{"health elsewhere", service + "  health: {endpoint: \"http://169.254.169.254/x\"}\n", "stays on the machine"},
 		{"health without a port", service + "  health: {endpoint: /x}\n", "names no port"},
 	}
@@ -255,10 +255,44 @@ func TestPrivilegedNeedsConsent(t *testing.T) {
 	}
 }
 
+// TestInitNeedsConsent where nothing of what it may do is named, and runs by what is named otherwise.
+func TestInitNeedsConsent(t *testing.T) {
+	for security, allowed := range map[string]bool{
+		"": false, "security: {egress_allow: [192.0.2.1]}\n": false, "security: {capabilities: []}\n": false,
+		"security: {capabilities: [CAP_KILL]}\n": true, "security: {user_namespace: true}\n": true, "security: {seccomp_profile: default}\n": true,
+		"security: {apparmor_profile: chronyd}\n": true, "security: {selinux_profile: \"a:b:c\"}\n": true,
+	} {
+		m := moduleOf(t, legacy+security)
+		node := Node{Agent: agentPath, AppArmor: true, SELinux: true, Privileged: []string{"other"}}
+		_, err := Make(m, node)
+		if (err == nil) != allowed || err != nil && (fault.AreaOf(err) != fault.Policy || fault.KindOf(err) != fault.Refuse || !strings.Contains(fault.HintOf(err), "allow_privileged_services")) {
+			t.Errorf("%q: %v", security, err)
+		}
+		node.Privileged = []string{"chrony"}
+		if _, err := Make(m, node); err != nil {
+			t.Errorf("%q with the policy's consent: %v", security, err)
+		}
+	}
+}
+
+// TestProfilesMustBeLoaded: a live change refuses what would fail at its start; nothing is known at a boot.
+func TestProfilesMustBeLoaded(t *testing.T) {
+	m := moduleOf(t, "schema_version: 1\nname: m\nsecurity: {apparmor_profile: usr.sbin.m}\nservices:\n- {name: a, start_command: /bin/a}\n")
+	for _, test := range []struct {
+		loaded []string
+		want   string
+	}{{nil, ""}, {[]string{}, "usr.sbin.m isn't loaded"}, {[]string{"usr.sbin"}, "usr.sbin.m isn't loaded"}, {[]string{"x", "usr.sbin.m"}, ""}} {
+		_, err := Make(m, Node{Agent: agentPath, AppArmor: true, Profiles: test.loaded})
+		if (err == nil) != (test.want == "") || err != nil && (!strings.Contains(err.Error(), test.want) || fault.KindOf(err) != fault.Refuse) {
+			t.Errorf("%q: %v", test.loaded, err)
+		}
+	}
+}
+
 func TestMakeAllGoesOn(t *testing.T) {
 	bad := moduleOf(t, "schema_version: 1\nname: bad\nservices:\n- {name: a, start_command: a|b}\n")
 	none := moduleOf(t, "schema_version: 1\nname: none\n")
-	set := MakeAll([]Module{bad, none, moduleOf(t, legacy)}, Node{Agent: agentPath})
+	set := MakeAll([]Module{bad, none, moduleOf(t, legacy)}, Node{Agent: agentPath, Privileged: []string{"chrony"}})
 	if len(set.Modules) != 1 || set.Modules[0].Module != "chrony" || len(set.Refused) != 1 || set.Refused[0].Module != "bad" || set.Refused[0].Hint == "" {
 		t.Errorf("%+v", set)
 	}
@@ -292,5 +326,17 @@ func TestCycle(t *testing.T) {
 	}
 	if _, err := inOrder(list[:2]); err == nil || !strings.Contains(err.Error(), `"c"`) {
 		t.Errorf("%v", err)
+	}
+}
+
+// TestWhatSeparatesWords is the space alone.
+func TestWhatSeparatesWords(t *testing.T) {
+	if got, err := words(" a  'b c' ", nil); err != nil || !slices.Equal(got, []string{"a", "b c"}) {
+		t.Errorf("%q, %v", got, err)
+	}
+	for _, line := range []string{"a\tb", "a '\t'", "a\nb"} {
+		if got, err := words(line, nil); fault.KindOf(err) != fault.Refuse {
+			t.Errorf("%q: %q, %v", line, got, err)
+		}
 	}
 }

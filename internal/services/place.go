@@ -38,6 +38,8 @@ type Changes struct {
 	Stop    []string `json:"stop,omitempty"`
 	Restart []string `json:"restart,omitempty"`
 	Start   []string `json:"start,omitempty"`
+	// Refused are the modules of the Set that get no units, because a file that somebody else made has the name of one.
+	Refused []Refusal `json:"refused,omitempty"`
 }
 
 // None reports whether nothing changes.
@@ -50,12 +52,14 @@ func Diff(run string, set Set) (Changes, error) {
 		return Changes{}, err
 	}
 	defer p.root.Close()
-	return p.diff(set.Units())
+	c, _, err := p.diff(set)
+	return c, err
 }
 
 // Place makes the units of a Set those of the running system: run, which is or becomes its /run, has them in systemd's
 // directory afterwards, and none of modules that are no longer there. Only files that an earlier Place wrote are replaced or
-// removed. systemd hears of it by a daemon-reload, which is the caller's, as is stopping, restarting and starting; Apply does it all.
+// removed. A module one of whose units would take another file's place is refused, in the record too, and gets none; the others get theirs, and
+// the error is in area Partial. systemd hears of it by a daemon-reload, which is the caller's, as is stopping, restarting and starting; Apply does it all.
 func Place(run string, set Set) (Changes, error) {
 	p, err := openPlace(run)
 	if err != nil {
@@ -66,7 +70,7 @@ func Place(run string, set Set) (Changes, error) {
 	if err != nil {
 		return changes, fault.New(fault.Broken, fault.Service, "see whether the disk or memory below /run is full", "place the units of modules: %w", err)
 	}
-	return changes, nil
+	return changes, partly(changes.Refused)
 }
 
 // Placed returns the Set that was placed last, without the text of its units. The error wraps fs.ErrNotExist where none was.
@@ -119,12 +123,22 @@ func (p placer) ours() (map[string][]byte, error) {
 	return found, nil
 }
 
-func (p placer) diff(units []Unit) (Changes, error) {
+// diff returns what a Set changes, and what of it can be placed.
+func (p placer) diff(set Set) (Changes, Set, error) {
 	var c Changes
 	have, err := p.ours()
 	if err != nil {
-		return c, err
+		return c, set, err
 	}
+	if set, c.Refused, err = p.free(set, have); err != nil {
+		return c, set, err
+	}
+	c.compare(have, set.Units())
+	return c, set, nil
+}
+
+// compare fills in what follows from the files that are there, of which it takes away what stays.
+func (c *Changes) compare(have map[string][]byte, units []Unit) {
 	// moved are the services that begin anew, of whose helpers nothing more is to be said.
 	moved := make(map[string]bool)
 	for _, u := range units {
@@ -156,7 +170,6 @@ func (p placer) diff(units []Unit) (Changes, error) {
 	c.Stop = c.Removed
 	slices.Sort(c.Added)
 	slices.Sort(c.Changed)
-	return c, nil
 }
 
 // program is what of a unit's text its processes depend on.
@@ -166,8 +179,7 @@ func program(text []byte) []byte {
 }
 
 func (p placer) place(set Set) (Changes, error) {
-	units := set.Units()
-	c, err := p.diff(units)
+	c, set, err := p.diff(set)
 	if err != nil {
 		return c, err
 	}
@@ -179,12 +191,7 @@ func (p placer) place(set Set) (Changes, error) {
 	if err := writeWhole(p.root, placedName, append(record, '\n')); err != nil {
 		return c, err
 	}
-	for _, u := range units {
-		if slices.Contains(c.Added, u.Name) {
-			if _, err := p.root.Lstat(path.Join(unitDir, u.Name)); err == nil {
-				return c, fmt.Errorf("/run/%s/%s is there, and isn't of the agent's making", unitDir, u.Name)
-			}
-		}
+	for _, u := range set.Units() {
 		if slices.Contains(c.Added, u.Name) || slices.Contains(c.Changed, u.Name) {
 			if err := writeWhole(p.root, path.Join(unitDir, u.Name), u.Text); err != nil {
 				return c, err

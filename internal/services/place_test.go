@@ -5,10 +5,13 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/powernode/powernode-agent/internal/fault"
 )
 
 func setOf(t testing.TB, manifests ...string) Set {
@@ -17,7 +20,7 @@ func setOf(t testing.TB, manifests ...string) Set {
 	for _, m := range manifests {
 		modules = append(modules, moduleOf(t, m))
 	}
-	set := MakeAll(modules, Node{Agent: agentPath})
+	set := MakeAll(modules, Node{Agent: agentPath, Privileged: []string{"chrony", "old"}})
 	if len(set.Refused) > 0 {
 		t.Fatalf("%+v", set.Refused)
 	}
@@ -130,14 +133,47 @@ func TestPlaceReplacesNothingForeign(t *testing.T) {
 		func(p string) error { return os.WriteFile(p, []byte("[Unit]\n"), 0o600) },
 		func(p string) error { return os.Symlink(secret, p) },
 	} {
-		unit := filepath.Join(dir, "powernode-one_a.service")
+		unit := filepath.Join(dir, "powernode-one_b.service")
 		if err := make(unit); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := Place(run, setOf(t, one1)); err == nil || !strings.Contains(err.Error(), "isn't of the agent's making") {
+		before := files(t, run)
+		// The module in whose way it is gets no unit at all; who comes after it does, and what the record says is so.
+		set := setOf(t, one1, legacy)
+		planned, err := Diff(run, set)
+		if err != nil || len(planned.Refused) != 1 || len(planned.Added) != 1 {
+			t.Errorf("%+v, %v", planned, err)
+		}
+		got, err := Place(run, set)
+		if err == nil || fault.AreaOf(err) != fault.Partial || fault.KindOf(err) != fault.Refuse || !strings.Contains(err.Error(), unit[len(run):]+" is there, and isn't of the agent's making") {
 			t.Errorf("%v", err)
 		}
+		if diff := cmp.Diff([]string{"powernode-chrony.init.service"}, got.Start); diff != "" || len(got.Refused) != 1 || got.Refused[0].Module != "one" {
+			t.Errorf("%+v\n%s", got, diff)
+		}
+		placed, err := Placed(run)
+		if err != nil || len(placed.Modules) != 1 || placed.Modules[0].Module != "chrony" || len(placed.Refused) != 1 || placed.Refused[0].Hint == "" {
+			t.Errorf("%+v, %v", placed, err)
+		}
+		want := append(slices.Clone(before), "powernode/services.json", "systemd/system/powernode-chrony.init.service",
+			"systemd/system/multi-user.target.wants/powernode-chrony.init.service -> ../powernode-chrony.init.service")
+		slices.Sort(want)
+		now := files(t, run)
+		slices.Sort(now)
+		if diff := cmp.Diff(want, now); diff != "" {
+			t.Error(diff)
+		}
+		// Once it is away, the module gets its units.
 		if err := os.Remove(unit); err != nil {
+			t.Fatal(err)
+		}
+		if got, err = Place(run, set); err != nil || len(got.Added) != 2 || len(got.Refused) != 0 {
+			t.Errorf("%+v, %v", got, err)
+		}
+		if err := os.RemoveAll(run); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.MkdirAll(dir, 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -122,6 +122,9 @@ func (b sandbox) profiles(w *writer, node Node) error {
 		case !node.AppArmor:
 			return refused("boot a kernel with AppArmor switched on, or remove apparmor_profile", "apparmor_profile %s: this kernel runs without AppArmor", p)
 		}
+		if node.Profiles != nil && !slices.Contains(node.Profiles, p) {
+			return refused("load it with apparmor_parser and do this again, or restart the machine if a module brings it in /etc/apparmor.d", "apparmor_profile %s isn't loaded", p)
+		}
 		w.set("AppArmorProfile", p)
 	}
 	if p := b.security.SELinuxProfile; p != "" {

@@ -65,7 +65,14 @@ func crashWork(dir string, hook durable.Hook) (err error) {
 	if _, err := p.Write([]byte("part of a blob")); err != nil {
 		return err
 	}
-	n, err := s.PutGeneration(crashNginx.generation(crashRoots[1]), bytes.NewReader(crashRoots[1]))
+	root := fsverity.SumBytes(crashRoots[1])
+	if _, err := s.AddBytes(crashRoots[1], root); err != nil {
+		return err
+	}
+	if err := s.SyncObject(root); err != nil {
+		return err
+	}
+	n, err := s.PutGeneration(crashNginx.generation(crashRoots[1]), nil)
 	if err != nil {
 		return err
 	}
@@ -155,7 +162,11 @@ func TestFaultsAtFirst(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			return errors.Join(crashBase.put(s), s.Close())
+			err = crashBase.put(s)
+			if err == nil {
+				_, err = s.PutGeneration(crashBase.generation(crashRoots[0]), bytes.NewReader(crashRoots[0]))
+			}
+			return errors.Join(err, s.Close())
 		},
 		Check: func(t testing.TB, dir, op string, _ error) {
 			s, err := Open(filepath.Join(dir, "store"), Options{})
@@ -222,11 +233,21 @@ func TestPowerCutTearsObjects(t *testing.T) {
 	}
 }
 
-// TestFailedSync: what a failed syncfs may have lost is gone, for other goroutines as well.
+// TestFailedSync: what a failed sync may have lost is gone, for other goroutines as well.
 func TestFailedSync(t *testing.T) {
+	all := func(s *Store, _ fsverity.Digest) error { return s.Sync() }
+	for at, sync := range map[string]func(*Store, fsverity.Digest) error{
+		"sync:syncfs": all, "sync:fsync": (*Store).SyncObject, "sync:syncdir": (*Store).SyncObject,
+	} {
+		t.Run(at, func(t *testing.T) { failedSync(t, at, sync) })
+	}
+}
+
+func failedSync(t *testing.T, at string, sync func(*Store, fsverity.Digest) error) {
+	t.Helper()
 	var fail error
 	s, err := Open(t.TempDir(), Options{Hook: func(op string) error {
-		if op == "sync:syncfs" {
+		if op == at {
 			return fail
 		}
 		return nil
@@ -236,13 +257,13 @@ func TestFailedSync(t *testing.T) {
 	}
 	defer s.Close()
 	kept := put(t, s, []byte("kept"))
-	if err := s.Sync(); err != nil {
+	if err := sync(s, kept); err != nil {
 		t.Fatal(err)
 	}
 	lost := put(t, s, []byte("lost"))
 	fail = unix.EIO
 	before := s.failures.Load()
-	if err := s.Sync(); !errors.Is(err, unix.EIO) || fault.KindOf(err) != fault.Broken {
+	if err := sync(s, lost); !errors.Is(err, unix.EIO) || fault.KindOf(err) != fault.Broken {
 		t.Errorf("%v", err)
 	}
 	if !s.HasObject(kept) || s.HasObject(lost) {

@@ -22,9 +22,11 @@
 // without its bytes. Three rules keep such an object from being used:
 //
 //  1. A handle puts a marker into unsynced/, durably, before it links its first object, and
-//     removes it only when a syncfs that began after its last link has succeeded.
+//     removes it only when a syncfs that began after its last link has succeeded, or where that is
+//     one object alone, as a new root image is, an fsync of that one.
 //  2. A commit record (module or generation) is written after such a syncfs. Objects that a record
-//     lists are therefore whole.
+//     lists are therefore whole. A generation needs none where its image was put on the disk by
+//     itself (SyncObject): all else that it refers to has records.
 //  3. Open, when it finds a marker and no other handle is at work, checks every object that no
 //     record lists and removes those whose bytes don't match their name; then it removes the markers.
 //

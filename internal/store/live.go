@@ -75,3 +75,16 @@ func (s *Store) PutLive(l Live) error {
 	}
 	return nil
 }
+
+// EndLive forgets that a generation went live: of one whose change came to nothing.
+func (s *Store) EndLive(n uint64) error {
+	if err := s.writable(); err != nil {
+		return err
+	}
+	lock, err := s.lockGenerations()
+	if err != nil {
+		return err
+	}
+	defer lock.Unlock()
+	return s.removeSide(n, liveSuffix)
+}

@@ -164,6 +164,26 @@ func (w *ObjectWriter) Size() uint64 { return w.size }
 // NewDualObject.
 func (w *ObjectWriter) SHA256() [sha256.Size]byte { return w.dual.SHA256() }
 
+// AddBytes stores data as an object, and returns whether it is new. The caller has computed its digest d from these very bytes,
+// as package composefs does while it writes an image: they aren't hashed again. As after Commit, Sync puts it on the disk.
+func (s *Store) AddBytes(data []byte, d fsverity.Digest) (bool, error) {
+	w, err := s.NewObject(int64(len(data)))
+	if err != nil {
+		return false, err
+	}
+	defer w.Abort()
+	if w.file != nil {
+		err = s.objects.WriteAll(w.file, data, "object")
+	} else {
+		w.buf.data = append(w.buf.data, data...)
+	}
+	if err != nil {
+		return false, err
+	}
+	w.size = uint64(len(data))
+	return s.naming.run(w, d)
+}
+
 // Commit gives the object its name and returns its digest, and whether it is new; one that is
 // here already is kept. The object is on the disk for good only after Sync, PutModule or
 // PutGeneration. Commit ends the writer, also when it fails; nothing is left of the object then.

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"testing/iotest"
@@ -302,4 +303,53 @@ func BenchmarkObjects(b *testing.B) {
 			put(b, s, data)
 		}
 	})
+}
+
+// Bytes whose digest is known are an object like any other, and a generation of them needs no other sync.
+func TestAddBytes(t *testing.T) {
+	var ops []string
+	s, err := Open(t.TempDir(), Options{Hook: func(op string) error {
+		ops = append(ops, op)
+		return nil
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	for _, size := range []int{100, 3 << 20} {
+		data := content("x", size)
+		d := fsverity.SumBytes(data)
+		for _, want := range []bool{true, false} {
+			if fresh, err := s.AddBytes(data, d); err != nil || fresh != want {
+				t.Fatalf("%d bytes: new %v, %v", size, fresh, err)
+			}
+			if err := s.Sync(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := s.VerifyObject(d); err != nil {
+			t.Error(err)
+		}
+	}
+	image := content("y", 5000)
+	root := fsverity.SumBytes(image)
+	if _, err := s.AddBytes(image, root); err != nil {
+		t.Fatal(err)
+	}
+	ops = nil
+	if err := s.SyncObject(root); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.PutGeneration(Generation{RootDigest: root}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Contains(ops, "sync:fsync") || slices.Contains(ops, "sync:syncfs") {
+		t.Errorf("%q", ops)
+	}
+	if err := s.RemoveObject(root); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.PutGeneration(Generation{RootDigest: root}, nil); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a generation whose image is gone: %v", err)
+	}
 }

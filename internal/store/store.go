@@ -49,6 +49,8 @@ type Store struct {
 	marker  string            // the handle's marker in unsynced, "" while it has none
 	freshMu sync.Mutex        // for appending to fresh while linking is held shared
 	fresh   []fsverity.Digest // linked since the last Sync took it
+	// synced is the last object that SyncObject put on the disk; nil if it was removed since.
+	synced atomic.Pointer[fsverity.Digest]
 
 	naming   naming
 	syncing  sync.Mutex    // one Sync at a time

@@ -78,11 +78,16 @@ func (s *Store) Sync() error {
 
 	s.linking.Lock()
 	defer s.linking.Unlock()
+	return s.unmark()
+}
+
+// unmark removes the handle's marker where none of its objects waits for a Sync. The caller holds s.linking alone.
+func (s *Store) unmark() error {
 	if s.marker == "" || len(s.fresh) > 0 {
 		return nil
 	}
 	// The marker's removal needs no sync: a marker too many costs a check, no more.
-	err = s.unsynced.Step("unsynced:remove", func() error { return s.unsynced.Root().Remove(s.marker) })
+	err := s.unsynced.Step("unsynced:remove", func() error { return s.unsynced.Root().Remove(s.marker) })
 	if err == nil || errors.Is(err, fs.ErrNotExist) {
 		s.marker = ""
 		return nil
@@ -134,6 +139,9 @@ func (s *Store) RemoveObject(d fsverity.Digest) error {
 }
 
 func (s *Store) removeObject(d fsverity.Digest) error {
+	if last := s.synced.Load(); last != nil && *last == d {
+		s.synced.CompareAndSwap(last, nil)
+	}
 	return s.objects.Step("object:remove", func() error {
 		return s.objectError("remove", d, unix.Unlinkat(int(s.objects.File().Fd()), d.ObjectPath(), 0))
 	})

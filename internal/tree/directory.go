@@ -131,7 +131,9 @@ func (n *Node) SetChild(name string, child *Node) {
 		n.dir = new(directory)
 	}
 	n.dir.set(name, child)
-	delete(n.dir.links, name)
+	if len(n.dir.links) > 0 {
+		delete(n.dir.links, name)
+	}
 }
 
 // Grow makes room for so many entries more.

@@ -1,6 +1,7 @@
 package trial
 
 import (
+	"slices"
 	"time"
 
 	"github.com/powernode/powernode-agent/internal/store"
@@ -14,12 +15,8 @@ import (
 // then they make the same root.
 func Refused(in Input, modules []store.GenerationModule) (generation uint64, reason string) {
 	r := rank(in)
-	for _, l := range in.Lefts {
-		for _, g := range in.Generations {
-			if g.Number == l.Generation && sameModules(g.Modules, modules) {
-				return g.Number, "somebody went back from it, " + l.At.Format(time.RFC3339)
-			}
-		}
+	if n, reason := Left(in, modules); n != 0 {
+		return n, reason
 	}
 	for _, g := range in.Generations {
 		if !sameModules(g.Modules, modules) {
@@ -34,6 +31,34 @@ func Refused(in Input, modules []store.GenerationModule) (generation uint64, rea
 		}
 	}
 	return generation, reason
+}
+
+// Left says whether somebody went back from a generation of these modules, and which one that is, or returns 0. Against the modules
+// of the current generation a mark counts only while the one that it was left for is staged, and may be tried: otherwise
+// going back from them came to nothing, or they were taken up again since.
+func Left(in Input, modules []store.GenerationModule) (generation uint64, reason string) {
+	byNumber := make(map[uint64]store.Generation, len(in.Generations))
+	for _, g := range in.Generations {
+		byNumber[g.Number] = g
+	}
+	current, ok := byNumber[in.Current]
+	isCurrent := ok && sameModules(current.Modules, modules)
+	for _, l := range in.Lefts {
+		if g, ok := byNumber[l.Generation]; !ok || !sameModules(g.Modules, modules) {
+			continue
+		}
+		if !isCurrent || in.tries(l.For) {
+			return l.Generation, "somebody went back from it, " + l.At.Format(time.RFC3339)
+		}
+	}
+	return 0, ""
+}
+
+// tries reports whether a generation is staged, and can be tried.
+func (in Input) tries(n uint64) bool {
+	return n != 0 && n == in.Staged && in.Unfit[n] == "" &&
+		slices.ContainsFunc(in.Generations, func(g store.Generation) bool { return g.Number == n }) &&
+		!slices.ContainsFunc(in.Trials, func(t store.Trial) bool { return t.Generation == n && t.Exhausted() })
 }
 
 type part struct {

@@ -138,6 +138,7 @@ func TestRefused(t *testing.T) {
 	gs := generations(1, 2, 3)
 	gs[2].Modules = gs[1].Modules // generation 3 is 2 composed again
 	failed := store.Trial{Generation: 2, Attempts: 1, Limit: 3, Failed: "x"}
+	left := func(n, to uint64) []store.Left { return []store.Left{{Generation: n, For: to, At: once}} }
 	for _, c := range []struct {
 		name   string
 		in     Input
@@ -150,7 +151,12 @@ func TestRefused(t *testing.T) {
 		{"failed, and current", Input{Current: 2, Generations: gs[:2], Trials: []store.Trial{failed}}, 1, 0},
 		{"the same may be tried again", Input{Generations: gs, Trials: []store.Trial{failed}}, 1, 0},
 		{"left", Input{Current: 1, Previous: 2, Generations: gs[:2], Lefts: []store.Left{{Generation: 2, At: once}}}, 1, 2},
-		{"left, and still current", Input{Current: 2, Staged: 1, Generations: gs[:2], Lefts: []store.Left{{Generation: 2, At: once}}}, 1, 2},
+		{"left for what is staged, and still current", Input{Current: 2, Staged: 1, Generations: gs[:2], Lefts: left(2, 1)}, 1, 2},
+		{"left for what is staged and can't be had", Input{Current: 2, Staged: 1, Generations: gs[1:2], Lefts: left(2, 1)}, 1, 0},
+		{"left for what is staged and unfit", Input{Current: 2, Staged: 1, Generations: gs[:2], Lefts: left(2, 1), Unfit: map[uint64]string{1: "x"}}, 1, 0},
+		{"left for what failed its trial", Input{Current: 2, Staged: 1, Generations: gs[:2], Lefts: left(2, 1), Trials: []store.Trial{{Generation: 1, Failed: "x"}}}, 1, 0},
+		{"left, and current, by a change that came to nothing", Input{Current: 2, Generations: gs[:2], Lefts: left(2, 1)}, 1, 0},
+		{"left, and made current again under another number", Input{Current: 3, Generations: gs, Lefts: left(2, 1)}, 1, 0},
 		{"left, and composed again", Input{Current: 1, Generations: gs, Lefts: []store.Left{{Generation: 2, At: once}}}, 2, 2},
 		{"exhausted", Input{Generations: gs[:2], Trials: []store.Trial{{Generation: 2, Attempts: 3, Limit: 3}}}, 1, 2},
 	} {

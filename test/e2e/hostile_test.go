@@ -146,6 +146,9 @@ func TestHostilePlatform(t *testing.T) {
 					t.Errorf("the remark %q doesn't say %q", status.Remarks[0], want)
 				}
 			}
+			if shown := s.agent("status").Stdout; version == "6.6.6" && !strings.Contains(shown, "app 6.6.6 is assigned, and ") {
+				t.Errorf("the status doesn't say what is assigned instead:\n%s", shown)
+			}
 			s.exit()
 			p.on(t).node(nodeName(), "base", "app").refuses(c.code, c.wants...)
 		})

@@ -7,11 +7,8 @@ import (
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
-	"os"
 	"path/filepath"
 	"reflect"
-	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -245,6 +242,16 @@ func TestLiveWithOneBadModule(t *testing.T) {
 	if code != 8 || u.Outcome != change.WentLive || len(u.Failed) != 2 || len(u.Changes) != 1 || u.Changes[0].Name != "tool" || !s.has("/usr/lib/tool") {
 		t.Errorf("exit code %d, %+v", code, u)
 	}
+	// The reasons are in the next heartbeat, where an operator sees them.
+	remarks := strings.Join(s.report().Report.Remarks, "\n")
+	for _, f := range u.Failed {
+		if want := fmt.Sprintf("module %s %s can't be used: %s", f.Name, f.Version, f.Reason); !strings.Contains(remarks, want) || f.Kept != "" && !strings.Contains(remarks, "version "+f.Kept+" stays") {
+			t.Errorf("the platform hears %q, and not %q", remarks, want)
+		}
+	}
+	if shown := p.Operator("node", "show", "web").OK(t); !strings.Contains(shown, "can't be used") {
+		t.Errorf("an operator sees nothing of it:\n%s", shown)
+	}
 	s.exit()
 }
 
@@ -295,18 +302,8 @@ func TestConfirmWindow(t *testing.T) {
 // killChild kills a program that the system's init has started, by its number on this machine.
 func (s *system) killChild(arg string) {
 	s.t.Helper()
-	init := s.process.Cmd.Process.Pid
-	children := strings.Fields(string(read(s.t, fmt.Sprintf("/proc/%d/task/%d/children", init, init))))
-	for _, child := range children {
-		cmdline, err := os.ReadFile("/proc/" + child + "/cmdline")
-		if err != nil || !slices.Contains(strings.Split(string(cmdline), "\x00"), arg) {
-			continue
-		}
-		pid, err := strconv.Atoi(child)
-		if err == nil {
-			err = syscall.Kill(pid, syscall.SIGKILL)
-		}
-		if err != nil && !errors.Is(err, syscall.ESRCH) {
+	if pid := s.child(arg); pid != 0 {
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
 			s.t.Fatal(err)
 		}
 	}

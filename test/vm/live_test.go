@@ -281,21 +281,52 @@ func TestLiveChange(t *testing.T) {
 	qemu.Check(t, n.disk)
 }
 
-// TestLiveCycles attaches and detaches a module again and again, under readers and writers. POWERNODE_VM_CYCLES is how often.
+// TestLiveCycles attaches and detaches a module again and again, under readers and writers: in a small system, and in a whole one
+// with a real systemd. POWERNODE_VM_CYCLES is how often.
 func TestLiveCycles(t *testing.T) {
 	whole(t)
-	p := newPlatform(t)
-	p.Publish(base(t, "1"))
-	p.Publish(liveApp("1"))
-	other := liveApp("2") // of the same files, and with the higher priority: each cycle changes all of them twice
-	other.Name = "other"
-	p.Publish(other, "--priority", "90")
-	n := p.node("cycles", "base", "app")
-	s := n.boot()
-	s.good()
-	p.assign("cycles", "other")
-	s.load("/usr/sbin/init")
 	cycles := number(t, "POWERNODE_VM_CYCLES", 20)
+	t.Run("small", func(t *testing.T) {
+		p := newPlatform(t)
+		p.Publish(base(t, "1"))
+		p.Publish(liveApp("1"))
+		n := p.node("cycles", "base", "app")
+		s := n.boot()
+		s.good()
+		p.Publish(otherApp(), "--priority", "90")
+		p.assign("cycles", "other")
+		s.cycles("/usr/sbin/init", cycles)
+	})
+	t.Run("systemd", func(t *testing.T) {
+		p := newPlatform(t)
+		debianModule(t, p)
+		p.Publish(liveApp("1"))
+		p.Publish(private())
+		n := p.node("cycles", "debian", "app", "private")
+		n.machine.Append = "systemd.show_status=0 systemd.getty_auto=no"
+		s := n.start()
+		s.WaitLine(`starting /sbin/init`)
+		s.WaitInit()
+		s.settled(1)
+		p.Publish(otherApp(), "--priority", "90")
+		p.assign("cycles", "other")
+		s.cycles("/tests/init", cycles)
+	})
+}
+
+// otherApp is a module of the app's files, with other content.
+func otherApp() lab.Module {
+	m := liveApp("2")
+	m.Name = "other"
+	return m
+}
+
+// cycles attaches and detaches the other module, which has the higher priority: each cycle changes all files of the app twice. init is
+// where the tests' init is inside.
+func (s *system) cycles(init string, cycles int) {
+	t := s.n.t
+	t.Helper()
+	s.load(init)
 	begun := time.Now()
 	for range cycles {
 		for _, args := range [][]string{{"attach", "other"}, {"detach", "other"}} {
@@ -311,7 +342,7 @@ func TestLiveCycles(t *testing.T) {
 		t.Errorf("%d mounts of overlays:\n%s", got, s.Read("/proc/self/mountinfo"))
 	}
 	s.PowerOff()
-	qemu.Check(t, n.disk)
+	qemu.Check(t, s.n.disk)
 }
 
 // TestLiveFallback: what went live and doesn't boot is left at the next boot for what was booted before.

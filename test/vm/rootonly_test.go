@@ -36,9 +36,10 @@ var rootOnly = []struct {
 	{pkg: "internal/switchroot", run: "Check|Choose|Look|CopyTree|Persist|Free"},
 	{pkg: "internal/assemble", run: "Prove|Keep|Mend|Fresh"},
 	{pkg: "internal/rootfs", run: "Make|Upper|Next|Adopt|Etc|Kept|Full|ReadOnly|Filling"},
-	{pkg: "internal/delta", run: "Settling$|Origins|RunningProgram|Writers|Attributes|Troubles|Drop$|Tidy|View|Digest|Again"},
+	{pkg: "internal/delta", run: "Settling$|Origins|RunningProgram|Writers|Attributes|Troubles|Drop$|Tidy|View|Digest|Again|Mend|Older|Hiding"},
 	// The faults and the stress of the others take too long under emulation; TestLiveChange and TestLiveKills have their share.
-	{pkg: "internal/live", run: "Swap$|Submounts|Obstacles|Sandboxes|Attributes|Names|Mixture|GoesAlong|TakenBack|OldImage|SoftReboot"},
+	{pkg: "internal/live", run: "Swap$|Submounts|Obstacles|Sandboxes|Attributes|Names|Mixture|GoesAlong|TakenBack|OldImage|SoftReboot|JustMade|LastMoment"},
+	{pkg: "internal/change", run: "Moment"},
 	{pkg: "internal/aftercare", run: "Processes|Scan|AnotherRoot"},
 	{pkg: "internal/kmod"},
 	{pkg: "internal/device"},

@@ -1,6 +1,7 @@
 package systemd_test
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"testing"
@@ -73,5 +74,45 @@ func TestJobsOfRealSystemd(t *testing.T) {
 	}
 	if bad, err := m.Unit(t.Context(), "bad.service"); err != nil || bad.Active != "inactive" {
 		t.Errorf("what was stopped counts as failed: %+v, %v", bad, err)
+	}
+}
+
+// TestRestartsOfRealSystemd: a service that starts over and over never fails, and is counted.
+func TestRestartsOfRealSystemd(t *testing.T) {
+	if !systemdtest.Inside(t, nil) {
+		return
+	}
+	var m systemd.Manager
+	const unit = "again.service"
+	text := "[Unit]\nStartLimitIntervalSec=0\n[Service]\nExecStart=/bin/false\nRestart=always\nRestartSec=500ms\n"
+	if err := os.WriteFile("/run/systemd/system/"+unit, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Reload(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.Jobs(t.Context(), systemd.Start, []string{unit}, time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	for {
+		s, err := m.System(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, u := range s.Units {
+			if u.Name == unit && u.State != "auto-restart" {
+				t.Fatalf("%+v", u)
+			}
+			if u.Name == unit && u.Restarts >= 6 {
+				return
+			}
+		}
+		select {
+		case <-ctx.Done():
+			t.Fatalf("it isn't seen to start again and again: %+v", s)
+		case <-time.After(50 * time.Millisecond):
+		}
 	}
 }

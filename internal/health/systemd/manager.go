@@ -124,6 +124,9 @@ type Unit struct {
 	Name string
 	// State is "failed", or "auto-restart" for one that ended and is about to be started again.
 	State string
+	// Restarts is how often systemd started one again by itself since somebody started it; asked for only where State is "auto-restart", 0
+	// where systemd doesn't say.
+	Restarts uint32
 }
 
 // System is how the whole is.
@@ -134,30 +137,31 @@ type System struct {
 	Units []Unit
 }
 
+// autoRestart is the state between the end of a service and its next start.
+const autoRestart = "auto-restart"
+
 // System asks how the system is.
 func (m Manager) System(ctx context.Context) (System, error) {
 	var s System
-	err := m.ask(ctx, func(ctx context.Context, manager dbus.BusObject) error {
+	err := m.connected(ctx, callTimeout, func(ctx context.Context, conn *dbus.Conn) error {
+		manager := conn.Object(busName, managerPath)
 		var err error
 		if s.State, err = property(ctx, manager, "SystemState"); err != nil {
 			return err
 		}
-		var units []struct {
-			Name, Description, Load, Active, Sub, Following string
-			Path                                            dbus.ObjectPath
-			JobID                                           uint32
-			JobType                                         string
-			JobPath                                         dbus.ObjectPath
-		}
-		if err := manager.CallWithContext(ctx, managerIface+".ListUnitsFiltered", 0, []string{"failed", "auto-restart"}).Store(&units); err != nil {
+		var units []listed
+		// The second of the two is a moment of the first (systemd 254).
+		if err := manager.CallWithContext(ctx, managerIface+".ListUnitsFiltered", 0, []string{"failed", autoRestart, autoRestart + "-queued"}).Store(&units); err != nil {
 			return fmt.Errorf("ask systemd for failed units: %w", err)
 		}
 		for _, u := range units[:min(len(units), unitsMax)] {
-			state := u.Active
-			if u.Sub == "auto-restart" {
-				state = u.Sub
+			unit := Unit{Name: u.Name, State: u.Active}
+			if strings.HasPrefix(u.Sub, autoRestart) {
+				unit.State = autoRestart
+				// One that went meanwhile says nothing.
+				_ = conn.Object(busName, u.Path).CallWithContext(ctx, "org.freedesktop.DBus.Properties.Get", 0, busName+".Service", "NRestarts").Store(&unit.Restarts)
 			}
-			s.Units = append(s.Units, Unit{Name: u.Name, State: state})
+			s.Units = append(s.Units, unit)
 		}
 		return nil
 	})

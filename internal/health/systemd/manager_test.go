@@ -33,9 +33,10 @@ func TestManager(t *testing.T) {
 	}
 	f.Set(func(f *systemdtest.Fake) {
 		f.State, f.Units = "running", map[string]string{"x.service": "auto-restart"}
+		f.Properties = map[string]map[string]any{"x.service": {"NRestarts": uint32(7)}}
 	})
 	got, err = m.System(t.Context())
-	if err != nil || got.State != "running" || len(got.Units) != 1 || got.Units[0].State != "auto-restart" {
+	if err != nil || got.State != "running" || len(got.Units) != 1 || got.Units[0] != (systemd.Unit{Name: "x.service", State: "auto-restart", Restarts: 7}) {
 		t.Errorf("%+v, %v", got, err)
 	}
 	if n, err := m.Version(t.Context()); n != 254 || err != nil {

@@ -1,6 +1,7 @@
 package systemd_test
 
 import (
+	"context"
 	"os"
 	"testing"
 	"time"
@@ -33,20 +34,44 @@ func TestRealSystemd(t *testing.T) {
 	if err := m.Start(t.Context(), unit); err != nil {
 		t.Fatal(err)
 	}
+	again := startsAgain(t, m)
+	failed, counted := false, false
 	for {
 		now, err := m.System(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, u := range now.Units {
-			if u == (systemd.Unit{Name: unit, State: "failed"}) && now.State != "running" {
-				return
-			}
+			failed = failed || u == (systemd.Unit{Name: unit, State: "failed"}) && now.State != "running"
+			counted = counted || u.Name == again && u.State == "auto-restart" && u.Restarts >= 2
+		}
+		if failed && counted {
+			return
 		}
 		select {
 		case <-t.Context().Done():
-			t.Fatalf("%s isn't seen to have failed: %+v", unit, now)
+			t.Fatalf("%s isn't seen to have failed (%t), or %s to start again (%t): %+v", unit, failed, again, counted, now)
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
+}
+
+// startsAgain starts a service that ends at once, and that systemd starts again and again.
+func startsAgain(t *testing.T, m systemd.Manager) string {
+	t.Helper()
+	const unit = "powernode-test-again.service"
+	if err := os.WriteFile("/run/systemd/system/"+unit, []byte("[Service]\nExecStart=/bin/false\nRestart=always\nRestartSec=1s\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Start(t.Context(), unit); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		if _, err := m.Jobs(ctx, systemd.Stop, []string{unit}, time.Minute); err != nil {
+			t.Error(err)
+		}
+	})
+	return unit
 }

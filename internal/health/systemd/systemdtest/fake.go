@@ -289,7 +289,7 @@ func unitPath(name string) dbus.ObjectPath {
 func (f *Fake) units() []unit {
 	list := []unit{}
 	for name, state := range f.Units {
-		u := unit{Name: name, Load: "loaded", Active: state, Sub: state, Path: "/org/freedesktop/systemd1/unit/x", JobPath: "/"}
+		u := unit{Name: name, Load: "loaded", Active: state, Sub: state, Path: unitPath(name), JobPath: "/"}
 		if state == "auto-restart" {
 			u.Active = "activating"
 		}

@@ -1,0 +1,59 @@
+package agentcli
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/powernode/powernode-agent/internal/boot"
+	"github.com/powernode/powernode-agent/internal/cli"
+	"github.com/powernode/powernode-agent/internal/durable"
+	"github.com/powernode/powernode-agent/internal/health/systemd"
+)
+
+// programs runs programs outside of the process that asks. A systemd.Manager does.
+type programs interface {
+	RunOnce(ctx context.Context, p systemd.Program, within time.Duration) (status int, err error)
+}
+
+// privileged is how the service has done what its sandbox keeps it from, as everything that changes mounts: by a command of this same
+// program, which systemd runs as a unit of its own. The command takes the lock that it would take by a person's hand.
+type privileged struct {
+	systemd programs
+	// runDir is where its answers are for a moment; only root gets there.
+	runDir string
+}
+
+// answerMax bounds an answer, in bytes.
+const answerMax = 64 << 20
+
+// run runs the command ARGS, as the unit powernode-agent-NAME.service, one at a time by that name, and reads the document that it
+// prints into doc where it ends with 0 or is done in part (cli.ExitPartial). It returns the exit code of the command, whose errors are in the unit's
+// journal. The error wraps systemd.ErrNone where no systemd runs, and systemd.ErrRuns where such a command is at work
+// already; one that takes longer than within goes on without anybody waiting.
+func (p privileged) run(ctx context.Context, name string, within time.Duration, doc any, args ...string) (code int, err error) {
+	file := name + ".answer.json"
+	dir, err := durable.OpenDir(p.runDir, nil)
+	if err != nil {
+		return 0, err
+	}
+	defer dir.Close()
+	code, err = p.systemd.RunOnce(ctx, systemd.Program{
+		Unit: unitOf(name), Description: "Powernode agent: " + name, Output: p.runDir + "/" + file,
+		Args: append(append([]string{boot.AgentPath}, args...), "--output", "json"),
+	}, within)
+	if err != nil || code != 0 && code != cli.ExitPartial {
+		return code, err
+	}
+	text, err := dir.ReadFile(file, answerMax)
+	if err == nil {
+		err = json.Unmarshal(text, doc)
+	}
+	if err != nil {
+		return code, fmt.Errorf("read the answer of %s: %w", unitOf(name), err)
+	}
+	return code, nil
+}
+
+func unitOf(name string) string { return "powernode-agent-" + name + ".service" }
