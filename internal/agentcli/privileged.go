@@ -33,7 +33,7 @@ const answerMax = 64 << 20
 // journal. The error wraps systemd.ErrNone where no systemd runs, and systemd.ErrRuns where such a command is at work
 // already; one that takes longer than within goes on without anybody waiting.
 func (p privileged) run(ctx context.Context, name string, within time.Duration, doc any, args ...string) (code int, err error) {
-	file := name + ".answer.json"
+	file := answerName(name)
 	dir, err := durable.OpenDir(p.runDir, nil)
 	if err != nil {
 		return 0, err
@@ -55,5 +55,8 @@ func (p privileged) run(ctx context.Context, name string, within time.Duration, 
 	}
 	return code, nil
 }
+
+// answerName is the file that takes what a command prints.
+func answerName(name string) string { return name + ".answer.json" }
 
 func unitOf(name string) string { return "powernode-agent-" + name + ".service" }

@@ -22,6 +22,8 @@ func New(app *cli.App) *cobra.Command {
 		guardCommand(app),
 		adoptCommand(app),
 		finishCommand(app),
+		doTaskCommand(app),
+		softRebootCommand(app),
 		enrollCommand(app),
 		verifyCommand(app),
 		statusCommand(app),

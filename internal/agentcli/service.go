@@ -6,7 +6,6 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
-	"sync"
 
 	"github.com/spf13/cobra"
 
@@ -18,72 +17,141 @@ import (
 	"github.com/powernode/powernode-agent/internal/health/restart"
 	"github.com/powernode/powernode-agent/internal/mount"
 	"github.com/powernode/powernode-agent/internal/nodeapi"
-	"github.com/powernode/powernode-agent/internal/nodeclient"
-	"github.com/powernode/powernode-agent/internal/nodehttp"
 	"github.com/powernode/powernode-agent/internal/runtime"
 	"github.com/powernode/powernode-agent/internal/store"
 	"github.com/powernode/powernode-agent/internal/version"
 )
 
 func serviceCommand(app *cli.App) *cobra.Command {
-	var stateDir, logFormat string
+	f := serviceFlags{app: app}
 	cmd := &cobra.Command{
 		Use:   "service",
-		Short: "Stay on the node: report to the platform until told to stop",
+		Short: "Stay on the node: report to the platform and do what it asks for, until told to stop",
 		Long: `Stay on the node and report to the platform: what is mounted, read from the kernel's tables, and how
-the machine is. It keeps the node's certificate: rotates it in time, renews one that has ended, follows
+the machine is. It does the platform's tasks, each as it is declared: again, or at most once; brings the
+node in step when what the platform says of it changes; and tells it what happened here. What needs more
+rights than the service has, systemd runs as a unit of its own.
+
+It keeps the node's certificate: rotates it in time, renews one that has ended, follows
 the platform's CA. It outlives every outage of the platform, tells systemd when it is ready and that it
-is alive, and ends on SIGTERM. A generation that isn't known to be good is judged here: see
+is alive, reads credentials again on SIGHUP, and ends on SIGTERM. A generation that isn't known to be good is judged here: see
 "Never stranded" in docs/boot.md. The platform is told how the boots went, and a file that the kernel
 finds damaged (fs-verity) is fetched again. A live change that was interrupted is finished or undone, and
 one that waits in vain for its confirmation is taken back. Machine ID, host name and SSH host keys are
 kept for the next boots, and it says when the writable layer of the root fills up.`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			log, err := newLog(logFormat, app.Err)
-			if err != nil {
+		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd.Context()) },
+	}
+	stateFlag(cmd, &f.stateDir)
+	flags := cmd.Flags()
+	flags.StringVar(&f.logFormat, "log-format", "text", "how to log: text or json")
+	flags.StringVar((*string)(&f.reconcile), "reconcile", string(reconcileDefault(app.Getenv)), "how to follow what the platform says of the node: live, stage or off")
+	return cmd
+}
+
+// serviceFlags are the settings of a service.
+type serviceFlags struct {
+	app                 *cli.App
+	stateDir, logFormat string
+	reconcile           reconcileMode
+	once                bool
+}
+
+// run serves until ctx ends.
+func (f *serviceFlags) run(ctx context.Context) error {
+	log, err := newLog(f.logFormat, f.app.Err)
+	if err != nil {
+		return err
+	}
+	if err := f.reconcile.check(); err != nil {
+		return err
+	}
+	unlock, err := lockService(f.stateDir, log)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	s, err := f.assemble(ctx, log)
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	service := runtime.New(s.config)
+	s.work.service.Store(service)
+	defer onHangup(ctx, func() { s.reload(ctx, service) })()
+	return service.Run(ctx)
+}
+
+// assembled is a service that is ready to run.
+type assembled struct {
+	config   runtime.Config
+	platform *nodePlatform
+	work     *platformWork
+}
+
+func (s *assembled) close() {
+	s.work.close()
+	s.platform.close()
+}
+
+// reload has what the service goes by read again: credentials and the trust policy are, each time that they are used.
+func (s *assembled) reload(ctx context.Context, service *runtime.Service) {
+	service.Reload(ctx)
+	if s.work.reconcile != nil {
+		s.work.reconcile.Ask()
+	}
+}
+
+// assemble puts the service together.
+func (f *serviceFlags) assemble(ctx context.Context, log *slog.Logger) (*assembled, error) {
+	credentials := newCertificateKeeper(f.stateDir, log)
+	platform := &nodePlatform{keeper: credentials}
+	facts, factsErr := boot.ReadFacts("/")
+	// On a node that booted, credentials that don't serve may do so later, and there is a
+	// generation to judge.
+	if err := platform.load(); err != nil && factsErr != nil {
+		return nil, err
+	}
+	notifier, watchdog, err := runtime.Systemd()
+	if err != nil {
+		return nil, err
+	}
+	work := newPlatformWork(f, platform, facts, factsErr == nil, log)
+	state := &nodeState{f.stateDir, new(mountedMemo)}
+	config := runtime.Config{
+		Platform: platform, State: state, AgentVersion: version.Get().Version,
+		Certificate: runtime.NewCertificate(credentials, log), Notifier: notifier, Watchdog: watchdog, Log: log,
+		Heard: work.heard, ConfigDigest: work.configDigest, Doing: work.doing, Drain: serviceDrain,
+		Load: func(ctx context.Context) error {
+			if err := platform.load(); err != nil {
 				return err
 			}
-			credentials := newCertificateKeeper(stateDir, log)
-			platform := &nodePlatform{keeper: credentials}
-			defer platform.close()
-			facts, factsErr := boot.ReadFacts("/")
-			// On a node that booted, credentials that don't serve may do so later, and there is a
-			// generation to judge.
-			if err := platform.load(); err != nil && factsErr != nil {
-				return err
+			if factsErr != nil {
+				return nil // there is no root of ours to be read
 			}
-			notifier, watchdog, err := runtime.Systemd()
-			if err != nil {
-				return err
-			}
-			config := runtime.Config{
-				Platform: platform, State: &nodeState{stateDir, new(mountedMemo)}, AgentVersion: version.Get().Version,
-				Certificate: runtime.NewCertificate(credentials, log), Notifier: notifier, Watchdog: watchdog, Log: log,
-			}
-			if factsErr == nil {
-				config.Beside = []runtime.Loop{
-					runtime.BootReports{Source: &bootReports{stateDir: stateDir, facts: facts}, Platform: platform, Log: log},
-				}
-				config.Beside = append(config.Beside, newUnfinished(stateDir, platform, log).loop())
-				loops, remarks := upkeep{root: "/", stateDir: stateDir, facts: facts, log: log}.loops(cmd.Context())
-				config.Beside, config.Remarks = append(config.Beside, loops...), remarksOf(remarks, lastRemarks)
-				if facts.Level == mount.Enforced {
-					// At other levels the kernel checks nothing, and so tells nothing.
-					keeper := newKeeper(stateDir, facts, log)
-					config.Beside, config.Remarks = append(config.Beside, keeper), remarksOf(keeper.Remarks, remarks, lastRemarks)
-				}
-				config.Gate = health.New(health.Config{
-					Settings: facts.Health, Generation: facts.Generation, StateDir: stateDir, RunDir: boot.RunDir, Log: log,
-					Restart: func(ctx context.Context) error { return restart.Machine{}.Now(ctx, restart.Full) },
-				})
-			}
-			return runtime.New(config).Run(cmd.Context())
+			_, err := state.State(ctx)
+			return err
 		},
 	}
-	stateFlag(cmd, &stateDir)
-	cmd.Flags().StringVar(&logFormat, "log-format", "text", "how to log: text or json")
-	return cmd
+	if factsErr == nil {
+		config.Beside = []runtime.Loop{
+			runtime.BootReports{Source: &bootReports{stateDir: f.stateDir, facts: facts}, Platform: platform, Log: log},
+		}
+		config.Beside = append(config.Beside, newUnfinished(f.stateDir, platform, log).loop())
+		loops, remarks := upkeep{root: "/", stateDir: f.stateDir, facts: facts, log: log}.loops(ctx)
+		config.Beside, config.Remarks = append(config.Beside, loops...), remarksOf(remarks, lastRemarks)
+		if facts.Level == mount.Enforced {
+			// At other levels the kernel checks nothing, and so tells nothing.
+			keeper := newKeeper(f.stateDir, facts, log)
+			config.Beside, config.Remarks = append(config.Beside, keeper), remarksOf(keeper.Remarks, remarks, lastRemarks)
+		}
+		config.Gate = health.New(health.Config{
+			Settings: facts.Health, Generation: facts.Generation, StateDir: f.stateDir, RunDir: boot.RunDir, Log: log,
+			Restart: func(ctx context.Context) error { return restart.Machine{}.Now(ctx, restart.Full) },
+		})
+	}
+	config.Beside = append(config.Beside, work.loops()...)
+	return &assembled{config: config, platform: platform, work: work}, nil
 }
 
 // newCertificateKeeper returns what keeps the node's certificate while the service runs.
@@ -92,63 +160,6 @@ func newCertificateKeeper(stateDir string, log *slog.Logger) *enroll.Keeper {
 		Dir: boot.PKIDir(stateDir), Clock: openClock(stateDir), KeyKind: policyKeyKind(boot.TrustPath),
 		AgentVersion: version.Get().Version, DMIUUID: runtime.ReadMachine("/sys").DMIUUID, Log: log,
 	})
-}
-
-// nodePlatform is the platform by the credentials on the disk, which need not be there when the service
-// starts: a node may be enrolled while it runs. It may be used by several goroutines.
-type nodePlatform struct {
-	keeper *enroll.Keeper
-
-	mu     sync.Mutex
-	client *nodeclient.Client
-}
-
-func (p *nodePlatform) load() error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.client != nil {
-		return nil
-	}
-	client, err := nodeclient.New(nodeclient.Config{
-		Credentials: p.keeper, HTTP: nodehttp.Options{Now: p.keeper.Now}, Prepare: p.keeper.Prepare, Heard: p.keeper.Heard,
-	})
-	if err != nil {
-		return err
-	}
-	p.client = client
-	return nil
-}
-
-func (p *nodePlatform) close() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.client != nil {
-		p.client.Close()
-	}
-}
-
-// Heartbeat implements runtime.Platform.
-func (p *nodePlatform) Heartbeat(ctx context.Context, hb nodeapi.Heartbeat) (*nodeapi.HeartbeatResponse, error) {
-	if err := p.load(); err != nil {
-		return nil, err
-	}
-	return p.client.Heartbeat(ctx, hb)
-}
-
-// Modules implements reconcile.Platform.
-func (p *nodePlatform) Modules(ctx context.Context) (*nodeapi.ModuleList, error) {
-	if err := p.load(); err != nil {
-		return nil, err
-	}
-	return p.client.Modules(ctx)
-}
-
-// BootReport implements runtime.BootPlatform.
-func (p *nodePlatform) BootReport(ctx context.Context, report nodeapi.BootReport) error {
-	if err := p.load(); err != nil {
-		return err
-	}
-	return p.client.BootReport(ctx, report)
 }
 
 // newLog returns the logger that --log-format names.

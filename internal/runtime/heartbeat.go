@@ -41,6 +41,7 @@ func (h *heartbeat) run(ctx, work context.Context) {
 		select {
 		case <-timer.C:
 		case <-fresh:
+		case <-h.service.now:
 		case <-ctx.Done():
 			return
 		}
@@ -97,6 +98,9 @@ func (h *heartbeat) send(ctx context.Context) (answer *nodeapi.HeartbeatResponse
 	case answer != nil:
 		c.Answered(answer)
 	}
+	if err == nil && answer != nil && h.service.c.Heard != nil {
+		h.service.c.Heard(answer)
+	}
 	if err == nil && answer == nil {
 		err = fault.New(fault.Broken, fault.Platform, "", "send the heartbeat: there is no answer")
 	}
@@ -122,6 +126,9 @@ func newHeartbeat(c Config, f Facts, s State) nodeapi.Heartbeat {
 	hb.Machine = ReadMachine(c.Sys)
 	if c.Certificate != nil {
 		hb.CABundleSHA256, hb.Remarks = c.Certificate.CABundle(), c.Certificate.Remarks()
+	}
+	if c.ConfigDigest != nil {
+		hb.ConfigDigest = c.ConfigDigest()
 	}
 	if c.Remarks != nil {
 		hb.Remarks = append(hb.Remarks, c.Remarks()...)

@@ -1,0 +1,201 @@
+package e2e
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"github.com/powernode/powernode-agent/internal/operatorapi"
+)
+
+// task asks the node for something, as an operator does, and returns the task's ID.
+func (n *node) task(args ...string) string {
+	n.t.Helper()
+	var made operatorapi.Task
+	n.p.Operator(append([]string{"task", "create", "--output", "json", n.name}, args...)...).Into(n.t, &made)
+	return made.ID
+}
+
+// taskNow is what the operator sees of a task.
+func (n *node) taskNow(id string) operatorapi.TaskDetail {
+	n.t.Helper()
+	var d operatorapi.TaskDetail
+	n.p.Operator("task", "show", id, "--output", "json").Into(n.t, &d)
+	return d
+}
+
+// taskEnd waits for the end of a task.
+func (s *system) taskEnd(id string) operatorapi.TaskDetail {
+	s.t.Helper()
+	var d operatorapi.TaskDetail
+	s.await("task "+id+" ends", func() bool {
+		d = s.taskNow(id)
+		return d.Task.State == "complete" || d.Task.State == "failed" || d.Task.State == "cancelled"
+	})
+	return d
+}
+
+// done asks for something and waits until it is done.
+func (s *system) done(args ...string) operatorapi.TaskDetail {
+	s.t.Helper()
+	d := s.taskEnd(s.task(args...))
+	if d.Task.State != "complete" {
+		s.t.Fatalf("%v: %+v\n%s", args, d.Task, s.said())
+	}
+	return d
+}
+
+// begun waits until the service says that it has begun a task.
+func (s *system) begun(id string) {
+	s.t.Helper()
+	s.await("task "+id+" is begun", func() bool {
+		for line := range strings.Lines(s.said()) {
+			if strings.Contains(line, "a task is begun") && strings.Contains(line, id) {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+// TestTasks takes a node through what its platform may ask of it, over the operator's command line.
+func TestTasks(t *testing.T) {
+	t.Parallel()
+	p := newPlatform(t)
+	for _, m := range []mod{base("1"), app("1"), site("1")} {
+		p.Publish(m)
+	}
+	n := p.node("web", "base", "app")
+	s := n.boot()
+	s.serve()
+	p.Operator("assign", "web", "site").OK(t)
+
+	d := s.done("attach", "site")
+	var result struct {
+		Outcome    string `json:"outcome"`
+		Generation uint64 `json:"generation"`
+	}
+	if err := json.Unmarshal(d.Result, &result); err != nil || result.Outcome != "live" || result.Generation != 2 || !s.has("/usr/share/x") {
+		t.Errorf("attach: %s, %v", d.Result, err)
+	}
+	s.done("detach", "site")
+	if s.has("/usr/share/x") {
+		t.Error("after detach, the module is there")
+	}
+	p.Publish(app("2"))
+	s.done("update")
+	if now := s.status(); now.Generation < 4 {
+		t.Errorf("after an update: %+v", now)
+	}
+	s.done("rollback", "--generation", "1")
+	s.done("sync")
+	if d := s.done("introspect"); !strings.Contains(string(d.Result), `"generations"`) {
+		t.Errorf("introspect: %.300s", d.Result)
+	}
+	before := s.credentials().Serial
+	s.done("rotate")
+	if now := s.credentials().Serial; now == before {
+		t.Error("the certificate is the same after rotate")
+	}
+	s.done("gc", "--keep", "1")
+	for _, c := range []struct{ code, text string }{
+		{"BAD_OPTIONS", "names no module"},
+	} {
+		id := s.task("attach", "--", "--stage")
+		if d := s.taskEnd(id); d.Task.State != "failed" || d.Task.Code != c.code || !strings.Contains(d.Task.Error, c.text) {
+			t.Errorf("attach --stage: %+v", d.Task)
+		}
+	}
+	if d := s.taskEnd(s.task("attach", "nobody")); d.Task.State != "failed" || d.Task.Code != "REFUSED" {
+		t.Errorf("attach of what nobody knows: %+v", d.Task)
+	}
+	if d := s.taskEnd(s.task("soft-reboot")); d.Task.State != "failed" || d.Task.Code != "REFUSED" {
+		t.Errorf("soft-reboot without systemd: %+v", d.Task)
+	}
+	s.served()
+	s.exit()
+}
+
+// TestTaskOfAKilledService: what a task does goes on when the service is killed, and the next one tells what came of it; it is done once.
+func TestTaskOfAKilledService(t *testing.T) {
+	t.Parallel()
+	p := newPlatform(t)
+	for _, m := range []mod{base("1"), app("1"), site("1")} {
+		p.Publish(m)
+	}
+	n := p.node("web", "base", "app")
+	s := n.boot()
+	p.Operator("assign", "web", "site").OK(t)
+	s.serve()
+	id := s.task("attach", "site")
+	s.begun(id)
+	if a := s.do("signal", "kill", "service"); a.Error != "" {
+		t.Fatal(a.Error)
+	}
+	s.serve()
+	if d := s.taskEnd(id); d.Task.State != "complete" || d.Task.Attempt != 2 {
+		t.Errorf("%+v\n%s", d.Task, s.said())
+	}
+	if now := s.status(); now.Generation != 2 || !now.InStep || !s.has("/usr/share/x") {
+		t.Errorf("%+v", now)
+	}
+
+	// One that is told to end ends, and the task goes on all the same.
+	id = s.task("detach", "site")
+	s.begun(id)
+	if said := s.served(); !strings.Contains(said, "the agent ends") {
+		t.Errorf("it ends without a word:\n%s", said)
+	}
+	s.serve()
+	if d := s.taskEnd(id); d.Task.State != "complete" || s.has("/usr/share/x") {
+		t.Errorf("%+v\n%s", d.Task, s.said())
+	}
+
+	// The platform goes away while a task is done, and hears of it when it is back.
+	id = s.task("gc")
+	s.begun(id)
+	p.Stop()
+	s.await("the task is done", func() bool { return strings.Contains(s.said(), "a task is complete") })
+	p.Start()
+	if d := s.taskEnd(id); d.Task.State != "complete" {
+		t.Errorf("%+v\n%s", d.Task, s.said())
+	}
+	s.served()
+	s.exit()
+}
+
+// TestTaskReboots: a reboot is done once, and complete when another boot runs.
+func TestTaskReboots(t *testing.T) {
+	t.Parallel()
+	p := newPlatform(t)
+	p.Publish(base("1"))
+	n := p.node("web", "base")
+	s := n.boot()
+	s.serve()
+	id := s.task("reboot")
+	<-s.process.Done
+	if d := n.taskNow(id); d.Task.State != "leased" {
+		t.Errorf("while it restarts: %+v", d.Task)
+	}
+	s = n.boot()
+	s.serve()
+	if d := s.taskEnd(id); d.Task.State != "complete" || d.Task.Attempt != 1 {
+		t.Errorf("%+v\n%s", d.Task, s.said())
+	}
+	s.served()
+	s.exit()
+}
+
+// TestOneServicePerNode: a second one says who serves.
+func TestOneServicePerNode(t *testing.T) {
+	t.Parallel()
+	p := newPlatform(t)
+	p.Publish(base("1"))
+	s := p.node("web", "base").boot()
+	s.serve()
+	s.await("it serves", func() bool { return strings.Contains(s.said(), "the agent serves") })
+	r := s.agent("service")
+	r.Refused(t, 1, "one agent serves a node", "powernode-agent")
+	s.served()
+	s.exit()
+}
