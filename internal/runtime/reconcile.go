@@ -17,9 +17,9 @@ type ReconcileView struct {
 	Begun bool
 	// Asked says that the platform has said, since the last attempt began, that its list is another, or somebody asked for it here.
 	Asked bool
-	// Config is the digest of the configuration that the platform has, "" where it doesn't say; Tried the one that the last attempt
-	// came to.
-	Config, Tried string
+	// Config is the digest of the configuration that the platform has, "" where it doesn't say; Known what that was when the last attempt
+	// began, and Tried the one that it came to.
+	Config, Known, Tried string
 	// Reached says that the platform has answered: before that there is nobody to ask.
 	Reached bool
 	// Last is when the last attempt ended, Failures how many failed in a row, and Refused says that the last one was told no.
@@ -74,7 +74,7 @@ func NextReconcile(now time.Time, v ReconcileView, chance float64) (due bool, wa
 
 // wanted tells whether there is a reason that the last attempt didn't know.
 func (v ReconcileView) wanted() bool {
-	return !v.Begun || v.Asked || v.Config != "" && v.Config != v.Tried
+	return !v.Begun || v.Asked || v.Config != "" && v.Config != v.Tried && v.Config != v.Known
 }
 
 // Reconcile is the loop that brings the node in step with what the platform says of it. It is made by NewReconcile.
@@ -196,10 +196,7 @@ func (r *Reconcile) once(ctx context.Context, alive func(time.Duration)) {
 	cancel()
 	r.mu.Lock()
 	r.busy, r.view.Begun, r.view.Last = false, true, time.Now()
-	r.view.Tried = wanted
-	if config != "" {
-		r.view.Tried = config
-	}
+	r.view.Known, r.view.Tried = wanted, config
 	r.view.Failures++
 	r.view.Refused = err != nil && fault.KindOf(err) != fault.Retry
 	failures := r.view.Failures

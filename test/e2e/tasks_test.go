@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/powernode/powernode-agent/internal/boot"
 	"github.com/powernode/powernode-agent/internal/operatorapi"
 )
 
@@ -84,11 +85,11 @@ func TestTasks(t *testing.T) {
 	}
 	p.Publish(app("2"))
 	s.done("update")
-	if now := s.status(); now.Generation < 4 {
+	if now := s.status(); now.Generation != 3 {
 		t.Errorf("after an update: %+v", now)
 	}
 	s.done("rollback", "--generation", "1")
-	s.done("sync")
+	s.done("sync", "--retry")
 	if d := s.done("introspect"); !strings.Contains(string(d.Result), `"generations"`) {
 		t.Errorf("introspect: %.300s", d.Result)
 	}
@@ -197,5 +198,35 @@ func TestOneServicePerNode(t *testing.T) {
 	r := s.agent("service")
 	r.Refused(t, 1, "one agent serves a node", "powernode-agent")
 	s.served()
+	s.exit()
+}
+
+// TestFollowsThePlatform: a service brings its node in step when it begins, when the list of modules changes and when the
+// configuration does; it isn't asked to by hand.
+func TestFollowsThePlatform(t *testing.T) {
+	t.Parallel()
+	p := newPlatform(t)
+	for _, m := range []mod{base("1"), app("1"), site("1")} {
+		p.Publish(m)
+	}
+	n := p.node("web", "base", "app")
+	s := n.boot()
+	p.Operator("assign", "web", "site").OK(t)
+	if a := s.do("start", "", "service", boot.AgentPath, "service"); a.Error != "" {
+		t.Fatal(a.Error)
+	}
+	s.await("it runs what was assigned before", func() bool { return s.has("/usr/share/x") })
+	p.Operator("unassign", "web", "site").OK(t)
+	if a := s.do("signal", "hangup", "service"); a.Error != "" {
+		t.Fatal(a.Error)
+	}
+	s.await("it runs what is assigned now", func() bool { return !s.has("/usr/share/x") })
+	s.await("the operator sees it", func() bool {
+		r := s.detail().Node.Report
+		return r != nil && r.Generation == s.facts().Generation
+	})
+	if said := s.served(); !strings.Contains(said, "has read its configuration again") {
+		t.Error(said)
+	}
 	s.exit()
 }
