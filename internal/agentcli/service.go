@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -46,6 +47,7 @@ kept for the next boots, and it says when the writable layer of the root fills u
 	flags := cmd.Flags()
 	flags.StringVar(&f.logFormat, "log-format", "text", "how to log: text or json")
 	flags.StringVar((*string)(&f.reconcile), "reconcile", string(reconcileDefault(app.Getenv)), "how to follow what the platform says of the node: live, stage or off")
+	flags.BoolVar(&f.once, "once", false, "do one round of everything and end: for tests, and for nodes that a timer wakes")
 	return cmd
 }
 
@@ -77,6 +79,9 @@ func (f *serviceFlags) run(ctx context.Context) error {
 	}
 	defer s.close()
 	service := runtime.New(s.config)
+	if f.once {
+		return s.once(ctx, service)
+	}
 	s.work.service.Store(service)
 	defer onHangup(ctx, func() { s.reload(ctx, service) })()
 	return service.Run(ctx)
@@ -87,6 +92,8 @@ type assembled struct {
 	config   runtime.Config
 	platform *nodePlatform
 	work     *platformWork
+	// boots tells of the node's boots; nil on a machine that no agent booted.
+	boots *runtime.BootReports
 }
 
 func (s *assembled) close() {
@@ -100,6 +107,29 @@ func (s *assembled) reload(ctx context.Context, service *runtime.Service) {
 	if s.work.reconcile != nil {
 		s.work.reconcile.Ask()
 	}
+}
+
+// once does one round of everything: what the platform has for the node is done, and it is told.
+func (s *assembled) once(ctx context.Context, service *runtime.Service) error {
+	if _, err := service.Once(ctx); err != nil {
+		return err
+	}
+	var errs []error
+	if s.boots != nil {
+		errs = append(errs, s.boots.Once(ctx))
+	}
+	if s.work.tasks != nil {
+		s.work.tasks.Run(ctx, func(time.Duration) {})
+	}
+	if s.work.reconcile != nil {
+		errs = append(errs, s.work.reconcile.Once(ctx))
+	}
+	if s.work.events != nil {
+		errs = append(errs, s.work.events.Once(ctx))
+	}
+	// What runs now may be another than at the beginning.
+	_, err := service.Once(ctx)
+	return errors.Join(append(errs, err)...)
 }
 
 // assemble puts the service together.
@@ -133,10 +163,10 @@ func (f *serviceFlags) assemble(ctx context.Context, log *slog.Logger) (*assembl
 			return err
 		},
 	}
+	var boots *runtime.BootReports
 	if factsErr == nil {
-		config.Beside = []runtime.Loop{
-			runtime.BootReports{Source: &bootReports{stateDir: f.stateDir, facts: facts}, Platform: platform, Log: log},
-		}
+		boots = &runtime.BootReports{Source: &bootReports{stateDir: f.stateDir, facts: facts}, Platform: platform, Log: log}
+		config.Beside = []runtime.Loop{*boots}
 		config.Beside = append(config.Beside, newUnfinished(f.stateDir, platform, log).loop())
 		loops, remarks := upkeep{root: "/", stateDir: f.stateDir, facts: facts, log: log}.loops(ctx)
 		config.Beside, config.Remarks = append(config.Beside, loops...), remarksOf(remarks, lastRemarks)
@@ -150,8 +180,16 @@ func (f *serviceFlags) assemble(ctx context.Context, log *slog.Logger) (*assembl
 			Restart: func(ctx context.Context) error { return restart.Machine{}.Now(ctx, restart.Full) },
 		})
 	}
+	if factsErr == nil {
+		watch := &serviceWatch{look: wrongServices, put: work.put, log: log}
+		config.Beside = append(config.Beside, runtime.Chore{
+			Name: "look at the services of modules", Soon: 10 * time.Second, Every: 30 * time.Second, Log: log,
+			Do: watch.once,
+		})
+		config.Remarks = remarksOf(watch.Remarks, config.Remarks)
+	}
 	config.Beside = append(config.Beside, work.loops()...)
-	return &assembled{config: config, platform: platform, work: work}, nil
+	return &assembled{config: config, platform: platform, work: work, boots: boots}, nil
 }
 
 // newCertificateKeeper returns what keeps the node's certificate while the service runs.

@@ -60,12 +60,11 @@ func newPlatformWork(f *serviceFlags, platform *nodePlatform, facts boot.Facts, 
 	say := func(what string, err error) {
 		log.Error("the service goes on without "+what, "error", err, "hint", fault.HintOf(err))
 	}
-	put := func(event.Event) error { return nil }
 	queue, err := event.Open(filepath.Join(f.stateDir, eventsDir), event.Options{})
 	if err != nil {
 		say("events", err)
 	} else {
-		w.queue, w.closing, put = queue, append(w.closing, queue), queue.Put
+		w.queue, w.closing = queue, append(w.closing, queue)
 		w.events = &runtime.Events{Queue: queue, Platform: platform, Log: log}
 	}
 	kernel, err := runtime.ReadFacts("/proc")
@@ -80,7 +79,7 @@ func newPlatformWork(f *serviceFlags, platform *nodePlatform, facts boot.Facts, 
 	} else {
 		w.closing = append(w.closing, journal)
 		handlers := taskHandlers{outside: w.outside, stateDir: f.stateDir, booted: booted, keeper: platform.keeper, machine: restart.Machine{}, log: log}
-		audit := runtime.AuditTasks(put, privilegedTask, log)
+		audit := runtime.AuditTasks(w.put, privilegedTask, log)
 		w.tasks = runtime.NewTasks(runtime.TasksConfig{
 			Platform: platform, Journal: journal, Handlers: handlers.list(), Boot: name, Patience: taskPatience, Log: log, Once: f.once,
 			Told: func(r task.Record) {
@@ -111,6 +110,14 @@ func (w *platformWork) loops() []runtime.Loop {
 		loops = append(loops, w.reconcile)
 	}
 	return loops
+}
+
+// put keeps an event for the platform, where the disk can keep any.
+func (w *platformWork) put(e event.Event) error {
+	if w.queue == nil {
+		return nil
+	}
+	return w.queue.Put(e)
 }
 
 func (w *platformWork) close() {

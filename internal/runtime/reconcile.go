@@ -162,7 +162,7 @@ func (r *Reconcile) Run(ctx context.Context, alive func(time.Duration)) {
 				held, wait = why, reconcileNotReady
 			} else {
 				held, chance = "", r.c.Rand()
-				r.once(ctx, alive)
+				_ = r.once(ctx, alive) // it is logged, and follows in its time
 				continue
 			}
 		}
@@ -184,7 +184,7 @@ func (r *Reconcile) next(chance float64) (bool, time.Duration) {
 }
 
 // once makes one attempt.
-func (r *Reconcile) once(ctx context.Context, alive func(time.Duration)) {
+func (r *Reconcile) once(ctx context.Context, alive func(time.Duration)) error {
 	r.mu.Lock()
 	r.view.Asked, r.busy = false, true
 	wanted := r.view.Config
@@ -208,4 +208,5 @@ func (r *Reconcile) once(ctx context.Context, alive func(time.Duration)) {
 	if err != nil && ctx.Err() == nil {
 		r.c.Log.Warn("the node isn't in step with the platform", "attempt", failures, "error", err, "hint", fault.HintOf(err))
 	}
+	return err
 }

@@ -230,3 +230,35 @@ func TestFollowsThePlatform(t *testing.T) {
 	}
 	s.exit()
 }
+
+// TestServiceOnce does one round of everything and ends: the tasks that wait, the list as it is, and the last word on both.
+func TestServiceOnce(t *testing.T) {
+	t.Parallel()
+	p := newPlatform(t)
+	for _, m := range []mod{base("1"), app("1"), site("1")} {
+		p.Publish(m)
+	}
+	n := p.node("web", "base", "app")
+	s := n.boot()
+	p.Operator("assign", "web", "site").OK(t)
+	first, second := s.task("gc"), s.task("introspect")
+	if r := s.agent("service", "--once"); r.Code != 0 {
+		t.Fatalf("%d\n%s", r.Code, r.Stderr)
+	}
+	for _, id := range []string{first, second} {
+		if d := s.taskNow(id); d.Task.State != "complete" {
+			t.Errorf("%+v", d.Task)
+		}
+	}
+	if r := s.detail().Node.Report; !s.has("/usr/share/x") || r == nil || r.Generation != 2 {
+		t.Errorf("it isn't in step, or nobody knows: %+v", r)
+	}
+	if out := p.Operator("event", "list", "--output", "json").OK(t); !strings.Contains(out, first) {
+		t.Errorf("the audit record of the task isn't among the events: %.500s", out)
+	}
+	p.Stop()
+	if r := s.agent("service", "--once"); r.Code != 5 {
+		t.Errorf("without a platform: %d\n%s", r.Code, r.Stderr)
+	}
+	s.exit()
+}
