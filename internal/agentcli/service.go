@@ -3,9 +3,9 @@ package agentcli
 import (
 	"context"
 	"errors"
-	"io"
 	"io/fs"
 	"log/slog"
+	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -19,6 +19,7 @@ import (
 	"github.com/powernode/powernode-agent/internal/mount"
 	"github.com/powernode/powernode-agent/internal/nodeapi"
 	"github.com/powernode/powernode-agent/internal/runtime"
+	"github.com/powernode/powernode-agent/internal/runtime/journal"
 	"github.com/powernode/powernode-agent/internal/store"
 	"github.com/powernode/powernode-agent/internal/version"
 )
@@ -45,8 +46,10 @@ kept for the next boots, and it says when the writable layer of the root fills u
 	}
 	stateFlag(cmd, &f.stateDir)
 	flags := cmd.Flags()
-	flags.StringVar(&f.logFormat, "log-format", "text", "how to log: text or json")
+	flags.StringVar(&f.logFormat, "log-format", "auto", "how to log: text, json, or auto: into systemd's journal with its fields where that is listening, else text")
 	flags.StringVar((*string)(&f.reconcile), "reconcile", string(reconcileDefault(app.Getenv)), "how to follow what the platform says of the node: live, stage or off")
+	flags.StringVar(&f.metrics.listen, "metrics", "", "answer Prometheus at unix:PATH or 127.0.0.1:PORT")
+	flags.StringVar(&f.metrics.textfile, "metrics-textfile", "", "write the metrics into a file, as for the node exporter: an absolute path that ends with .prom")
 	flags.BoolVar(&f.once, "once", false, "do one round of everything and end: for tests, and for nodes that a timer wakes")
 	return cmd
 }
@@ -57,11 +60,12 @@ type serviceFlags struct {
 	stateDir, logFormat string
 	reconcile           reconcileMode
 	once                bool
+	metrics             metricsFlags
 }
 
 // run serves until ctx ends.
 func (f *serviceFlags) run(ctx context.Context) error {
-	log, err := newLog(f.logFormat, f.app.Err)
+	log, err := newLog(f.logFormat, f.app)
 	if err != nil {
 		return err
 	}
@@ -78,6 +82,11 @@ func (f *serviceFlags) run(ctx context.Context) error {
 		return err
 	}
 	defer s.close()
+	loops, err := f.metrics.loops(s)
+	if err != nil {
+		return err
+	}
+	s.config.Beside = append(s.config.Beside, loops...)
 	service := runtime.New(s.config)
 	if f.once {
 		return s.once(ctx, service)
@@ -201,14 +210,22 @@ func newCertificateKeeper(stateDir string, log *slog.Logger) *enroll.Keeper {
 }
 
 // newLog returns the logger that --log-format names.
-func newLog(format string, out io.Writer) (*slog.Logger, error) {
+func newLog(format string, app *cli.App) (*slog.Logger, error) {
+	text := slog.NewTextHandler(app.Err, nil)
 	switch format {
+	case "auto":
+		if f, ok := app.Err.(*os.File); ok && journal.Connected(f, app.Getenv("JOURNAL_STREAM")) {
+			if h, err := journal.New(journal.Socket, "powernode-agent", text); err == nil {
+				return slog.New(h), nil
+			}
+		}
+		return slog.New(text), nil
 	case "text":
-		return slog.New(slog.NewTextHandler(out, nil)), nil
+		return slog.New(text), nil
 	case "json":
-		return slog.New(slog.NewJSONHandler(out, nil)), nil
+		return slog.New(slog.NewJSONHandler(app.Err, nil)), nil
 	}
-	return nil, fault.New(fault.Refuse, fault.Input, "use text or json", "unknown log format %q", format)
+	return nil, fault.New(fault.Refuse, fault.Input, "use auto, text or json", "unknown log format %q", format)
 }
 
 // nodeState tells the platform what really runs: the root is read from the kernel's tables, and

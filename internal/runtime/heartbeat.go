@@ -150,6 +150,7 @@ func (h *heartbeat) complain(facts, state error) {
 
 func (h *heartbeat) failed(err error) Outcome {
 	h.failures++
+	h.service.look(func(v *View) { v.Failed, v.FailuresInARow = v.Failed+1, h.failures })
 	if h.failures == 1 {
 		h.since = time.Now()
 	}
@@ -172,6 +173,7 @@ func (h *heartbeat) acknowledged(answer *nodeapi.HeartbeatResponse, sent time.Ti
 	}
 	h.acked, h.failures, h.lastError = true, 0, ""
 	h.service.reached.Store(true)
+	h.service.look(func(v *View) { v.Acknowledged, v.FailuresInARow, v.Last = v.Acknowledged+1, 0, time.Now() })
 	h.service.status("Heartbeat acknowledged at %s", time.Now().Format(time.TimeOnly))
 	if answer.ServerTime.IsZero() {
 		return

@@ -142,6 +142,13 @@ func (r *Reconcile) Ask() {
 	signal(r.wake)
 }
 
+// View returns what the next attempt follows from.
+func (r *Reconcile) View() ReconcileView {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.view
+}
+
 // Busy tells whether it is done just now.
 func (r *Reconcile) Busy() bool {
 	r.mu.Lock()

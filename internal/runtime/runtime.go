@@ -106,6 +106,28 @@ type Service struct {
 
 	mu   sync.Mutex
 	said string // the last word about the heartbeats
+	view View
+}
+
+// View is how the heartbeats are, for who looks at the service.
+type View struct {
+	// Acknowledged and Failed count since the service began; Last is when the last was acknowledged.
+	Acknowledged, Failed uint64
+	FailuresInARow       int
+	Last                 time.Time
+}
+
+// View returns how the heartbeats are.
+func (s *Service) View() View {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.view
+}
+
+func (s *Service) look(change func(v *View)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	change(&s.view)
 }
 
 // New returns a Service that does nothing until Run.
