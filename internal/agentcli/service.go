@@ -146,34 +146,32 @@ func (f *serviceFlags) assemble(ctx context.Context, log *slog.Logger) (*assembl
 	credentials := newCertificateKeeper(f.stateDir, log)
 	platform := &nodePlatform{keeper: credentials}
 	facts, factsErr := boot.ReadFacts("/")
+	booted := factsErr == nil
 	// On a node that booted, credentials that don't serve may do so later, and there is a
 	// generation to judge.
-	if err := platform.load(); err != nil && factsErr != nil {
+	if err := platform.load(); err != nil && !booted {
 		return nil, err
 	}
 	notifier, watchdog, err := runtime.Systemd()
 	if err != nil {
 		return nil, err
 	}
-	work := newPlatformWork(f, platform, facts, factsErr == nil, log)
+	work := newPlatformWork(f, platform, facts, booted, log)
 	state := &nodeState{f.stateDir, new(mountedMemo)}
 	config := runtime.Config{
 		Platform: platform, State: state, AgentVersion: version.Get().Version,
 		Certificate: runtime.NewCertificate(credentials, log), Notifier: notifier, Watchdog: watchdog, Log: log,
 		Heard: work.heard, ConfigDigest: work.configDigest, Doing: work.doing, Drain: serviceDrain,
 		Load: func(ctx context.Context) error {
-			if err := platform.load(); err != nil {
-				return err
+			err := platform.load()
+			if err == nil && booted { // else there is no root of ours to be read
+				_, err = state.State(ctx)
 			}
-			if factsErr != nil {
-				return nil // there is no root of ours to be read
-			}
-			_, err := state.State(ctx)
 			return err
 		},
 	}
 	var boots *runtime.BootReports
-	if factsErr == nil {
+	if booted {
 		boots = &runtime.BootReports{Source: &bootReports{stateDir: f.stateDir, facts: facts}, Platform: platform, Log: log}
 		config.Beside = []runtime.Loop{*boots}
 		config.Beside = append(config.Beside, newUnfinished(f.stateDir, platform, log).loop())
@@ -189,7 +187,7 @@ func (f *serviceFlags) assemble(ctx context.Context, log *slog.Logger) (*assembl
 			Restart: func(ctx context.Context) error { return restart.Machine{}.Now(ctx, restart.Full) },
 		})
 	}
-	if factsErr == nil {
+	if booted {
 		watch := &serviceWatch{look: wrongServices, put: work.put, log: log}
 		config.Beside = append(config.Beside, runtime.Chore{
 			Name: "look at the services of modules", Soon: 10 * time.Second, Every: 30 * time.Second, Log: log,

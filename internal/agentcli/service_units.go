@@ -32,9 +32,13 @@ func wrongServices(ctx context.Context) []string {
 // once looks, and is never done.
 func (w *serviceWatch) once(ctx context.Context) (bool, error) {
 	wrong := w.look(ctx)
-	if ctx.Err() != nil {
-		return false, nil
+	if ctx.Err() == nil {
+		w.found(wrong)
 	}
+	return false, nil
+}
+
+func (w *serviceWatch) found(wrong []string) {
 	slices.Sort(wrong)
 	w.mu.Lock()
 	before := w.wrong
@@ -52,7 +56,6 @@ func (w *serviceWatch) once(ctx context.Context) (bool, error) {
 			w.tell(event.Event{Kind: "service.right", Severity: nodeapi.SeverityInfo, Text: "no longer: " + text})
 		}
 	}
-	return false, nil
 }
 
 func (w *serviceWatch) tell(e event.Event) {

@@ -51,7 +51,7 @@ type children struct {
 func (c *children) RunOnce(ctx context.Context, p systemd.Program, within time.Duration) (int, error) {
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
-	cmd, err := c.start(p)
+	cmd, err := c.start(ctx, p)
 	if err != nil {
 		return 0, fmt.Errorf("run %s: %w", p.Unit, err)
 	}
@@ -74,7 +74,7 @@ func (c *children) RunOnce(ctx context.Context, p systemd.Program, within time.D
 	return 0, fmt.Errorf("run %s: %w", p.Unit, err)
 }
 
-func (c *children) start(p systemd.Program) (*exec.Cmd, error) {
+func (c *children) start(ctx context.Context, p systemd.Program) (*exec.Cmd, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.running[p.Unit] != nil {
@@ -97,7 +97,7 @@ func (c *children) start(p systemd.Program) (*exec.Cmd, error) {
 		return nil, err
 	}
 	defer said.Close()
-	cmd := exec.Command(program, p.Args[1:]...) //nolint:gosec // it is this program, or the one that booted the node
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), program, p.Args[1:]...) //nolint:gosec // it is this program, or the one that booted the node
 	cmd.Stdout, cmd.Stderr = out, said
 	// Whatever ends the service's process group or session leaves it alone.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}

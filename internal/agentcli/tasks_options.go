@@ -110,7 +110,10 @@ func taskArgs(kind nodeapi.TaskKind, o nodeapi.TaskOptions, stateDir string) []s
 		set  bool
 		flag string
 	}{
-		{o.Stage, "--stage"}, {o.AllowDowngrade, "--allow-downgrade"}, {o.RemoveMost, "--remove-most"}, {o.Retry, "--retry"},
+		{o.Stage, "--stage"},
+		{o.AllowDowngrade, "--allow-downgrade"},
+		{o.RemoveMost, "--remove-most"},
+		{o.Retry, "--retry"},
 		{o.Keep > 0, "--keep=" + strconv.Itoa(o.Keep)},
 	} {
 		if f.set {

@@ -43,7 +43,7 @@ func Write(w io.Writer, all []Metric) error {
 			}
 			fmt.Fprintf(b, "# HELP %s %s\n# TYPE %s %s\n", m.Name, strings.NewReplacer("\\", `\\`, "\n", `\n`).Replace(m.Help), m.Name, kind)
 		}
-		b.WriteString(m.Name)
+		_, _ = b.WriteString(m.Name) // Flush says what went wrong
 		for i, l := range m.Labels {
 			sign := ","
 			if i == 0 {
@@ -52,9 +52,9 @@ func Write(w io.Writer, all []Metric) error {
 			fmt.Fprintf(b, `%s%s="%s"`, sign, l.Name, strings.NewReplacer("\\", `\\`, "\n", `\n`, `"`, `\"`).Replace(l.Value))
 		}
 		if len(m.Labels) > 0 {
-			b.WriteString("}")
+			_, _ = b.WriteString("}")
 		}
-		b.WriteString(" " + number(m.Value) + "\n")
+		_, _ = b.WriteString(" " + number(m.Value) + "\n")
 	}
 	return b.Flush()
 }
