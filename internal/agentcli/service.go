@@ -195,7 +195,7 @@ func (f *serviceFlags) assemble(ctx context.Context, log *slog.Logger) (*assembl
 		})
 		config.Remarks = remarksOf(watch.Remarks, config.Remarks)
 	}
-	config.Beside = append(config.Beside, work.loops()...)
+	config.Beside = append(append(config.Beside, work.loops()...), runtime.Trim{})
 	return &assembled{config: config, platform: platform, work: work, boots: boots}, nil
 }
 

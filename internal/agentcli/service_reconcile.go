@@ -55,7 +55,11 @@ func newReconcileLoop(w *platformWork, mode reconcileMode, facts boot.Facts, nam
 			if err != nil {
 				return "", err
 			}
-			return syncOutcome(answer)
+			config, changed, err := syncOutcome(answer)
+			if changed || err != nil {
+				w.audit("sync", changed, err)
+			}
+			return config, err
 		},
 		Ready: func() string { return onTrial(w.stateDir) },
 		Begun: synced.Boot == name, Config: synced.ConfigDigest, Log: log,
@@ -68,19 +72,25 @@ func newReconcileLoop(w *platformWork, mode reconcileMode, facts boot.Facts, nam
 	})
 }
 
-// syncOutcome returns the digest of the configuration that a sync has come to, and what went wrong with it.
-func syncOutcome(answer *taskAnswer) (string, error) {
+// syncOutcome returns the digest of the configuration that a sync has come to, whether it has changed anything, and what went wrong with it.
+func syncOutcome(answer *taskAnswer) (config string, changed bool, err error) {
 	var doc struct {
 		ConfigDigest string `json:"config_digest"`
+		Parts        []struct {
+			Result syncResult `json:"result"`
+		} `json:"parts"`
 	}
 	// Without a result there is none; the answer says why.
 	_ = json.Unmarshal(answer.Result, &doc)
-	_, err := answer.outcome()
+	for _, p := range doc.Parts {
+		changed = changed || p.Result == syncChanged || p.Result == syncPartly
+	}
+	_, err = answer.outcome()
 	if answer.Code == cli.ExitPartial && err != nil {
 		// What was refused is asked for again, in its time.
 		err = fault.New(fault.Refuse, fault.Partial, "powernode-agent status says more", "%w", err)
 	}
-	return doc.ConfigDigest, err
+	return doc.ConfigDigest, changed, err
 }
 
 // onTrial says why a node isn't to be brought in step now; "" where it may be. A generation that is on trial is judged first: another

@@ -45,6 +45,7 @@ type platformWork struct {
 	events    *runtime.Events    // likewise
 	reconcile *runtime.Reconcile // nil where it isn't wanted
 	queue     *event.Queue
+	audited   string // the result that was written down last, by the goroutine of reconcile
 	closing   []io.Closer
 
 	mu   sync.Mutex
@@ -96,6 +97,22 @@ func newPlatformWork(f *serviceFlags, platform *nodePlatform, facts boot.Facts, 
 
 // privilegedTask tells whether a task is worth a record: all are but those that only look.
 func privilegedTask(t task.Task) bool { return t.Kind != nodeapi.TaskIntrospect }
+
+// audit writes the record of what the service did by itself, once until it is something else.
+func (w *platformWork) audit(command string, changed bool, err error) {
+	a := event.Audit{Who: "powernode-agent", Command: command, Result: "complete", At: time.Now()}
+	if err != nil {
+		a.Failed, a.Result = true, "failed: "+err.Error()
+	}
+	if !changed && a.Result == w.audited {
+		return
+	}
+	w.audited = a.Result
+	w.log.Info("audit", "who", a.Who, "command", a.Command, "result", a.Result)
+	if err := w.put(a.Event()); err != nil {
+		w.log.Error("an audit record is in this log alone", "error", err)
+	}
+}
 
 // loops returns what runs beside the heartbeats.
 func (w *platformWork) loops() []runtime.Loop {

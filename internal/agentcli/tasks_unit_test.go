@@ -197,3 +197,26 @@ func TestDoTask(t *testing.T) {
 		t.Errorf("%+v", a)
 	}
 }
+
+// TestSyncOutcome: what a service that brings its node in step makes of the command's answer.
+func TestSyncOutcome(t *testing.T) {
+	for _, c := range []struct {
+		answer  taskAnswer
+		config  string
+		changed bool
+		kind    string // "" is success
+	}{
+		{taskAnswer{Result: json.RawMessage(`{"config_digest":"c","parts":[{"part":"modules","result":"in step"}]}`)}, "c", false, ""},
+		{taskAnswer{Result: json.RawMessage(`{"config_digest":"c","parts":[{"result":"changed"}]}`)}, "c", true, ""},
+		{taskAnswer{Code: 8, Result: json.RawMessage(`{"config_digest":"c","parts":[{"result":"failed","error":"x"}]}`)}, "c", false, "refuse"},
+		{taskAnswer{Code: 5, Error: &taskError{Message: "away", Kind: "retry"}}, "", false, "retry"},
+	} {
+		config, changed, err := syncOutcome(&c.answer)
+		if config != c.config || changed != c.changed || (err == nil) != (c.kind == "") || err != nil && fault.KindOf(err).String() != c.kind {
+			t.Errorf("%+v: %q, %t, %v", c.answer, config, changed, err)
+		}
+	}
+	if serviceDrain < taskPatience+3*time.Second {
+		t.Errorf("the service has %s to end, its tasks %s", serviceDrain, taskPatience)
+	}
+}

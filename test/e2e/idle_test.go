@@ -28,7 +28,7 @@ func TestIdle(t *testing.T) {
 	time.Sleep(length)
 	used := time.Duration(s.ticks(pid)-before) * time.Second / 100 // USER_HZ is 100 on every architecture of ours
 	status := s.read("/proc/" + pid + "/status")
-	for _, name := range []string{"VmHWM", "VmRSS", "RssAnon", "RssFile", "Threads"} {
+	for _, name := range []string{"VmHWM", "VmRSS", "RssAnon", "RssFile", "RssShmem", "Threads"} {
 		t.Log(regexp.MustCompile(`(?m)^` + name + `:.*$`).FindString(status))
 	}
 	t.Logf("%s of a core in %s: %.3f %%", used, length, 100*used.Seconds()/length.Seconds())
