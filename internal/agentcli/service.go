@@ -170,33 +170,34 @@ func (f *serviceFlags) assemble(ctx context.Context, log *slog.Logger) (*assembl
 			return err
 		},
 	}
-	var boots *runtime.BootReports
+	all := &assembled{config: config, platform: platform, work: work}
 	if booted {
-		boots = &runtime.BootReports{Source: &bootReports{stateDir: f.stateDir, facts: facts}, Platform: platform, Log: log}
-		config.Beside = []runtime.Loop{*boots}
-		config.Beside = append(config.Beside, newUnfinished(f.stateDir, platform, log).loop())
-		loops, remarks := upkeep{root: "/", stateDir: f.stateDir, facts: facts, log: log}.loops(ctx)
-		config.Beside, config.Remarks = append(config.Beside, loops...), remarksOf(remarks, lastRemarks)
-		if facts.Level == mount.Enforced {
-			// At other levels the kernel checks nothing, and so tells nothing.
-			keeper := newKeeper(f.stateDir, facts, log)
-			config.Beside, config.Remarks = append(config.Beside, keeper), remarksOf(keeper.Remarks, remarks, lastRemarks)
-		}
-		config.Gate = health.New(health.Config{
-			Settings: facts.Health, Generation: facts.Generation, StateDir: f.stateDir, RunDir: boot.RunDir, Log: log,
-			Restart: func(ctx context.Context) error { return restart.Machine{}.Now(ctx, restart.Full) },
-		})
+		all.onNode(ctx, f.stateDir, facts)
 	}
-	if booted {
-		watch := &serviceWatch{look: wrongServices, put: work.put, log: log}
-		config.Beside = append(config.Beside, runtime.Chore{
-			Name: "look at the services of modules", Soon: 10 * time.Second, Every: 30 * time.Second, Log: log,
-			Do: watch.once,
-		})
-		config.Remarks = remarksOf(watch.Remarks, config.Remarks)
+	all.config.Beside = append(append(all.config.Beside, work.loops()...), runtime.Trim{})
+	return all, nil
+}
+
+// onNode adds what is to be done on a machine that this agent booted.
+func (s *assembled) onNode(ctx context.Context, stateDir string, facts boot.Facts) {
+	log := s.config.Log
+	s.boots = &runtime.BootReports{Source: &bootReports{stateDir: stateDir, facts: facts}, Platform: s.platform, Log: log}
+	watch := &serviceWatch{look: wrongServices, put: s.work.put, log: log}
+	loops, remarks := upkeep{root: "/", stateDir: stateDir, facts: facts, log: log}.loops(ctx)
+	sources := []func() []string{watch.Remarks, remarks, lastRemarks}
+	loops = append(loops, *s.boots, newUnfinished(stateDir, s.platform, log).loop(), runtime.Chore{
+		Name: "look at the services of modules", Soon: 10 * time.Second, Every: 30 * time.Second, Log: log, Do: watch.once,
+	})
+	if facts.Level == mount.Enforced {
+		// At other levels the kernel checks nothing, and so tells nothing.
+		keeper := newKeeper(stateDir, facts, log)
+		loops, sources = append(loops, keeper), append([]func() []string{keeper.Remarks}, sources...)
 	}
-	config.Beside = append(append(config.Beside, work.loops()...), runtime.Trim{})
-	return &assembled{config: config, platform: platform, work: work, boots: boots}, nil
+	s.config.Beside, s.config.Remarks = append(s.config.Beside, loops...), remarksOf(sources...)
+	s.config.Gate = health.New(health.Config{
+		Settings: facts.Health, Generation: facts.Generation, StateDir: stateDir, RunDir: boot.RunDir, Log: log,
+		Restart: func(ctx context.Context) error { return restart.Machine{}.Now(ctx, restart.Full) },
+	})
 }
 
 // newCertificateKeeper returns what keeps the node's certificate while the service runs.

@@ -93,7 +93,7 @@ func (o *outside) do(ctx context.Context, unit, id string, again bool, args []st
 // interrupt asks a command to end, as ctx did, and doesn't wait for it for ever.
 func (o *outside) interrupt(ctx, work context.Context, unit string, end context.CancelCauseFunc) {
 	cause := context.Cause(ctx)
-	if errors.Is(cause, task.ErrEnding) {
+	if ending(cause) {
 		end(cause)
 		return
 	}
@@ -105,6 +105,9 @@ func (o *outside) interrupt(ctx, work context.Context, unit string, end context.
 	<-call.Done()
 	end(cause)
 }
+
+// ending tells whether it is the service that ends, and not what it was asked for.
+func ending(cause error) bool { return errors.Is(cause, task.ErrEnding) || errors.Is(cause, context.Canceled) }
 
 // free waits until no command runs as the unit.
 func (o *outside) free(ctx context.Context, unit string) error {

@@ -123,11 +123,11 @@ func TestOutsideWaits(t *testing.T) {
 // TestOutsideEnds: a cancelled command is asked to end and waited for; at the end of the service it is left alone.
 func TestOutsideEnds(t *testing.T) {
 	o, m := newOutside(t)
-	for _, cause := range []error{task.ErrCancelled, task.ErrEnding} {
+	for _, cause := range []error{task.ErrCancelled, task.ErrEnding, context.Canceled} {
 		begun := make(chan struct{})
 		m.run = func(ctx context.Context, p systemd.Program) (int, error) {
 			close(begun)
-			if errors.Is(cause, task.ErrEnding) {
+			if ending(cause) {
 				<-ctx.Done()
 				return 0, ctx.Err()
 			}
@@ -140,8 +140,8 @@ func TestOutsideEnds(t *testing.T) {
 		go func() { <-begun; cancel(cause) }()
 		answer, err := o.do(ctx, taskUnit, "t1", false, []string{"gc"})
 		switch {
-		case errors.Is(cause, task.ErrEnding):
-			if !errors.Is(err, task.ErrEnding) || len(m.interrupted) > 0 {
+		case ending(cause):
+			if !errors.Is(err, cause) || len(m.interrupted) > 0 {
 				t.Errorf("%+v, %v", answer, err)
 			}
 		case err != nil || answer.Code != cli.ExitInterrupted:
