@@ -107,7 +107,9 @@ func (o *outside) interrupt(ctx, work context.Context, unit string, end context.
 }
 
 // ending tells whether it is the service that ends, and not what it was asked for.
-func ending(cause error) bool { return errors.Is(cause, task.ErrEnding) || errors.Is(cause, context.Canceled) }
+func ending(cause error) bool {
+	return errors.Is(cause, task.ErrEnding) || errors.Is(cause, context.Canceled)
+}
 
 // free waits until no command runs as the unit.
 func (o *outside) free(ctx context.Context, unit string) error {
