@@ -7,6 +7,7 @@ import (
 
 	"github.com/powernode/powernode-agent/internal/boot"
 	"github.com/powernode/powernode-agent/internal/operatorapi"
+	"github.com/powernode/powernode-agent/internal/reconcile"
 )
 
 // task asks the node for something, as an operator does, and returns the task's ID.
@@ -128,13 +129,17 @@ func TestTaskOfAKilledService(t *testing.T) {
 	s := n.boot()
 	p.Operator("assign", "web", "site").OK(t)
 	s.serve()
+	// The command waits for somebody who is at work on the node.
+	work := n.atWork()
 	id := s.task("attach", "site")
 	s.begun(id)
 	if a := s.do("signal", "kill", "service"); a.Error != "" {
 		t.Fatal(a.Error)
 	}
 	s.serve()
-	if d := s.taskEnd(id); d.Task.State != "complete" || d.Task.Attempt != 2 {
+	s.begun(id)
+	work()
+	if d := s.taskEnd(id); d.Task.State != "complete" || d.Task.Attempt != 2 || !strings.Contains(s.said(), "a command has ended while the service was away") {
 		t.Errorf("%+v\n%s", d.Task, s.said())
 	}
 	if now := s.status(); now.Generation != 2 || !now.InStep || !s.has("/usr/share/x") {
@@ -142,11 +147,13 @@ func TestTaskOfAKilledService(t *testing.T) {
 	}
 
 	// One that is told to end ends, and the task goes on all the same.
+	work = n.atWork()
 	id = s.task("detach", "site")
 	s.begun(id)
 	if said := s.served(); !strings.Contains(said, "the agent ends") {
 		t.Errorf("it ends without a word:\n%s", said)
 	}
+	work()
 	s.serve()
 	if d := s.taskEnd(id); d.Task.State != "complete" || s.has("/usr/share/x") {
 		t.Errorf("%+v\n%s", d.Task, s.said())
@@ -160,6 +167,46 @@ func TestTaskOfAKilledService(t *testing.T) {
 	p.Start()
 	if d := s.taskEnd(id); d.Task.State != "complete" {
 		t.Errorf("%+v\n%s", d.Task, s.said())
+	}
+	s.served()
+	s.exit()
+}
+
+// atWork has somebody change the node until the end is called: nobody else may meanwhile.
+func (n *node) atWork() (end func()) {
+	n.t.Helper()
+	lock, err := reconcile.Lock(n.state())
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return func() {
+		n.t.Helper()
+		if err := lock.Unlock(); err != nil {
+			n.t.Error(err)
+		}
+	}
+}
+
+// TestTaskIsCancelled: its command is ended, and the next one isn't kept back.
+func TestTaskIsCancelled(t *testing.T) {
+	t.Parallel()
+	p := newPlatform(t)
+	p.Publish(base("1"))
+	p.Publish(app("1"))
+	n := p.node("web", "base", "app")
+	s := n.boot()
+	s.serve()
+	work := n.atWork()
+	id := s.task("detach", "app")
+	s.begun(id)
+	p.Operator("task", "cancel", id).OK(t)
+	if d := s.taskEnd(id); d.Task.State != "cancelled" {
+		t.Errorf("%+v\n%s", d.Task, s.said())
+	}
+	work()
+	s.done("gc")
+	if now := s.status(); now.Generation != 1 || !s.has("/etc/app/page") {
+		t.Errorf("it was done all the same: %+v", now)
 	}
 	s.served()
 	s.exit()
