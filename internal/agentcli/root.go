@@ -24,6 +24,7 @@ func New(app *cli.App) *cobra.Command {
 		finishCommand(app),
 		doTaskCommand(app),
 		softRebootCommand(app),
+		reloadCommand(app),
 		enrollCommand(app),
 		verifyCommand(app),
 		statusCommand(app),
