@@ -14,7 +14,7 @@ import (
 
 // How often memory is given back, and how soon at first: most of what a service touches, it touches while it starts.
 const (
-	trimEvery = 10 * time.Minute
+	trimEvery = 2 * time.Minute
 	trimFirst = time.Minute
 )
 

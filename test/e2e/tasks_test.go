@@ -259,7 +259,7 @@ func TestFollowsThePlatform(t *testing.T) {
 	n := p.node("web", "base", "app")
 	s := n.boot()
 	p.Operator("assign", "web", "site").OK(t)
-	if a := s.do("start", "", "service", boot.AgentPath, "service"); a.Error != "" {
+	if a := s.do("start", "", "service", boot.AgentPath, "service", "--metrics-textfile=/run/agent.prom"); a.Error != "" {
 		t.Fatal(a.Error)
 	}
 	s.await("it runs what was assigned before", func() bool { return s.has("/usr/share/x") })
@@ -274,6 +274,9 @@ func TestFollowsThePlatform(t *testing.T) {
 	})
 	if said := s.served(); !strings.Contains(said, "has read its configuration again") {
 		t.Error(said)
+	}
+	if text := s.read("/run/agent.prom"); !strings.Contains(text, "\npowernode_agent_reconcile_failures_in_a_row 0\n") {
+		t.Error(text)
 	}
 	s.exit()
 }
