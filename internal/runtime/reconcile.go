@@ -201,6 +201,13 @@ func (r *Reconcile) once(ctx context.Context, alive func(time.Duration)) error {
 	limited, cancel := context.WithTimeout(ctx, reconcileTime)
 	config, err := r.c.Do(limited)
 	cancel()
+	if ctx.Err() != nil {
+		// Nothing is known of it; the next service will ask.
+		r.mu.Lock()
+		r.busy = false
+		r.mu.Unlock()
+		return err
+	}
 	r.mu.Lock()
 	r.busy, r.view.Begun, r.view.Last = false, true, time.Now()
 	r.view.Known, r.view.Tried = wanted, config
@@ -212,7 +219,7 @@ func (r *Reconcile) once(ctx context.Context, alive func(time.Duration)) error {
 	}
 	r.mu.Unlock()
 	r.c.Told()
-	if err != nil && ctx.Err() == nil {
+	if err != nil {
 		r.c.Log.Warn("the node isn't in step with the platform", "attempt", failures, "error", err, "hint", fault.HintOf(err))
 	}
 	return err
