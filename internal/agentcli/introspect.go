@@ -42,12 +42,7 @@ read are named under "problems", and the rest is shown all the same.`,
 			if err != nil {
 				return err
 			}
-			// Lists are lists also where there is nothing to list.
-			doc := introspectDoc{
-				Unions: []mount.MountedUnion{}, Modules: []store.Module{}, Generations: []store.Generation{}, Pointers: map[string]uint64{},
-			}
-			doc.Credentials, err = readCredentials(stateDir)
-			doc.problem(err)
+			doc := newIntrospection(stateDir)
 			if sources {
 				where := usualPlaces(app.Machine, identityFile)
 				if only != nil {
@@ -64,13 +59,7 @@ read are named under "problems", and the rest is shown all the same.`,
 					doc.problem(err)
 				}
 			}
-			doc.store(stateDir)
-			doc.mounts()
-			if facts, err := boot.ReadFacts("/"); err == nil {
-				doc.Boot = &facts
-			} else {
-				doc.problem(err)
-			}
+			doc.look(stateDir)
 			return app.Print(doc, doc.table)
 		},
 	}
@@ -79,6 +68,30 @@ read are named under "problems", and the rest is shown all the same.`,
 	cmd.Flags().StringVar(&identityFile, "identity-file", "", "an identity.cfg to read instead of the usual sources")
 	identitySourceFlag(cmd, &wanted)
 	return cmd
+}
+
+// newIntrospection returns what the node knows of its credentials.
+func newIntrospection(stateDir string) *introspectDoc {
+	// Lists are lists also where there is nothing to list.
+	d := &introspectDoc{
+		Unions: []mount.MountedUnion{}, Modules: []store.Module{}, Generations: []store.Generation{}, Pointers: map[string]uint64{},
+	}
+	var err error
+	d.Credentials, err = readCredentials(stateDir)
+	d.problem(err)
+	return d
+}
+
+// look adds what the node knows of what it has and runs.
+func (d *introspectDoc) look(stateDir string) {
+	d.store(stateDir)
+	d.mounts()
+	facts, err := boot.ReadFacts("/")
+	if err != nil {
+		d.problem(err)
+		return
+	}
+	d.Boot = &facts
 }
 
 func (d *introspectDoc) problem(err error) {

@@ -23,8 +23,10 @@ type programs interface {
 // program, which systemd runs as a unit of its own. The command takes the lock that it would take by a person's hand.
 type privileged struct {
 	systemd programs
-	// runDir is where its answers are for a moment; only root gets there.
+	// runDir is where its answers are, for a moment unless keep is set; only root gets there.
 	runDir string
+	// keep leaves an answer that was read until the next command by that name, for a service that begins before what it says is done with.
+	keep bool
 }
 
 // answerMax bounds an answer, in bytes.
@@ -52,8 +54,8 @@ func (p privileged) run(ctx context.Context, name string, within time.Duration, 
 	return code, nil
 }
 
-// answer reads what a command has printed that nobody has read yet, and removes it. ok is false where there is none; while the command is at work there is
-// an error, as its document isn't whole.
+// answer reads what a command has printed, and removes it unless answers are kept: so what is there, nobody has read yet. ok is false where
+// there is none; while the command is at work there is an error, as its document isn't whole.
 func (p privileged) answer(name string, doc any) (ok bool, err error) {
 	dir, err := durable.OpenDir(p.runDir, nil)
 	if err != nil {
@@ -67,12 +69,13 @@ func (p privileged) answer(name string, doc any) (ok bool, err error) {
 	if err == nil {
 		err = json.Unmarshal(text, doc)
 	}
-	if err == nil {
+	if err == nil && !p.keep {
 		err = dir.Remove(answerOf(name), "answer")
 	}
 	return err == nil, err
 }
 
+// answerOf is the file that takes what a command prints.
 func answerOf(name string) string { return name + ".answer.json" }
 
 func unitOf(name string) string { return "powernode-agent-" + name + ".service" }

@@ -24,7 +24,7 @@ func TestOutsideOfANode(t *testing.T) {
 		{[]string{"status"}, "no such file or directory; run it on a node that has booted, or name the directory of record with --state"},
 		{[]string{"verify", "nginx"}, "name the directory of record with --state"},
 		{[]string{"service"}, "this node isn't enrolled; make a token"},
-		{[]string{"service", "--log-format", "xml"}, `unknown log format "xml"; use text or json`},
+		{[]string{"service", "--log-format", "xml"}, `unknown log format "xml"; use auto, text or json`},
 		{[]string{"enroll", "--identity-file", identity}, "this node isn't enrolled: find out who this node is"},
 	} {
 		var out, errs bytes.Buffer

@@ -3,10 +3,10 @@ package agentcli
 import (
 	"context"
 	"errors"
-	"io"
 	"io/fs"
 	"log/slog"
-	"sync"
+	"os"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -18,72 +18,186 @@ import (
 	"github.com/powernode/powernode-agent/internal/health/restart"
 	"github.com/powernode/powernode-agent/internal/mount"
 	"github.com/powernode/powernode-agent/internal/nodeapi"
-	"github.com/powernode/powernode-agent/internal/nodeclient"
-	"github.com/powernode/powernode-agent/internal/nodehttp"
 	"github.com/powernode/powernode-agent/internal/runtime"
+	"github.com/powernode/powernode-agent/internal/runtime/journal"
 	"github.com/powernode/powernode-agent/internal/store"
 	"github.com/powernode/powernode-agent/internal/version"
 )
 
 func serviceCommand(app *cli.App) *cobra.Command {
-	var stateDir, logFormat string
+	f := serviceFlags{app: app}
 	cmd := &cobra.Command{
 		Use:   "service",
-		Short: "Stay on the node: report to the platform until told to stop",
+		Short: "Stay on the node: report to the platform and do what it asks for, until told to stop",
 		Long: `Stay on the node and report to the platform: what is mounted, read from the kernel's tables, and how
-the machine is. It keeps the node's certificate: rotates it in time, renews one that has ended, follows
+the machine is. It does the platform's tasks, each as it is declared: again, or at most once; brings the
+node in step when what the platform says of it changes; and tells it what happened here. What needs more
+rights than the service has, systemd runs as a unit of its own.
+
+It keeps the node's certificate: rotates it in time, renews one that has ended, follows
 the platform's CA. It outlives every outage of the platform, tells systemd when it is ready and that it
-is alive, and ends on SIGTERM. A generation that isn't known to be good is judged here: see
+is alive, reads credentials again on SIGHUP, and ends on SIGTERM. A generation that isn't known to be good is judged here: see
 "Never stranded" in docs/boot.md. The platform is told how the boots went, and a file that the kernel
 finds damaged (fs-verity) is fetched again. A live change that was interrupted is finished or undone, and
 one that waits in vain for its confirmation is taken back. Machine ID, host name and SSH host keys are
 kept for the next boots, and it says when the writable layer of the root fills up.`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			log, err := newLog(logFormat, app.Err)
-			if err != nil {
-				return err
+		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd.Context()) },
+	}
+	stateFlag(cmd, &f.stateDir)
+	flags := cmd.Flags()
+	flags.StringVar(&f.logFormat, "log-format", "auto", "how to log: text, json, or auto: into systemd's journal with its fields where that is listening, else text")
+	flags.StringVar((*string)(&f.reconcile), "reconcile", string(reconcileDefault(app.Getenv)), "how to follow what the platform says of the node: live, stage or off")
+	flags.StringVar(&f.metrics.listen, "metrics", "", "answer Prometheus at unix:PATH or 127.0.0.1:PORT")
+	flags.StringVar(&f.metrics.textfile, "metrics-textfile", "", "write the metrics into a file, as for the node exporter: an absolute path that ends with .prom")
+	flags.BoolVar(&f.once, "once", false, "do one round of everything and end: for tests, and for nodes that a timer wakes")
+	return cmd
+}
+
+// serviceFlags are the settings of a service.
+type serviceFlags struct {
+	app                 *cli.App
+	stateDir, logFormat string
+	reconcile           reconcileMode
+	once                bool
+	metrics             metricsFlags
+}
+
+// run serves until ctx ends.
+func (f *serviceFlags) run(ctx context.Context) error {
+	log, err := newLog(f.logFormat, f.app)
+	if err != nil {
+		return err
+	}
+	if err := f.reconcile.check(); err != nil {
+		return err
+	}
+	unlock, err := lockService(f.stateDir, log)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	s, err := f.assemble(ctx, log)
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	loops, err := f.metrics.loops(s)
+	if err != nil {
+		return err
+	}
+	s.config.Beside = append(s.config.Beside, loops...)
+	service := runtime.New(s.config)
+	if f.once {
+		return s.once(ctx, service)
+	}
+	s.work.service.Store(service)
+	defer onHangup(ctx, func() { s.reload(ctx, service) })()
+	return service.Run(ctx)
+}
+
+// assembled is a service that is ready to run.
+type assembled struct {
+	config   runtime.Config
+	platform *nodePlatform
+	work     *platformWork
+	// boots tells of the node's boots; nil on a machine that no agent booted.
+	boots *runtime.BootReports
+}
+
+func (s *assembled) close() {
+	s.work.close()
+	s.platform.close()
+}
+
+// reload has what the service goes by read again: credentials and the trust policy are, each time that they are used.
+func (s *assembled) reload(ctx context.Context, service *runtime.Service) {
+	service.Reload(ctx)
+	if s.work.reconcile != nil {
+		s.work.reconcile.Ask()
+	}
+}
+
+// once does one round of everything: what the platform has for the node is done, and it is told.
+func (s *assembled) once(ctx context.Context, service *runtime.Service) error {
+	if _, err := service.Once(ctx); err != nil {
+		return err
+	}
+	var errs []error
+	if s.boots != nil {
+		errs = append(errs, s.boots.Once(ctx))
+	}
+	if s.work.tasks != nil {
+		s.work.tasks.Run(ctx, func(time.Duration) {})
+	}
+	if s.work.reconcile != nil {
+		errs = append(errs, s.work.reconcile.Once(ctx))
+	}
+	if s.work.events != nil {
+		errs = append(errs, s.work.events.Once(ctx))
+	}
+	// What runs now may be another than at the beginning.
+	_, err := service.Once(ctx)
+	return errors.Join(append(errs, err)...)
+}
+
+// assemble puts the service together.
+func (f *serviceFlags) assemble(ctx context.Context, log *slog.Logger) (*assembled, error) {
+	credentials := newCertificateKeeper(f.stateDir, log)
+	platform := newNodePlatform(credentials)
+	facts, factsErr := boot.ReadFacts("/")
+	booted := factsErr == nil
+	// On a node that booted, credentials that don't serve may do so later, and there is a
+	// generation to judge.
+	if err := platform.load(); err != nil && !booted {
+		return nil, err
+	}
+	notifier, watchdog, err := runtime.Systemd()
+	if err != nil {
+		return nil, err
+	}
+	work := newPlatformWork(f, platform, facts, booted, log)
+	state := &nodeState{f.stateDir, new(mountedMemo)}
+	config := runtime.Config{
+		Platform: platform, State: state, AgentVersion: version.Get().Version,
+		Certificate: runtime.NewCertificate(credentials, log), Notifier: notifier, Watchdog: watchdog, Log: log,
+		Heard: work.heard, ConfigDigest: work.configDigest, Doing: work.doing, Drain: serviceDrain,
+		Load: func(ctx context.Context) error {
+			err := platform.load()
+			if err == nil && booted { // else there is no root of ours to be read
+				_, err = state.State(ctx)
 			}
-			credentials := newCertificateKeeper(stateDir, log)
-			platform := newNodePlatform(credentials)
-			defer platform.close()
-			facts, factsErr := boot.ReadFacts("/")
-			// On a node that booted, credentials that don't serve may do so later, and there is a
-			// generation to judge.
-			if err := platform.load(); err != nil && factsErr != nil {
-				return err
-			}
-			notifier, watchdog, err := runtime.Systemd()
-			if err != nil {
-				return err
-			}
-			config := runtime.Config{
-				Platform: platform, State: &nodeState{stateDir, new(mountedMemo)}, AgentVersion: version.Get().Version,
-				Certificate: runtime.NewCertificate(credentials, log), Notifier: notifier, Watchdog: watchdog, Log: log,
-			}
-			if factsErr == nil {
-				config.Beside = []runtime.Loop{
-					runtime.BootReports{Source: &bootReports{stateDir: stateDir, facts: facts}, Platform: platform, Log: log},
-				}
-				config.Beside = append(config.Beside, newUnfinished(stateDir, platform, log).loop())
-				loops, remarks := upkeep{root: "/", stateDir: stateDir, facts: facts, log: log}.loops(cmd.Context())
-				config.Beside, config.Remarks = append(config.Beside, loops...), remarksOf(remarks, lastRemarks)
-				if facts.Level == mount.Enforced {
-					// At other levels the kernel checks nothing, and so tells nothing.
-					keeper := newKeeper(stateDir, facts, log)
-					config.Beside, config.Remarks = append(config.Beside, keeper), remarksOf(keeper.Remarks, remarks, lastRemarks)
-				}
-				config.Gate = health.New(health.Config{
-					Settings: facts.Health, Generation: facts.Generation, StateDir: stateDir, RunDir: boot.RunDir, Log: log,
-					Restart: func(ctx context.Context) error { return restart.Machine{}.Now(ctx, restart.Full) },
-				})
-			}
-			return runtime.New(config).Run(cmd.Context())
+			return err
 		},
 	}
-	stateFlag(cmd, &stateDir)
-	cmd.Flags().StringVar(&logFormat, "log-format", "text", "how to log: text or json")
-	return cmd
+	all := &assembled{config: config, platform: platform, work: work}
+	if booted {
+		all.onNode(ctx, f.stateDir, facts)
+	}
+	all.config.Beside = append(append(all.config.Beside, work.loops()...), runtime.Trim{})
+	return all, nil
+}
+
+// onNode adds what is to be done on a machine that this agent booted.
+func (s *assembled) onNode(ctx context.Context, stateDir string, facts boot.Facts) {
+	log := s.config.Log
+	s.boots = &runtime.BootReports{Source: &bootReports{stateDir: stateDir, facts: facts}, Platform: s.platform, Log: log}
+	watch := &serviceWatch{look: wrongServices, put: s.work.put, log: log}
+	loops, remarks := upkeep{root: "/", stateDir: stateDir, facts: facts, log: log}.loops(ctx)
+	sources := []func() []string{watch.Remarks, remarks, lastRemarks}
+	loops = append(loops, *s.boots, newUnfinished(stateDir, s.platform, log).loop(), runtime.Chore{
+		Name: "look at the services of modules", Soon: 10 * time.Second, Every: 30 * time.Second, Log: log, Do: watch.once,
+	})
+	if facts.Level == mount.Enforced {
+		// At other levels the kernel checks nothing, and so tells nothing.
+		keeper := newKeeper(stateDir, facts, log)
+		loops, sources = append(loops, keeper), append([]func() []string{keeper.Remarks}, sources...)
+	}
+	s.config.Beside, s.config.Remarks = append(s.config.Beside, loops...), remarksOf(sources...)
+	s.config.Gate = health.New(health.Config{
+		Settings: facts.Health, Generation: facts.Generation, StateDir: stateDir, RunDir: boot.RunDir, Log: log,
+		Restart: func(ctx context.Context) error { return restart.Machine{}.Now(ctx, restart.Full) },
+	})
 }
 
 // newCertificateKeeper returns what keeps the node's certificate while the service runs.
@@ -94,70 +208,23 @@ func newCertificateKeeper(stateDir string, log *slog.Logger) *enroll.Keeper {
 	})
 }
 
-// nodePlatform is the platform by the credentials on the disk, which need not be there when the service
-// starts: a node may be enrolled while it runs. It may be used by several goroutines.
-type nodePlatform struct {
-	open func() (*nodeclient.Client, error)
-
-	mu     sync.Mutex
-	client *nodeclient.Client
-}
-
-func newNodePlatform(keeper *enroll.Keeper) *nodePlatform {
-	return &nodePlatform{open: func() (*nodeclient.Client, error) {
-		return nodeclient.New(nodeclient.Config{
-			Credentials: keeper, HTTP: nodehttp.Options{Now: keeper.Now}, Prepare: keeper.Prepare, Heard: keeper.Heard,
-		})
-	}}
-}
-
-func (p *nodePlatform) load() error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.client != nil {
-		return nil
-	}
-	client, err := p.open()
-	if err != nil {
-		return err
-	}
-	p.client = client
-	return nil
-}
-
-func (p *nodePlatform) close() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.client != nil {
-		p.client.Close()
-	}
-}
-
-// Heartbeat implements runtime.Platform.
-func (p *nodePlatform) Heartbeat(ctx context.Context, hb nodeapi.Heartbeat) (*nodeapi.HeartbeatResponse, error) {
-	if err := p.load(); err != nil {
-		return nil, err
-	}
-	return p.client.Heartbeat(ctx, hb)
-}
-
-// BootReport implements runtime.BootPlatform.
-func (p *nodePlatform) BootReport(ctx context.Context, report nodeapi.BootReport) error {
-	if err := p.load(); err != nil {
-		return err
-	}
-	return p.client.BootReport(ctx, report)
-}
-
 // newLog returns the logger that --log-format names.
-func newLog(format string, out io.Writer) (*slog.Logger, error) {
+func newLog(format string, app *cli.App) (*slog.Logger, error) {
+	text := slog.NewTextHandler(app.Err, nil)
 	switch format {
+	case "auto":
+		if f, ok := app.Err.(*os.File); ok && journal.Connected(f, app.Getenv("JOURNAL_STREAM")) {
+			if h, err := journal.New(journal.Socket, "powernode-agent", text); err == nil {
+				return slog.New(h), nil
+			}
+		}
+		return slog.New(text), nil
 	case "text":
-		return slog.New(slog.NewTextHandler(out, nil)), nil
+		return slog.New(text), nil
 	case "json":
-		return slog.New(slog.NewJSONHandler(out, nil)), nil
+		return slog.New(slog.NewJSONHandler(app.Err, nil)), nil
 	}
-	return nil, fault.New(fault.Refuse, fault.Input, "use text or json", "unknown log format %q", format)
+	return nil, fault.New(fault.Refuse, fault.Input, "use auto, text or json", "unknown log format %q", format)
 }
 
 // nodeState tells the platform what really runs: the root is read from the kernel's tables, and

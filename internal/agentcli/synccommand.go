@@ -38,6 +38,7 @@ refused, and takes nothing from anybody. With --dry-run nothing is changed, and 
 			if err != nil {
 				return err
 			}
+			keepSynced(boot.RunDir, doc)
 			if err := app.Print(doc, doc.table); err != nil {
 				return err
 			}
@@ -45,6 +46,10 @@ refused, and takes nothing from anybody. With --dry-run nothing is changed, and 
 		},
 	}
 	f.changing(cmd)
+	flags := cmd.Flags()
+	flags.BoolVar(&f.request.Retry, "retry", false, "try modules again that failed their trial, or that somebody rolled back from")
+	flags.BoolVar(&f.request.RemoveMost, "remove-most", false, "let more than half of the modules go at once")
+	flags.BoolVar(&f.request.AllowDowngrade, "allow-downgrade", false, "let modules go below the highest version that was current here")
 	return cmd
 }
 

@@ -97,7 +97,7 @@ func (u *unfinished) finish(ctx context.Context) error {
 // collect reads the answer of a run that nobody waited for. Where nothing is to be done, and there is none, none comes.
 func (u *unfinished) collect() {
 	var doc finishDoc
-	ok, err := privileged{u.systemd, u.runDir()}.answer(finishName, &doc)
+	ok, err := privileged{systemd: u.systemd, runDir: u.runDir()}.answer(finishName, &doc)
 	if ok {
 		u.tell(doc)
 	}
@@ -113,7 +113,7 @@ func (u *unfinished) tell(doc finishDoc) {
 // elsewhere has systemd run the command for it.
 func (u *unfinished) elsewhere(ctx context.Context) (finishDoc, error) {
 	var doc finishDoc
-	code, err := privileged{u.systemd, u.runDir()}.run(ctx, finishName, finishTime, &doc, finishName, "--state", u.stateDir)
+	code, err := privileged{systemd: u.systemd, runDir: u.runDir()}.run(ctx, finishName, finishTime, &doc, finishName, "--state", u.stateDir)
 	switch {
 	case errors.Is(err, systemd.ErrNone):
 		return u.here(ctx, u.stateDir)

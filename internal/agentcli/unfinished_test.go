@@ -262,9 +262,9 @@ func TestPrivilegedAnswers(t *testing.T) {
 		{0, ``, nil, true},
 		{0, `[`, nil, true},
 	} {
-		p := privileged{&aSystemd{do: func(p systemd.Program) (int, error) {
+		p := privileged{runDir: run, systemd: &aSystemd{do: func(p systemd.Program) (int, error) {
 			return c.code, os.WriteFile(p.Output, []byte(c.prints), 0o600)
-		}}, run}
+		}}}
 		var doc finishDoc
 		code, err := p.run(t.Context(), "task", time.Minute, &doc, "attach", "x")
 		if code != c.code || (err != nil) != c.fails || !slices.Equal(doc.Done, c.want) {

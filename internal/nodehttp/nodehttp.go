@@ -70,6 +70,8 @@ type Options struct {
 	Timeout, Stall time.Duration
 	// UserAgent names the program to the platform; "" means "powernode-agent".
 	UserAgent string
+	// Dial opens the connections, in bounded time; nil means TCP, and 10 s.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
 // Conn is a client of one platform with one Material. It keeps idle connections; Close drops them.
@@ -110,9 +112,12 @@ func New(m *Material, o Options) (*Conn, error) {
 	if o.UserAgent == "" {
 		o.UserAgent = "powernode-agent"
 	}
+	if o.Dial == nil {
+		o.Dial = (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext
+	}
 	c := &Conn{material: m, base: base, options: o}
 	c.transport = &http.Transport{
-		DialContext:     (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
+		DialContext:     o.Dial,
 		TLSClientConfig: m.TLSConfig(o.Now),
 		// A proxy's own TLS, if it has any, is judged by the same pinned CA.
 		TLSHandshakeTimeout:    10 * time.Second,

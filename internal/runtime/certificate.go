@@ -124,8 +124,12 @@ func (c *Certificate) look() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if was := c.view.Status; was.Serial != status.Serial {
-		// What failed with another certificate says nothing of this one.
-		c.view.Refresh, c.view.Rotate, c.view.Renew = false, Attempts{}, Attempts{}
+		// What failed with another certificate says nothing of this one. But where the platform let that one in no more, a
+		// renewal is no success before it lets this one in: they aren't made in a circle.
+		c.view.Refresh, c.view.Rotate = false, Attempts{}
+		if !was.Shut {
+			c.view.Renew = Attempts{}
+		}
 		if was.Serial != "" {
 			signal(c.fresh)
 		}
@@ -148,7 +152,7 @@ func (c *Certificate) tried(step CertificateStep, err error) {
 	if a == nil {
 		return
 	}
-	if err == nil && step != CertificateCA {
+	if err == nil && step != CertificateCA && !(step == CertificateRenew && c.view.Status.Shut) {
 		*a = Attempts{}
 		return
 	}

@@ -59,6 +59,9 @@ func (c *Certificate) CABundle() string {
 func (c *Certificate) Answered(a *nodeapi.HeartbeatResponse) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.view.Status.Situation.Usable() {
+		c.view.Renew = Attempts{} // it is let in
+	}
 	news := a.Refresh && !c.view.Refresh || a.CABundleSHA256 != c.view.Bundle
 	c.view.Refresh = a.Refresh
 	if a.CABundleSHA256 != c.view.Bundle {

@@ -41,6 +41,7 @@ func (h *heartbeat) run(ctx, work context.Context) {
 		select {
 		case <-timer.C:
 		case <-fresh:
+		case <-h.service.now:
 		case <-ctx.Done():
 			return
 		}
@@ -97,6 +98,9 @@ func (h *heartbeat) send(ctx context.Context) (answer *nodeapi.HeartbeatResponse
 	case answer != nil:
 		c.Answered(answer)
 	}
+	if err == nil && answer != nil && h.service.c.Heard != nil {
+		h.service.c.Heard(answer)
+	}
 	if err == nil && answer == nil {
 		err = fault.New(fault.Broken, fault.Platform, "", "send the heartbeat: there is no answer")
 	}
@@ -123,6 +127,9 @@ func newHeartbeat(c Config, f Facts, s State) nodeapi.Heartbeat {
 	if c.Certificate != nil {
 		hb.CABundleSHA256, hb.Remarks = c.Certificate.CABundle(), c.Certificate.Remarks()
 	}
+	if c.ConfigDigest != nil {
+		hb.ConfigDigest = c.ConfigDigest()
+	}
 	if c.Remarks != nil {
 		hb.Remarks = append(hb.Remarks, c.Remarks()...)
 	}
@@ -143,6 +150,7 @@ func (h *heartbeat) complain(facts, state error) {
 
 func (h *heartbeat) failed(err error) Outcome {
 	h.failures++
+	h.service.look(func(v *View) { v.Failed, v.FailuresInARow = v.Failed+1, h.failures })
 	if h.failures == 1 {
 		h.since = time.Now()
 	}
@@ -165,6 +173,7 @@ func (h *heartbeat) acknowledged(answer *nodeapi.HeartbeatResponse, sent time.Ti
 	}
 	h.acked, h.failures, h.lastError = true, 0, ""
 	h.service.reached.Store(true)
+	h.service.look(func(v *View) { v.Acknowledged, v.FailuresInARow, v.Last = v.Acknowledged+1, 0, time.Now() })
 	h.service.status("Heartbeat acknowledged at %s", time.Now().Format(time.TimeOnly))
 	if answer.ServerTime.IsZero() {
 		return

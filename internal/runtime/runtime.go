@@ -13,11 +13,9 @@ package runtime
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	goruntime "runtime"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -73,6 +71,14 @@ type Config struct {
 	Certificate *Certificate
 	// Remarks returns what the operator should know of the node, each in a sentence; nil for nothing.
 	Remarks func() []string
+	// ConfigDigest returns the digest of the configuration that the node has come to; nil for none.
+	ConfigDigest func() string
+	// Heard hears each answer to a heartbeat, and may not wait for anybody; nil for nobody.
+	Heard func(answer *nodeapi.HeartbeatResponse)
+	// Load loads what the service goes by: it is ready only then, or after readyPatience; nil for nothing.
+	Load func(ctx context.Context) error
+	// Doing says in a few words each what the service does beside the heartbeats; nil for nothing.
+	Doing func() []string
 	// Proc is where procfs is; "" is /proc. Sys is where sysfs is; "" is /sys.
 	Proc, Sys string
 	// AgentVersion and Architecture are told to the platform; "" for Architecture is this binary's.
@@ -95,6 +101,33 @@ type Service struct {
 	c Config
 	// reached says that the platform has acknowledged a heartbeat.
 	reached atomic.Bool
+	// now asks for a heartbeat at once.
+	now chan struct{}
+
+	mu   sync.Mutex
+	said string // the last word about the heartbeats
+	view View
+}
+
+// View is how the heartbeats are, for who looks at the service.
+type View struct {
+	// Acknowledged and Failed count since the service began; Last is when the last was acknowledged.
+	Acknowledged, Failed uint64
+	FailuresInARow       int
+	Last                 time.Time
+}
+
+// View returns how the heartbeats are.
+func (s *Service) View() View {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.view
+}
+
+func (s *Service) look(change func(v *View)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	change(&s.view)
 }
 
 // New returns a Service that does nothing until Run.
@@ -123,15 +156,15 @@ func New(c Config) *Service {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Service{c: c}
+	return &Service{c: c, now: make(chan struct{}, 1)}
 }
 
 // Run serves until ctx ends, lets what is under way finish within the drain time, and returns nil; an
-// error means that something under way couldn't be stopped. It reports itself ready at once: a platform
-// that can't be reached is no reason for systemd to give up on the agent.
+// error means that something under way couldn't be stopped. It reports itself ready as soon as Load has done its
+// work: a platform that can't be reached is no reason for systemd to give up on the agent.
 func (s *Service) Run(ctx context.Context) error {
 	s.c.Log.Info("the agent serves", "version", s.c.AgentVersion, "architecture", s.c.Architecture)
-	s.notify("READY=1\nSTATUS=Before the first heartbeat")
+	s.ready(ctx)
 	// work outlives ctx by the drain time.
 	work, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
@@ -174,24 +207,4 @@ func (s *Service) Run(ctx context.Context) error {
 	}
 	s.c.Log.Info("the agent ends")
 	return nil
-}
-
-// status tells systemd in one line how the service is, and how its certificate where that is worth a word.
-func (s *Service) status(format string, args ...any) {
-	text := fmt.Sprintf(format, args...)
-	if s.c.Certificate != nil {
-		if n := s.c.Certificate.Notice(); n != "" {
-			text += "; " + n
-		}
-	}
-	s.notify("STATUS=" + strings.ReplaceAll(text, "\n", " "))
-}
-
-func (s *Service) notify(message string) {
-	if s.c.Notifier == nil {
-		return
-	}
-	if err := s.c.Notifier.Notify(message); err != nil {
-		s.c.Log.Warn("systemd can't be told", "error", err)
-	}
 }

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
+	"golang.org/x/sys/unix"
 )
 
 // Systemd returns the Notifier for the service manager that started this process, and the time
@@ -24,4 +25,13 @@ type systemd struct{}
 func (systemd) Notify(message string) error {
 	_, err := daemon.SdNotify(false, message)
 	return err
+}
+
+// monotonic is the time by CLOCK_MONOTONIC, as systemd wants to be told of a reload (sd_notify(3)).
+func monotonic() time.Duration {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts); err != nil {
+		return 0
+	}
+	return time.Duration(ts.Nano())
 }

@@ -39,7 +39,7 @@ func (s *system) credentials() credentialsSaid {
 // serve starts the agent as the service that it is on a node.
 func (s *system) serve() {
 	s.t.Helper()
-	if a := s.do("start", "", "service", boot.AgentPath, "service"); a.Error != "" {
+	if a := s.do("start", "", "service", boot.AgentPath, "service", "--reconcile=off"); a.Error != "" {
 		s.t.Fatal(a.Error)
 	}
 }

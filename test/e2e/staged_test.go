@@ -37,7 +37,7 @@ func (s *system) change(args ...string) (change.Result, int) {
 // sees.
 func (s *system) boots() []operatorapi.Boot {
 	s.t.Helper()
-	s.do("start", "", "service", boot.AgentPath, "service")
+	s.do("start", "", "service", boot.AgentPath, "service", "--reconcile=off")
 	defer s.do("stop", "", "service")
 	for {
 		if boots := s.detail().Boots; len(boots) > 0 {

@@ -154,7 +154,7 @@ func (s *system) report() operatorapi.Node {
 	s.t.Helper()
 	bootID := strings.TrimSpace(s.read("/proc/sys/kernel/random/boot_id"))
 	before := s.detail().Node.Report
-	s.do("start", "", "service", boot.AgentPath, "service")
+	s.do("start", "", "service", boot.AgentPath, "service", "--reconcile=off")
 	defer func() {
 		if a := s.do("stop", "", "service"); a.Code != 0 || a.Error != "" {
 			s.t.Errorf("the service ends with %d %s:\n%s", a.Code, a.Error, a.Stderr)

@@ -111,7 +111,7 @@ func (n *node) bootMeasured() (*system, benchBoot) {
 // didn't, the next boot reads every byte.
 func (s *system) cameUp(bootID string) {
 	s.n.t.Helper()
-	s.Do(qemu.Request{Op: "start", Args: []string{"service", boot.AgentPath, "service"}})
+	s.Do(qemu.Request{Op: "start", Args: []string{"service", boot.AgentPath, "service", "--reconcile=off"}})
 	for deadline := time.Now().Add(qemu.Patience); ; time.Sleep(100 * time.Millisecond) {
 		up := s.Do(qemu.Request{Op: "read", Args: []string{"/persist/var/lib/powernode/boots/came-up"}})
 		if up.Stdout == bootID {

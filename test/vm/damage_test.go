@@ -78,7 +78,7 @@ func (s *system) says(words ...string) {
 // service runs the agent's service inside until the condition holds.
 func (s *system) service(what string, until func() bool) {
 	s.n.t.Helper()
-	if a := s.Do(qemu.Request{Op: "start", Args: []string{"service", boot.AgentPath, "service"}}); a.Error != "" {
+	if a := s.Do(qemu.Request{Op: "start", Args: []string{"service", boot.AgentPath, "service", "--reconcile=off"}}); a.Error != "" {
 		s.n.t.Fatal(a.Error)
 	}
 	for deadline := time.Now().Add(qemu.Patience); !until(); time.Sleep(time.Second) {

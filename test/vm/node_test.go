@@ -156,7 +156,7 @@ func (s *system) agent(args ...string) lab.Result {
 // good runs the agent's service inside until it has found the running generation good.
 func (s *system) good() {
 	s.n.t.Helper()
-	if a := s.Do(qemu.Request{Op: "start", Args: []string{"service", boot.AgentPath, "service"}}); a.Error != "" {
+	if a := s.Do(qemu.Request{Op: "start", Args: []string{"service", boot.AgentPath, "service", "--reconcile=off"}}); a.Error != "" {
 		s.n.t.Fatal(a.Error)
 	}
 	for deadline := time.Now().Add(qemu.Patience); ; time.Sleep(time.Second) {

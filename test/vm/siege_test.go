@@ -243,7 +243,11 @@ func (v *victim) killUpdate(point string) {
 // begin starts the agent's service or an update inside, and reports whether the machine is still on.
 func (v *victim) begin(s *system, what string) bool {
 	v.t.Helper()
-	_, on := s.Try(qemu.Request{Op: "start", Args: []string{what, boot.AgentPath, what}})
+	args := []string{what, boot.AgentPath, what}
+	if what == "service" {
+		args = append(args, "--reconcile=off") // what runs is for the test to change
+	}
+	_, on := s.Try(qemu.Request{Op: "start", Args: args})
 	return on
 }
 

@@ -93,7 +93,7 @@ func TestBadGenerations(t *testing.T) {
 		s.WaitLine(`mount: generation 4, .*attempt 1 of 1`)
 		s.WaitInit()
 		p.Stop()
-		if a := s.Do(qemu.Request{Op: "start", Args: []string{"service", boot.AgentPath, "service"}}); a.Error != "" {
+		if a := s.Do(qemu.Request{Op: "start", Args: []string{"service", boot.AgentPath, "service", "--reconcile=off"}}); a.Error != "" {
 			t.Fatal(a.Error)
 		}
 		s.WaitInit()

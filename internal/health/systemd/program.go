@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/godbus/dbus/v5"
+	"golang.org/x/sys/unix"
 )
 
 // ErrRuns says that a program is running already, as the unit that was asked for.
@@ -91,6 +92,21 @@ func (p Program) clear(ctx context.Context, conn *dbus.Conn) error {
 		return err
 	}
 	return nil
+}
+
+// Interrupt sends SIGTERM to the main process of a unit, which may go on: systemd does nothing more about it. A unit that doesn't run is no
+// error.
+func (m Manager) Interrupt(ctx context.Context, unit string) error {
+	return m.ask(ctx, func(ctx context.Context, manager dbus.BusObject) error {
+		err := manager.CallWithContext(ctx, managerIface+".KillUnit", 0, unit, "main", int32(unix.SIGTERM)).Err
+		if refused, ok := errors.AsType[dbus.Error](err); ok && (refused.Name == busName+".NoSuchUnit" || refused.Name == busName+".NoSuchProcess") {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("have systemd interrupt %s: %w", unit, err)
+		}
+		return nil
+	})
 }
 
 // forgetUnit has systemd forget that a unit failed; it forgets a transient one as a whole then.

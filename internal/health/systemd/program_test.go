@@ -105,6 +105,22 @@ func TestRunByRealSystemd(t *testing.T) {
 	if status, err := shell("kill -9 $$", time.Minute); err == nil {
 		t.Errorf("killed: status %d", status)
 	}
+	// One that is asked to end says itself how.
+	const ready = "/run/powernode-test.ready"
+	go func() {
+		for !exists(ready) {
+			time.Sleep(10 * time.Millisecond)
+		}
+		if err := m.Interrupt(t.Context(), program); err != nil {
+			t.Error(err)
+		}
+	}()
+	if status, err := shell("trap 'exit 7' TERM; : >"+ready+"; while :; do sleep 0.1; done", time.Minute); status != 7 || err != nil {
+		t.Errorf("interrupted: status %d, %v", status, err)
+	}
+	if err := m.Interrupt(t.Context(), program); err != nil {
+		t.Errorf("nothing runs: %v", err)
+	}
 	// Nobody waits for it any more, and it goes on.
 	if _, err := shell("sleep 600", 2*time.Second); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("no end: %v", err)
@@ -135,4 +151,9 @@ func TestSettingsOfAnOldSystemd(t *testing.T) {
 			t.Errorf("%s is asked for", name)
 		}
 	}
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }

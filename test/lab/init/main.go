@@ -123,6 +123,8 @@ func do(r request) (answer, error) {
 		return answer{}, start(r)
 	case "stop":
 		return stop(r.Args[0])
+	case "signal":
+		return answer{}, send(r.Args[0], r.Data)
 	case "read":
 		text, err := os.ReadFile(r.Args[0])
 		return answer{Stdout: string(text)}, err
@@ -212,6 +214,23 @@ func start(r request) error {
 	}
 	running[r.Args[0]] = cmd
 	return nil
+}
+
+// send sends such a program SIGHUP or SIGKILL; one that is killed is no more.
+func send(name, which string) error {
+	cmd := running[name]
+	switch {
+	case cmd == nil:
+		return errors.New("nothing is called " + name)
+	case which == "hangup":
+		return cmd.Process.Signal(syscall.SIGHUP)
+	case which != "kill":
+		return errors.New("no such signal: " + which)
+	}
+	delete(running, name)
+	err := cmd.Process.Kill()
+	_ = cmd.Wait() // it was killed
+	return err
 }
 
 // stop ends such a program by SIGTERM and returns its log.

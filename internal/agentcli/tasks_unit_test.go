@@ -1,0 +1,222 @@
+package agentcli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/powernode/powernode-agent/internal/cli"
+	"github.com/powernode/powernode-agent/internal/durable"
+	"github.com/powernode/powernode-agent/internal/fault"
+	"github.com/powernode/powernode-agent/internal/health/systemd"
+	"github.com/powernode/powernode-agent/internal/nodeapi"
+	"github.com/powernode/powernode-agent/internal/task"
+)
+
+// aMachine runs commands as it is told to, and hears who is to end.
+type aMachine struct {
+	run         func(ctx context.Context, p systemd.Program) (int, error)
+	ran         []systemd.Program
+	interrupted chan string
+}
+
+func (m *aMachine) RunOnce(ctx context.Context, p systemd.Program, _ time.Duration) (int, error) {
+	m.ran = append(m.ran, p)
+	return m.run(ctx, p)
+}
+
+func (m *aMachine) Interrupt(_ context.Context, unit string) error {
+	m.interrupted <- unit
+	return nil
+}
+
+func newOutside(t *testing.T) (*outside, *aMachine) {
+	t.Helper()
+	m := &aMachine{interrupted: make(chan string, 1)}
+	return &outside{programs: m, stateDir: "/s", runDir: t.TempDir(), log: slog.New(slog.DiscardHandler)}, m
+}
+
+// says has the machine's programs print an answer.
+func says(t *testing.T, a taskAnswer) func(context.Context, systemd.Program) (int, error) {
+	return func(_ context.Context, p systemd.Program) (int, error) {
+		text, err := json.Marshal(a)
+		if err == nil {
+			err = os.WriteFile(p.Output, text, 0o600)
+		}
+		if err != nil {
+			t.Error(err)
+		}
+		return 0, nil
+	}
+}
+
+// TestOutside: a command is run once as a unit, with its arguments behind "--", and a service that begins anew finds what came of it.
+func TestOutside(t *testing.T) {
+	o, m := newOutside(t)
+	m.run = says(t, taskAnswer{Task: "t1", Result: json.RawMessage(`{"outcome":"live"}`)})
+	answer, err := o.do(t.Context(), taskUnit, "t1", false, []string{"attach", "nginx"})
+	if err != nil || string(answer.Result) != `{"outcome":"live"}` {
+		t.Fatalf("%+v, %v", answer, err)
+	}
+	if got := strings.Join(m.ran[0].Args[1:], " "); got != "do-task --state=/s task t1 -- attach nginx --output json" || m.ran[0].Unit != "powernode-agent-task.service" {
+		t.Errorf("%s as %s", got, m.ran[0].Unit)
+	}
+	if again, err := o.do(t.Context(), taskUnit, "t1", true, []string{"attach", "nginx"}); err != nil || len(m.ran) != 1 || !slices.Equal(again.Result, answer.Result) {
+		t.Errorf("it was run %d times: %+v, %v", len(m.ran), again, err)
+	}
+	// The answer of another task is none, nor is half of one.
+	m.run = says(t, taskAnswer{Task: "t2"})
+	if _, err := o.do(t.Context(), taskUnit, "t2", true, []string{"gc"}); err != nil || len(m.ran) != 2 {
+		t.Errorf("it was run %d times: %v", len(m.ran), err)
+	}
+	if err := os.WriteFile(o.runDir+"/task.answer.json", []byte(`{"task":"t2"`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := o.do(t.Context(), taskUnit, "t2", true, []string{"gc"}); err != nil || len(m.ran) != 3 {
+		t.Errorf("it was run %d times: %v", len(m.ran), err)
+	}
+	m.run = says(t, taskAnswer{Task: "somebody's"})
+	if _, err := o.do(t.Context(), taskUnit, "t3", false, []string{"gc"}); fault.KindOf(err) != fault.Broken {
+		t.Errorf("the answer of another one: %v", err)
+	}
+	m.run = func(context.Context, systemd.Program) (int, error) { return 0, errors.New("no memory") }
+	if _, err := o.do(t.Context(), taskUnit, "t3", false, []string{"gc"}); fault.KindOf(err) != fault.Retry {
+		t.Errorf("it can't be run: %v", err)
+	}
+}
+
+// TestOutsideWaits for a command that runs already, whoever began it.
+func TestOutsideWaits(t *testing.T) {
+	o, m := newOutside(t)
+	dir, err := durable.OpenDir(o.runDir, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	lock, err := dir.TryLock(taskLockName(taskUnit), durable.Exclusive)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.run = says(t, taskAnswer{Task: "t1"})
+	time.AfterFunc(50*time.Millisecond, func() { _ = lock.Unlock() })
+	if _, err := o.do(t.Context(), taskUnit, "t1", false, []string{"gc"}); err != nil || len(m.ran) != 1 {
+		t.Errorf("%d, %v", len(m.ran), err)
+	}
+	runs := 0
+	m.run = func(ctx context.Context, p systemd.Program) (int, error) {
+		if runs++; runs == 1 {
+			return 0, systemd.ErrRuns
+		}
+		return says(t, taskAnswer{Task: "t1"})(ctx, p)
+	}
+	if _, err := o.do(t.Context(), taskUnit, "t1", false, []string{"gc"}); err != nil || runs != 2 {
+		t.Errorf("%d, %v", runs, err)
+	}
+}
+
+// TestOutsideEnds: a cancelled command is asked to end and waited for; at the end of the service it is left alone.
+func TestOutsideEnds(t *testing.T) {
+	o, m := newOutside(t)
+	for _, cause := range []error{task.ErrCancelled, task.ErrEnding, context.Canceled} {
+		begun := make(chan struct{})
+		m.run = func(ctx context.Context, p systemd.Program) (int, error) {
+			close(begun)
+			if ending(cause) {
+				<-ctx.Done()
+				return 0, ctx.Err()
+			}
+			if unit := <-m.interrupted; unit != "powernode-agent-task.service" {
+				t.Error(unit)
+			}
+			return says(t, taskAnswer{Task: "t1", Code: cli.ExitInterrupted, Error: &taskError{Message: "interrupted"}})(ctx, p)
+		}
+		ctx, cancel := context.WithCancelCause(t.Context())
+		go func() { <-begun; cancel(cause) }()
+		answer, err := o.do(ctx, taskUnit, "t1", false, []string{"gc"})
+		switch {
+		case ending(cause):
+			if !errors.Is(err, cause) || len(m.interrupted) > 0 {
+				t.Errorf("%+v, %v", answer, err)
+			}
+		case err != nil || answer.Code != cli.ExitInterrupted:
+			t.Errorf("%+v, %v", answer, err)
+		}
+	}
+}
+
+// TestOutcome: what a command came to, in the words of a task.
+func TestOutcome(t *testing.T) {
+	for _, c := range []struct {
+		answer taskAnswer
+		code   nodeapi.FailCode // "" is success
+		text   string
+	}{
+		{taskAnswer{Result: json.RawMessage(`{}`)}, "", ""},
+		{taskAnswer{Code: 6, Error: &taskError{Message: "it isn't assigned", Kind: "refuse"}}, nodeapi.FailRefused, "it isn't assigned"},
+		{taskAnswer{Code: 5, Error: &taskError{Message: "nobody answers", Kind: "retry"}}, task.CodeUnavailable, "nobody answers"},
+		{taskAnswer{Code: 1, Error: &taskError{Message: "what is this", Kind: "broken"}}, nodeapi.FailFailed, "what is this"},
+		{taskAnswer{Code: 8, Result: json.RawMessage(`{"outcome":"taken back"}`)}, codePartial, "taken back"},
+		{taskAnswer{Code: 8, Result: json.RawMessage(`{"failed":[{"name":"app","version":"2","reason":"nobody signed it"}]}`)}, codePartial, "app 2: nobody signed it"},
+		{taskAnswer{Code: 8, Result: json.RawMessage(`{"parts":[{"part":"hosts","error":"no room"}]}`)}, codePartial, "hosts: no room"},
+		{taskAnswer{Code: 4, Result: json.RawMessage(`{"ok":false}`)}, nodeapi.FailFailed, "exit code 4"},
+	} {
+		_, err := c.answer.outcome()
+		if c.code == "" {
+			if err != nil {
+				t.Errorf("%+v: %v", c.answer, err)
+			}
+			continue
+		}
+		if err == nil || task.CodeOf(err) != c.code || !strings.Contains(err.Error(), c.text) {
+			t.Errorf("%+v: %v, code %s", c.answer, err, task.CodeOf(err))
+		}
+	}
+	long := taskAnswer{Result: json.RawMessage(`{"outcome":"live","plan":"` + strings.Repeat("x", nodeapi.MaxTaskResult) + `"}`)}
+	r, err := long.outcome()
+	text, _ := json.Marshal(r.Data)
+	if err != nil || string(text) != `{"left_out":["plan"],"outcome":"live"}` {
+		t.Errorf("%.200s, %v", text, err)
+	}
+}
+
+// TestDoTask: a command's own words are in the answer.
+func TestDoTask(t *testing.T) {
+	var said strings.Builder
+	app := &cli.App{In: strings.NewReader(""), Out: &said, Err: &said, Getenv: func(string) string { return "" }}
+	if a := doTask(t.Context(), app, "t1", []string{"version", "--output", "json"}); a.Code != 0 || a.Task != "t1" || !json.Valid(a.Result) || a.Error != nil {
+		t.Errorf("%+v", a)
+	}
+	a := doTask(t.Context(), app, "t1", []string{"detach", "nginx", "--state=" + t.TempDir() + "/none", "--trust-policy=/none", "--output", "json"})
+	if a.Code == 0 || a.Error == nil || a.Error.Message == "" || a.Error.Kind == "" || len(a.Result) > 0 {
+		t.Errorf("%+v", a)
+	}
+}
+
+// TestSyncOutcome: what a service that brings its node in step makes of the command's answer.
+func TestSyncOutcome(t *testing.T) {
+	for _, c := range []struct {
+		answer  taskAnswer
+		config  string
+		changed bool
+		kind    string // "" is success
+	}{
+		{taskAnswer{Result: json.RawMessage(`{"config_digest":"c","parts":[{"part":"modules","result":"in step"}]}`)}, "c", false, ""},
+		{taskAnswer{Result: json.RawMessage(`{"config_digest":"c","parts":[{"result":"changed"}]}`)}, "c", true, ""},
+		{taskAnswer{Code: 8, Result: json.RawMessage(`{"config_digest":"c","parts":[{"result":"failed","error":"x"}]}`)}, "c", false, "refuse"},
+		{taskAnswer{Code: 5, Error: &taskError{Message: "away", Kind: "retry"}}, "", false, "retry"},
+	} {
+		config, changed, err := syncOutcome(&c.answer)
+		if config != c.config || changed != c.changed || (err == nil) != (c.kind == "") || err != nil && fault.KindOf(err).String() != c.kind {
+			t.Errorf("%+v: %q, %t, %v", c.answer, config, changed, err)
+		}
+	}
+	if serviceDrain < taskPatience+3*time.Second {
+		t.Errorf("the service has %s to end, its tasks %s", serviceDrain, taskPatience)
+	}
+}

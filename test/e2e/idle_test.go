@@ -1,0 +1,66 @@
+package e2e
+
+import (
+	"os"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestIdle measures what a service takes that has nothing to do, for as long as POWERNODE_E2E_IDLE says: resident memory, its own pages
+// and those of the program's file, and the share of one core over the time after the first minute.
+func TestIdle(t *testing.T) {
+	length, err := time.ParseDuration(os.Getenv("POWERNODE_E2E_IDLE"))
+	if err != nil {
+		t.Skip("POWERNODE_E2E_IDLE says for how long: 5m")
+	}
+	p := newPlatform(t)
+	p.Publish(base("1"))
+	p.Publish(app("1"))
+	s := p.node("web", "base", "app").boot()
+	s.serve()
+	s.done("introspect")
+	pid := s.servicePID()
+	time.Sleep(time.Minute)
+	before := s.ticks(pid)
+	time.Sleep(length)
+	used := time.Duration(s.ticks(pid)-before) * time.Second / 100 // USER_HZ is 100 on every architecture of ours
+	status := s.read("/proc/" + pid + "/status")
+	for _, name := range []string{"VmHWM", "VmRSS", "RssAnon", "RssFile", "RssShmem", "Threads"} {
+		t.Log(regexp.MustCompile(`(?m)^` + name + `:.*$`).FindString(status))
+	}
+	t.Logf("%s of a core in %s: %.3f %%", used, length, 100*used.Seconds()/length.Seconds())
+	s.served()
+	s.exit()
+}
+
+// servicePID finds the service among the processes inside.
+func (s *system) servicePID() string {
+	s.t.Helper()
+	for _, name := range strings.Fields(s.do("list", "", "/proc").Stdout) {
+		if _, err := strconv.Atoi(name); err != nil {
+			continue
+		}
+		words := strings.Split(s.do("read", "", "/proc/"+name+"/cmdline").Stdout, "\x00")
+		if len(words) > 1 && words[1] == "service" {
+			return name
+		}
+	}
+	s.t.Fatal("no service runs")
+	return ""
+}
+
+// ticks is the processor time that a process has used (proc(5): utime and stime).
+func (s *system) ticks(pid string) int {
+	s.t.Helper()
+	stat := s.read("/proc/" + pid + "/stat")
+	fields := strings.Fields(stat[strings.LastIndex(stat, ")")+1:])
+	user, err1 := strconv.Atoi(fields[11])
+	system, err2 := strconv.Atoi(fields[12])
+	if err1 != nil || err2 != nil {
+		s.t.Fatalf("%q: %v, %v", stat, err1, err2)
+	}
+	return user + system
+}
