@@ -328,7 +328,8 @@ func TestCertificateShutOut(t *testing.T) {
 		c.Refused(fault.New(fault.Refuse, fault.Platform, "", "%w: bad certificate", nodehttp.ErrOwnCertificate))
 		sleep(time.Second)
 		if got := k.tried(); got != "CA renew" {
-			t.Fatalf("shut out: %.200s", got)
+			t.Errorf("shut out: %.200s", got)
+			return
 		}
 		sleep(time.Hour)
 		if got := k.tried(); strings.Count(got, "CA") > 8 || strings.Count(got, "renew") > 8 || got == "" {
