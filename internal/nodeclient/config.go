@@ -98,6 +98,9 @@ func (c *Client) authorizedKeys(ctx context.Context) (oneUsersKeys, error) {
 	if err := c.read(ctx, nodehttp.Call{Doing: doing, Path: nodeapi.PathAuthorizedKeys, Into: &answer}); err != nil {
 		return oneUsersKeys{}, err
 	}
+	if answer.TargetUser == "" {
+		return oneUsersKeys{}, fault.New(fault.Broken, fault.Platform, hintPlatform, "%s: the answer doesn't say whose they are", doing)
+	}
 	u := oneUsersKeys{UserKeys: nodeapi.UserKeys{Name: answer.TargetUser}, config: answer.Config}
 	for line := range strings.Lines(answer.AuthorizedKeys) {
 		u.AuthorizedKeys = append(u.AuthorizedKeys, strings.TrimRight(line, "\r\n"))

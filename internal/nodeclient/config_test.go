@@ -37,6 +37,8 @@ func TestConfig(t *testing.T) {
 		{name: "the existing platform, mended", config: `{"instance":{},"node":{"disk_policy":{}}}`, keys: keys, want: older},
 		{name: "an older one with no keys", status: 500, keys: `{"authorized_keys":"","keys_count":0,"target_user":"root"}`, want: &nodeapi.NodeConfig{Users: []nodeapi.UserKeys{{Name: "root"}}}},
 		{name: "fewer than it says", status: 500, keys: `{"authorized_keys":"a","keys_count":2,"target_user":"root"}`, err: "says 2 keys"},
+		{name: "nobody's keys", status: 500, keys: `{}`, err: "doesn't say whose"},
+		{name: "keys of nobody", status: 404, keys: `{"authorized_keys":"a","keys_count":1}`, err: "doesn't say whose"},
 		{name: "ours, which fails once", status: 500, keys: `{"authorized_keys":"a","keys_count":1,"target_user":"root","config":true}`, err: "500"},
 		{name: "an outage meanwhile", status: 500, keysStatus: 503, err: "503"},
 		{name: "an outage meanwhile, of one without that call", status: 404, keysStatus: 503, err: "503"},

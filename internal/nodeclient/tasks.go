@@ -63,19 +63,19 @@ func checkLeased(tasks []nodeapi.LeasedTask, most int) error {
 // RenewTask keeps a lease in force, in one attempt. An error of the status 409 says that it isn't: nodeapi.CodeLeaseLost; one of 404
 // that the platform has no such task.
 func (c *Client) RenewTask(ctx context.Context, id string, in nodeapi.RenewTask) (*nodeapi.TaskStanding, error) {
-	return onTask[nodeapi.TaskStanding](ctx, c, "renew the lease of task "+id, nodeapi.PathTaskRenew, id, in)
+	return onTask(ctx, c, "renew the lease of task "+id, nodeapi.PathTaskRenew, id, in, checkStanding)
 }
 
 // TaskProgress says how far a task is, and keeps its lease in force; as RenewTask.
 func (c *Client) TaskProgress(ctx context.Context, id string, in nodeapi.TaskProgress) (*nodeapi.TaskStanding, error) {
 	in.Percent = min(max(in.Percent, 0), 100)
 	in.Message = clip(in.Message, nodeapi.MaxTaskMessage)
-	return onTask[nodeapi.TaskStanding](ctx, c, "tell how far task "+id+" is", nodeapi.PathTaskProgress, id, in)
+	return onTask(ctx, c, "tell how far task "+id+" is", nodeapi.PathTaskProgress, id, in, checkStanding)
 }
 
 // CompleteTask ends a task that was done; as RenewTask, and the same again is no error.
 func (c *Client) CompleteTask(ctx context.Context, id string, in nodeapi.CompleteTask) (*nodeapi.TaskEnd, error) {
-	return onTask[nodeapi.TaskEnd](ctx, c, "complete task "+id, nodeapi.PathTaskComplete, id, in)
+	return onTask(ctx, c, "complete task "+id, nodeapi.PathTaskComplete, id, in, checkEnd)
 }
 
 // FailTask ends a task that wasn't done; as CompleteTask.
@@ -83,17 +83,37 @@ func (c *Client) FailTask(ctx context.Context, id string, in nodeapi.FailTask) (
 	if in.Error = clip(in.Error, nodeapi.MaxTaskMessage); in.Error == "" {
 		in.Error = string(in.Code)
 	}
-	return onTask[nodeapi.TaskEnd](ctx, c, "fail task "+id, nodeapi.PathTaskFail, id, in)
+	return onTask(ctx, c, "fail task "+id, nodeapi.PathTaskFail, id, in, checkEnd)
+}
+
+// checkStanding says what is wrong with an answer that keeps a lease in force, or returns nil.
+func checkStanding(s nodeapi.TaskStanding) error {
+	if s.LeaseSeconds < 1 {
+		return fmt.Errorf("a lease of %d s can't be", s.LeaseSeconds)
+	}
+	return nil
+}
+
+// checkEnd says what is wrong with the acknowledgement of a task's end, or returns nil. One that doesn't say so acknowledges nothing:
+// what came of the task would be forgotten here, and never known there.
+func checkEnd(e nodeapi.TaskEnd) error {
+	if !e.State.Ended() {
+		return fmt.Errorf("%.40q isn't the state of a task that has ended", e.State)
+	}
+	return nil
 }
 
 // onTask makes one attempt at a call about a task.
-func onTask[T any](ctx context.Context, c *Client, doing, path, id string, in any) (*T, error) {
+func onTask[T any](ctx context.Context, c *Client, doing, path, id string, in any, check func(T) error) (*T, error) {
 	if !idForm.MatchString(id) {
 		return nil, fault.New(fault.Refuse, fault.Input, "take the ID from a leased task", "%.80q isn't the ID of a task", id)
 	}
 	var answer T
 	if err := c.do(ctx, nodehttp.Call{Doing: doing, Method: http.MethodPost, Path: nodeapi.TaskPath(path, id), Body: in, Into: &answer}); err != nil {
 		return nil, err
+	}
+	if err := check(answer); err != nil {
+		return nil, fault.New(fault.Broken, fault.Platform, hintPlatform, "%s: %w", doing, err)
 	}
 	return &answer, nil
 }

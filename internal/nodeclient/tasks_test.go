@@ -107,6 +107,56 @@ func TestTaskCalls(t *testing.T) {
 	}
 }
 
+// TestTaskAnswers: an answer that doesn't say what the call is for is none, so that nothing is forgotten for it.
+func TestTaskAnswers(t *testing.T) {
+	answer := ""
+	n := newNode(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, success(answer)) })
+	standing := map[string]func() error{
+		"renew": func() error {
+			_, err := n.client.RenewTask(t.Context(), "t", nodeapi.RenewTask{LeaseID: "L"})
+			return err
+		},
+		"progress": func() error {
+			_, err := n.client.TaskProgress(t.Context(), "t", nodeapi.TaskProgress{LeaseID: "L"})
+			return err
+		},
+	}
+	end := map[string]func() error{
+		"complete": func() error {
+			_, err := n.client.CompleteTask(t.Context(), "t", nodeapi.CompleteTask{LeaseID: "L"})
+			return err
+		},
+		"fail": func() error {
+			_, err := n.client.FailTask(t.Context(), "t", nodeapi.FailTask{LeaseID: "L", Code: nodeapi.FailTimeout})
+			return err
+		},
+	}
+	for _, c := range []struct {
+		calls  map[string]func() error
+		answer string
+		want   string // in the error
+	}{
+		{standing, `{"lease_seconds":1,"cancel":false}`, ""},
+		{standing, `{}`, "a lease of 0 s"},
+		{standing, `{"lease_seconds":-60}`, "a lease of -60 s"},
+		{standing, `{"state":"complete"}`, "a lease of 0 s"},
+		{end, `{"state":"complete"}`, ""},
+		{end, `{"state":"failed"}`, ""},
+		{end, `{"state":"cancelled"}`, ""},
+		{end, `{}`, "isn't the state of a task that has ended"},
+		{end, `{"state":"leased"}`, `"leased" isn't the state`},
+		{end, `{"lease_seconds":60}`, "isn't the state of a task that has ended"},
+	} {
+		for name, call := range c.calls {
+			answer = c.answer
+			err := call()
+			if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want) || fault.KindOf(err) != fault.Broken) {
+				t.Errorf("%s, %s: %v", name, c.answer, err)
+			}
+		}
+	}
+}
+
 func TestEvents(t *testing.T) {
 	var got nodeapi.EventsRequest
 	accepted := "1"

@@ -114,6 +114,8 @@ type keeper struct {
 	fail, blind error
 	offered     string
 	attempts    []string
+	// shut says that the platform ends the handshake for every certificate.
+	shut bool
 }
 
 func (k *keeper) Now() time.Time { return time.Now() }
@@ -125,7 +127,7 @@ func (k *keeper) Status() (enroll.Status, error) {
 	defer k.mu.Unlock()
 	s := enroll.Status{
 		Situation: k.word, Serial: string(rune('A' + k.serial)), NotBefore: k.begin, NotAfter: k.begin.Add(lifetime),
-		RotateAt: k.begin.Add(77 * time.Hour), CABundleSHA256: k.bundle,
+		RotateAt: k.begin.Add(77 * time.Hour), CABundleSHA256: k.bundle, Shut: k.shut,
 	}
 	if k.word == enroll.Valid && time.Since(k.begin) >= lifetime {
 		s.Situation = enroll.Expired
@@ -311,6 +313,27 @@ func TestCertificateHearsOfARefusal(t *testing.T) {
 		sleep(time.Second)
 		if got := k.tried(); got != "renew" {
 			t.Errorf("refused: %s", got)
+		}
+	})
+}
+
+// TestCertificateShutOut: whoever isn't let in asks for the CA and a new certificate, and neither in a circle, although the CA is the one that the platform
+// spoke of.
+func TestCertificateShutOut(t *testing.T) {
+	k := &keeper{word: enroll.Valid, bundle: "same", offered: "same"}
+	keep(t, k, func(c *Certificate, _ *journal) {
+		c.Answered(&nodeapi.HeartbeatResponse{Acknowledged: true, CABundleSHA256: "same"})
+		sleep(time.Second)
+		k.set(func() { k.shut = true })
+		c.Refused(fault.New(fault.Refuse, fault.Platform, "", "%w: bad certificate", nodehttp.ErrOwnCertificate))
+		sleep(time.Second)
+		if got := k.tried(); got != "CA renew" {
+			t.Errorf("shut out: %.200s", got)
+			return
+		}
+		sleep(time.Hour)
+		if got := k.tried(); strings.Count(got, "CA") > 8 || strings.Count(got, "renew") > 8 || got == "" {
+			t.Errorf("within an hour: %s", got)
 		}
 	})
 }
