@@ -153,7 +153,7 @@ func (c *Certificate) tried(step CertificateStep, err error) {
 	if a == nil {
 		return
 	}
-	if err == nil && step != CertificateCA && !(step == CertificateRenew && c.view.Status.Shut) {
+	if err == nil && step != CertificateCA && (step != CertificateRenew || !c.view.Status.Shut) {
 		*a = Attempts{}
 		return
 	}
