@@ -220,11 +220,11 @@ func (p *proxy) serve(wire *end) {
 		if x.body, err = io.ReadAll(io.LimitReader(r.Body, 8<<20)); err != nil {
 			return
 		}
-		known := false
-		if x.kind, known = kindOf(p.kinds, r.URL.Path); !known {
+		of, known := kindOf(p.kinds, r.URL.Path)
+		if !known {
 			p.t.Errorf("the node asks %s, which isn't among the kinds of request", r.URL.Path)
 		}
-		x.r, x.again = r, true
+		x.r, x.kind, x.again = r, of, true
 		if p.strikes(x.kind) {
 			p.fault.strike(&x)
 		} else {

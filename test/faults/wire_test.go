@@ -124,7 +124,7 @@ func (e *end) Write(p []byte) (int, error) {
 }
 
 func (e *end) wrap(op string, err error) error {
-	if err == nil || err == io.EOF {
+	if err == nil || err == io.EOF { //nolint:errorlint // as it is, by the contract of io.Reader
 		return err
 	}
 	if errno, ok := err.(syscall.Errno); ok { //nolint:errorlint // it is our own
