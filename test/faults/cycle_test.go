@@ -313,7 +313,9 @@ func (c *cycle) judge() {
 				c.t.Errorf("%s: %+v", kind, got.Task)
 			}
 		default:
-			if !complete || runs[kind] < 1 || runs[kind] > 3 || !strings.Contains(got.Output, "the end\n") {
+			// A task's end doesn't wait for ever for what the platform doesn't let the node tell.
+			mute := p.on == nodeapi.PathTaskProgress && p.fault.name == "401" && got.Output == ""
+			if !complete || runs[kind] < 1 || runs[kind] > 3 || !mute && !strings.Contains(got.Output, "the end\n") {
 				c.t.Errorf("%s: %+v %s, run %d times, output %q", kind, got.Task, got.Result, runs[kind], got.Output[max(0, len(got.Output)-100):])
 			}
 		}
