@@ -153,7 +153,8 @@ func (c *Certificate) tried(step CertificateStep, err error) {
 	if a == nil {
 		return
 	}
-	if err == nil && step != CertificateCA && (step != CertificateRenew || !c.view.Status.Shut) {
+	proven := step == CertificateRotate || step == CertificateRenew && !c.view.Status.Shut
+	if err == nil && proven {
 		*a = Attempts{}
 		return
 	}

@@ -20,8 +20,8 @@ const (
 	OK                     // it has it
 	Lost                   // the lease isn't in force
 	Gone                   // there is no such task
-	Refused                // it doesn't take this, as it is
-	Denied                 // it takes nothing of this kind, or from this node
+	Refused                // it says that it won't ever take this, as it is
+	Denied                 // it takes nothing of this kind, or from this node; or somebody before it said something
 )
 
 // Answer is what a call to the platform came to, with what it was told.
@@ -86,6 +86,7 @@ func (d *Desk) take(now, asked time.Time, t Task) bool {
 	}
 	e.rec.Task.Lease, e.rec.Task.Attempt = t.Lease, t.Attempt
 	e.held, e.confirmed, e.dirty, e.cancel = true, false, true, false
+	e.plain, e.doubt, e.doubts = false, false, 0
 	e.renew.reset()
 	e.tell.reset()
 	d.extend(e, asked, t.LeaseTime)
@@ -143,9 +144,16 @@ func (d *Desk) Answered(now, asked time.Time, id, lease string, a Answer) {
 		e.acknowledged = e.acknowledged || restart
 		e.cancel = e.cancel || a.Cancel
 		d.extend(e, asked, a.LeaseTime)
-		if a.Told {
-			e.output, e.outputAt = a.More, now.Add(outputPace)
+		switch {
+		case a.Told:
+			e.output, e.outputAt, e.doubts = a.More, now.Add(outputPace), 0
+		case e.doubt:
+			// Who takes the renewal, and not the output just before, may not like the output. It is worth less than the lease.
+			if e.doubts++; e.doubts == mostDoubts {
+				e.mute, e.output = true, false
+			}
 		}
+		e.doubt = false
 	case Lost, Gone:
 		d.lose(e)
 	case Refused:
@@ -156,6 +164,7 @@ func (d *Desk) Answered(now, asked time.Time, id, lease string, a Answer) {
 		e.renew.failed(now, againFirst, renewMost, a.After, d.s.Chance())
 	case Away, Denied:
 		e.renew.failed(now, againFirst, renewMost, a.After, d.s.Chance())
+		e.doubt = a.Told && a.Verdict == Denied
 		if e.rec.Phase == Done {
 			e.tell.failed(now, againFirst, reportMost, a.After, d.s.Chance())
 		}

@@ -129,7 +129,7 @@ func (d *Desk) act(e *entry, now time.Time) Action {
 	}
 	if e.start && !e.dirty {
 		e.start, e.running, e.limit = false, true, now.Add(e.handler.limit(e.rec.Task))
-		e.output, e.outputAt, e.mute = false, time.Time{}, false
+		e.output, e.outputAt, e.mute, e.doubt, e.doubts = false, time.Time{}, false, false, 0
 		if !e.confirmed {
 			e.renewAt = now // the platform is to know that it was begun
 		}
@@ -157,10 +157,13 @@ func (d *Desk) act(e *entry, now time.Time) Action {
 		}
 		if d.due(now, e.tell.next) {
 			e.busy = true
-			if e.output && !e.mute {
-				return Action{Do: Tell, Record: e.rec}
+			switch {
+			case !e.output || e.mute:
+				return Action{Do: Report, Record: e.report()}
+			case e.doubt:
+				return Action{Do: Renew, Record: e.rec}
 			}
-			return Action{Do: Report, Record: e.report()}
+			return Action{Do: Tell, Record: e.rec}
 		}
 		// The platform takes renewals, and not the outcome: the lease shouldn't run out over that.
 		if d.due(now, e.renewAt) && d.due(now, e.renew.next) {
@@ -174,7 +177,11 @@ func (d *Desk) act(e *entry, now time.Time) Action {
 
 // keep returns what keeps a lease in force, and brings output to the platform.
 func (d *Desk) keep(e *entry, now time.Time) Action {
-	output := e.output && !e.mute
+	output := e.output && !e.mute && !e.doubt
+	if e.doubt && d.due(now, e.renew.next) {
+		e.busy = true
+		return Action{Do: Renew, Record: e.rec}
+	}
 	if d.due(now, e.renewAt) && d.due(now, e.renew.next) {
 		e.busy = true
 		if output {
@@ -191,7 +198,7 @@ func (d *Desk) keep(e *entry, now time.Time) Action {
 
 // telling is how the platform is told of a restart: by a renewal, where it takes nothing else.
 func (e *entry) telling() Do {
-	if e.mute {
+	if e.mute || e.doubt {
 		return Renew
 	}
 	return Tell
@@ -241,7 +248,7 @@ func (d *Desk) ask(now time.Time) Action {
 	return a
 }
 
-// forgettable returns the oldest of too many tasks that the disk needn't know of.
+// forgettable returns the oldest of too many tasks that the disk needn't know of: first of those whose outcome the platform has.
 func (d *Desk) forgettable(now time.Time) *entry {
 	var oldest *entry
 	n := 0
@@ -250,7 +257,7 @@ func (d *Desk) forgettable(now time.Time) *entry {
 			continue
 		}
 		n++
-		if oldest == nil {
+		if oldest == nil || oldest.rec.Phase != Settled && e.rec.Phase == Settled {
 			oldest = e
 		}
 	}

@@ -40,6 +40,8 @@ const (
 	reportMost = time.Minute
 	againFirst = 2 * time.Second
 	saveMost   = 30 * time.Second
+	// mostDoubts is how often output may be denied, and a renewal after it taken, before no more is told.
+	mostDoubts = 5
 	// outputPace is how often output is told at most.
 	outputPace = time.Second
 	// stuckAfter is how long work may go on whose context has ended before the task counts as failed all the same.
@@ -103,6 +105,8 @@ type entry struct {
 	output   bool // there is something to tell
 	outputAt time.Time
 	mute     bool // the platform doesn't take the output
+	doubt    bool // the last call with output was denied: a renewal finds out whether that was about the output
+	doubts   int  // how often in a row it was
 	plain    bool // it doesn't take the result
 
 	asked        bool // the call under way tells of the restart

@@ -531,6 +531,83 @@ func TestRefusedResult(t *testing.T) {
 	p.never(Report)
 }
 
+// TestRefusedResultComesAgain: another lease gets the whole result.
+func TestRefusedResultComesAgain(t *testing.T) {
+	p := newPlay(t, Settings{})
+	p.lease(one("a", "1", kindLook))
+	p.finish("a", Finish{Result: json.RawMessage(`{"x":1}`)})
+	p.want(Report, "a")
+	p.report("a", Refused)
+	p.want(Report, "a")
+	p.report("a", Refused)
+	p.pass(time.Hour)
+	again := one("a", "2", kindLook)
+	again.Attempt = 2
+	p.lease(again)
+	p.step()
+	if a := p.want(Report, "a"); string(a.Record.Outcome.Result) != `{"x":1}` {
+		t.Errorf("%+v", a.Record.Outcome)
+	}
+}
+
+// TestDeniedOutput: a renewal finds out whether the output is what isn't taken; the lease and the outcome outlast it.
+func TestDeniedOutput(t *testing.T) {
+	for name, everything := range map[string]bool{"the output": false, "everything": true} {
+		p := newPlay(t, Settings{})
+		p.lease(one("a", "1", kindLook))
+		tells, reported := 0, false
+		for range 600 {
+			done := p.done
+			p.done = nil
+			for _, a := range done {
+				v := OK
+				if everything {
+					v = Denied
+				}
+				switch a.Do {
+				case Tell:
+					tells++
+					p.desk.Answered(p.now, p.now, "a", "1", Answer{Verdict: Denied, LeaseTime: time.Minute, Told: true, More: true})
+				case Renew:
+					p.desk.Answered(p.now, p.now, "a", "1", Answer{Verdict: v, LeaseTime: time.Minute})
+				case Report:
+					reported = true
+					p.report("a", v)
+				}
+			}
+			p.desk.Wrote("a")
+			p.pass(time.Second)
+			if p.now.Sub(epoch) == 5*time.Minute {
+				break
+			}
+		}
+		e := p.desk.find("a")
+		if everything {
+			if e.mute || tells < 10 {
+				t.Errorf("%s: told %d times, mute: %t", name, tells, e.mute)
+			}
+			continue
+		}
+		if !e.mute || tells != mostDoubts || !e.held || reported {
+			t.Errorf("%s: told %d times, mute: %t, held: %t", name, tells, e.mute, e.held)
+		}
+	}
+}
+
+// TestForgettable: what the platform has the outcome of goes before what it hasn't.
+func TestForgettable(t *testing.T) {
+	records := []Record{{Seq: 1, Task: one("lost", "1", kindLook), Phase: Done, Known: true, Outcome: &Outcome{Success: true}}}
+	for i := range keepRecords + 10 {
+		records = append(records, Record{Seq: uint64(i + 2), Task: one(fmt.Sprint("t", i), fmt.Sprint(i), kindLook), Phase: Settled, Known: true, Outcome: &Outcome{Success: true}})
+	}
+	p := newPlay(t, Settings{}, records...)
+	p.report("lost", Lost)
+	p.pass(time.Hour)
+	if _, ok := p.disk["lost"]; !ok || len(p.disk) != keepRecords {
+		t.Errorf("%t, %d records", ok, len(p.disk))
+	}
+}
+
 // TestFullDisk: what can't be written down isn't begun, and not told either.
 func TestFullDisk(t *testing.T) {
 	p := newPlay(t, Settings{})

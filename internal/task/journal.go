@@ -1,6 +1,7 @@
 package task
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -9,9 +10,14 @@ import (
 	"github.com/powernode/powernode-agent/internal/durable"
 )
 
-const recordSuffix = ".json"
+const (
+	recordSuffix = ".json"
+	noteSuffix   = ".note"
+	// maxNote bounds a note, in bytes.
+	maxNote = 4 << 10
+)
 
-// Journal is the records of a node's tasks on the disk, a file each. It is for one process and one goroutine.
+// Journal is the records of a node's tasks on the disk, a file each. It is for one process and one goroutine, but for notes, which are for any.
 type Journal struct{ dir *durable.Dir }
 
 // OpenJournal opens the journal in a directory, which it creates where it is missing. hook may be nil.
@@ -77,10 +83,49 @@ func (j *Journal) Save(r Record) error {
 	return nil
 }
 
-// Remove forgets a task. The label is task-forgotten.
+// Note puts on the disk what a handler has settled for a task, in place of what it had before: v as JSON, of at most 4 KiB. It stays until the
+// task is forgotten, over restarts of the agent and power cuts. Any goroutine may call it. The label is task-note.
+func (j *Journal) Note(id string, v any) error {
+	if err := CheckID(id); err != nil {
+		return err
+	}
+	data, err := json.Marshal(v)
+	if err == nil && len(data) > maxNote {
+		err = fmt.Errorf("%d bytes, at most %d are kept", len(data), maxNote)
+	}
+	if err == nil {
+		err = j.dir.WriteFile(id+noteSuffix, data, 0o600, "task-note")
+	}
+	if err != nil {
+		return fmt.Errorf("write down what is settled for task %s: %w", id, err)
+	}
+	return nil
+}
+
+// Noted reads what Note has put down into v, and reports whether there is anything. Any goroutine may call it.
+func (j *Journal) Noted(id string, v any) (bool, error) {
+	if err := CheckID(id); err != nil {
+		return false, err
+	}
+	err := j.dir.ReadJSON(id+noteSuffix, maxNote, v)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("read what is settled for task %s: %w", id, err)
+	}
+	return true, nil
+}
+
+// Remove forgets a task, its note first. The labels are task-note and task-forgotten.
 func (j *Journal) Remove(id string) error {
 	if err := CheckID(id); err != nil {
 		return err
+	}
+	if _, err := j.dir.Root().Lstat(id + noteSuffix); !errors.Is(err, fs.ErrNotExist) { // few have one
+		if err := j.dir.Remove(id+noteSuffix, "task-note"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("forget task %s: %w", id, err)
+		}
 	}
 	if err := j.dir.Remove(id+recordSuffix, "task-forgotten"); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("forget task %s: %w", id, err)

@@ -77,6 +77,55 @@ func TestJournal(t *testing.T) {
 	}
 }
 
+// TestNotes: what a handler has settled is there after a restart, belongs to its task alone, and goes with it.
+func TestNotes(t *testing.T) {
+	dir := t.TempDir()
+	j := openJournal(t, dir)
+	if err := j.Save(Record{Seq: 1, Task: attach, Phase: Accepted}); err != nil {
+		t.Fatal(err)
+	}
+	type note struct {
+		N int `json:"n"`
+	}
+	var n note
+	if ok, err := j.Noted(attach.ID, &n); ok || err != nil {
+		t.Error(ok, err)
+	}
+	for _, v := range []int{1, 2} {
+		if err := j.Note(attach.ID, note{v}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	j = openJournal(t, dir)
+	if ok, err := j.Noted(attach.ID, &n); !ok || err != nil || n.N != 2 {
+		t.Error(ok, err, n)
+	}
+	if ok, err := j.Noted("other", &n); ok || err != nil {
+		t.Error(ok, err)
+	}
+	if got, err := j.Load(); len(got) != 1 || err != nil {
+		t.Error(got, err)
+	}
+	if err := j.Note("../x", note{}); err == nil {
+		t.Error("a path was taken for an ID")
+	}
+	if err := j.Note(attach.ID, strings.Repeat("x", maxNote)); err == nil {
+		t.Error("a note has no bound")
+	}
+	if err := os.WriteFile(filepath.Join(dir, attach.ID+noteSuffix), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if ok, err := j.Noted(attach.ID, &n); ok || err == nil {
+		t.Error("a damaged note is none:", ok)
+	}
+	if err := j.Remove(attach.ID); err != nil {
+		t.Error(err)
+	}
+	if entries, err := os.ReadDir(dir); len(entries) > 0 || err != nil {
+		t.Error(entries, err)
+	}
+}
+
 // TestLargestRecord: what the wire allows fits on the disk, however much of it has to be escaped.
 func TestLargestRecord(t *testing.T) {
 	j := openJournal(t, t.TempDir())

@@ -2,6 +2,7 @@ package metrics
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -10,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/powernode/powernode-agent/internal/durable"
@@ -82,7 +84,7 @@ func TestServer(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() {
-			Server{network, address, some, slog.New(slog.DiscardHandler)}.Run(ctx, func(time.Duration) {})
+			Server{Network: network, Address: address, Collect: some, Log: slog.New(slog.DiscardHandler)}.Run(ctx, func(time.Duration) {})
 			close(done)
 		}()
 		client := &http.Client{Transport: &http.Transport{
@@ -131,6 +133,49 @@ func TestServer(t *testing.T) {
 		}
 		cancel()
 		<-done
+	}
+}
+
+// silence is a listener that nobody calls.
+type silence struct {
+	net.Listener
+	closed chan struct{}
+}
+
+func (s silence) Accept() (net.Conn, error) {
+	<-s.closed
+	return nil, net.ErrClosed
+}
+
+func (s silence) Close() error {
+	close(s.closed)
+	return nil
+}
+
+// TestServerLives: the watchdog hears of a server that serves for days, and of one that can't be opened.
+func TestServerLives(t *testing.T) {
+	for name, failures := range map[string]int{"serves": 0, "can't listen for a while": 100} {
+		synctest.Test(t, func(t *testing.T) {
+			s := Server{Network: "tcp", Address: "127.0.0.1:1", Collect: some, Log: slog.New(slog.DiscardHandler)}
+			s.Listen = func(context.Context, string, string) (net.Listener, error) {
+				if failures--; failures >= 0 {
+					return nil, errors.New("in use")
+				}
+				return silence{closed: make(chan struct{})}, nil
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 72*time.Hour)
+			defer cancel()
+			due := time.Now()
+			s.Run(ctx, func(d time.Duration) {
+				if late := time.Since(due); late > 0 {
+					t.Errorf("%s: late by %s", name, late)
+				}
+				due = time.Now().Add(d)
+			})
+			if late := time.Since(due); late > 0 {
+				t.Errorf("%s: late by %s at the end", name, late)
+			}
+		})
 	}
 }
 

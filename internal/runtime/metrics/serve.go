@@ -15,12 +15,14 @@ import (
 	"github.com/powernode/powernode-agent/internal/durable"
 )
 
-// Server answers GET /metrics. All of its fields are required.
+// Server answers GET /metrics. All of its fields but Listen are required.
 type Server struct {
 	// Network and Address are as ParseAddress returns them.
 	Network, Address string
 	Collect          func() []Metric
 	Log              *slog.Logger
+	// Listen opens the address; nil is the machine's.
+	Listen func(ctx context.Context, network, address string) (net.Listener, error)
 }
 
 // Bounds of the server.
@@ -28,24 +30,40 @@ const (
 	requestTime = 10 * time.Second
 	listenAgain = time.Minute
 	maxHeader   = 8 << 10
-	// longLife is a promise to the watchdog for a server that waits for nobody.
-	longLife = 24 * time.Hour
+	// lifeEvery is how often the watchdog hears of a server that waits for somebody to ask.
+	lifeEvery = time.Minute
 )
 
 // Run is a loop of the service (runtime.Loop).
 func (s Server) Run(ctx context.Context, alive func(time.Duration)) {
 	complaint := ""
 	for ctx.Err() == nil {
-		alive(longLife)
-		if err := s.serve(ctx); err != nil && ctx.Err() == nil {
+		if err := s.serving(ctx, alive); err != nil && ctx.Err() == nil {
 			if err.Error() != complaint {
 				complaint = err.Error()
 				s.Log.Warn("the metrics can't be served", "address", s.Address, "error", err)
 			}
 		}
+		alive(listenAgain)
 		select {
 		case <-ctx.Done():
 		case <-time.After(listenAgain):
+		}
+	}
+}
+
+// serving serves, and says all the while that it is alive.
+func (s Server) serving(ctx context.Context, alive func(time.Duration)) error {
+	ended := make(chan error, 1)
+	go func() { ended <- s.serve(ctx) }()
+	tick := time.NewTicker(lifeEvery)
+	defer tick.Stop()
+	for {
+		alive(lifeEvery)
+		select {
+		case err := <-ended:
+			return err
+		case <-tick.C:
 		}
 	}
 }
@@ -59,8 +77,11 @@ func (s Server) serve(ctx context.Context) error {
 			}
 		}
 	}
-	var config net.ListenConfig
-	l, err := config.Listen(ctx, s.Network, s.Address)
+	listen := s.Listen
+	if listen == nil {
+		listen = new(net.ListenConfig).Listen
+	}
+	l, err := listen(ctx, s.Network, s.Address)
 	if err != nil {
 		return err
 	}
