@@ -88,14 +88,18 @@ func (q *Queue) Told(b Batch) error {
 	return nil
 }
 
-// Refused says that the platform won't take a batch, ever: its events are given up, and counted.
+// Refused says that the platform won't take a batch, ever: its events are given up, and counted. What says how many were given up never is: it
+// is told another time, with these.
 func (q *Queue) Refused(b Batch) error {
 	err := q.locked(func() error {
 		var given counts
 		for _, it := range b.items {
 			given[it.rank]++
 		}
-		return errors.Join(q.count(given), q.remove(b.items), q.forget(b.told))
+		if err := errors.Join(q.count(given), q.takeBack(b.told)); err != nil {
+			return err // what isn't counted stays
+		}
+		return q.remove(b.items)
 	})
 	if err != nil {
 		return fmt.Errorf("clear the queue of events: %w", err)

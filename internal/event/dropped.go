@@ -123,6 +123,19 @@ func (q *Queue) given() (*nodeapi.Event, error) {
 	return &e, check(e)
 }
 
+// takeBack takes down that the platform doesn't take the event that says what was given up, by its ID: the next one says it.
+func (q *Queue) takeBack(refused string) error {
+	if refused == "" {
+		return nil
+	}
+	d, err := q.readDropped()
+	if err != nil || d.Telling == nil || d.Telling.ID != refused {
+		return err
+	}
+	d.Waiting, d.Telling = d.Waiting.plus(d.Telling.Counts), nil
+	return q.writeDropped(d)
+}
+
 // forget takes down that the platform has what was given up, by the ID of the event that said it.
 func (q *Queue) forget(told string) error {
 	if told == "" {

@@ -13,8 +13,9 @@ type Verdict uint8
 const (
 	Away   Verdict = iota // nothing, or a failure that may pass
 	Took                  // the platform has the batch
-	Not                   // it doesn't take this batch, as it is
-	Denied                // it takes no events, or none of this node
+	Not                   // it says that it won't ever take one event of the batch
+	Large                 // somebody doesn't take a batch of this size
+	Denied                // it takes no events, or none of this node; or somebody before it said something
 )
 
 // The rhythm of events.
@@ -28,14 +29,17 @@ const (
 	awayMost    = 2 * time.Minute
 	deniedFirst = time.Minute
 	deniedMost  = time.Hour
-	// refusedPace keeps a platform that refuses everything from emptying the queue at once.
-	refusedPace = 10 * time.Second
+	// Events that are given up in a row, none being taken between them, have pauses that double within these: what is wrong may as well be
+	// the platform, and the queue is to last until somebody has looked.
+	refusedFirst = 10 * time.Second
+	refusedMost  = time.Hour
 )
 
 // Pace decides how many events are told at once, and when the next ones are. The zero value is the beginning.
 type Pace struct {
 	most     int
 	failures int
+	refused  int // in a row
 }
 
 // Most returns how many events the next batch may have.
@@ -51,8 +55,9 @@ type Next struct {
 	// Wait is how long to wait; Patient says that news doesn't end it.
 	Wait    time.Duration
 	Patient bool
-	// Told and Refused say what is to be done about the batch itself; neither is to keep it.
-	Told, Refused bool
+	// Told and Refused say what is to be done about the batch itself; neither is to keep it. Less says that fewer of its events are to be told at
+	// once: so it is found which of them isn't taken.
+	Told, Refused, Less bool
 }
 
 // Sent returns what follows a batch of n events: 0 is that there was none. more says that there are more; after is what the platform
@@ -61,37 +66,44 @@ func (p *Pace) Sent(n int, more bool, v Verdict, after time.Duration, chance flo
 	if n == 0 {
 		return Next{Wait: look}
 	}
-	if v == Took || v == Not {
-		p.failures = 0
-	}
-	switch {
-	case v == Took && !more:
-		p.most = min(2*p.Most(), nodeapi.MaxEvents)
+	switch v {
+	case Took:
+		p.failures, p.refused, p.most = 0, 0, min(2*p.Most(), nodeapi.MaxEvents)
+		if more {
+			return Next{Told: true}
+		}
 		return Next{Wait: look, Told: true}
-	case v == Took:
-		p.most = min(2*p.Most(), nodeapi.MaxEvents)
-		return Next{Told: true}
-	case v == Not && n > 1:
-		// One of them is the one that isn't taken, or they are too many.
-		p.most = n / 2
-		return Next{}
-	case v == Not:
-		return Next{Wait: refusedPace, Patient: true, Refused: true}
+	case Not, Large:
+		if n > 1 {
+			p.most = n / 2
+			return Next{Less: true}
+		}
+		if v == Not {
+			p.failures = 0
+			wait := doubled(refusedFirst, refusedMost, p.refused)
+			p.refused++
+			return Next{Wait: wait, Patient: true, Refused: true}
+		}
+	case Away, Denied:
 	}
 	first, most := awayFirst, awayMost
-	if v == Denied {
+	if v != Away {
 		first, most = deniedFirst, deniedMost
 	}
-	wait := most
-	if p.failures < 10 {
-		wait = min(first<<p.failures, most)
-	}
+	wait := time.Duration(float64(doubled(first, most, p.failures)) * (0.25 + 0.75*chance))
 	p.failures++
-	wait = time.Duration(float64(wait) * (0.25 + 0.75*chance))
 	if after > 0 {
 		wait = max(wait, time.Duration(float64(after)*(1+0.2*chance)))
 	}
 	return Next{Wait: wait, Patient: true}
+}
+
+// doubled returns first, doubled so many times, at most most.
+func doubled(first, most time.Duration, times int) time.Duration {
+	if times > 10 {
+		return most
+	}
+	return min(first<<times, most)
 }
 
 // Failing returns whether the platform didn't take the last batch.

@@ -5,6 +5,10 @@ import "time"
 // PathEvents takes what a node has to tell, below the platform's URL.
 const PathEvents = Base + "/events"
 
+// CodeEventRefused (422) says that one of the events of this call can't be taken, ever. Nothing but this code has a node give an event up: any
+// other answer may be somebody else's than the platform's.
+const CodeEventRefused Code = "EVENT_REFUSED"
+
 // Bounds of events: how many one call brings, bytes of a text, of a kind, of a field's name and value, and how many fields.
 const (
 	MaxEvents          = 100

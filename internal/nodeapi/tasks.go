@@ -26,6 +26,10 @@ func TaskPath(path, id string) string {
 // lease. Whoever hears it stops what they do under it; their result doesn't count.
 const CodeLeaseLost Code = "LEASE_LOST"
 
+// CodeReportRefused (422) says that this very word on a task (its output, message, error, code or result) can't be taken, ever, and that all
+// else about the task can. Nothing but this code has a node leave something out.
+const CodeReportRefused Code = "REPORT_REFUSED"
+
 // Bounds of tasks.
 const (
 	// MaxTaskOptions and MaxTaskResult are bytes of JSON.

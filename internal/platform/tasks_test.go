@@ -321,36 +321,42 @@ func TestTaskWords(t *testing.T) {
 		path   string
 		body   any
 		status int
+		code   nodeapi.Code
 	}{
-		"too many":           {nodeapi.PathTaskLease, nodeapi.LeaseRequest{Max: 17}, 422},
-		"less than none":     {nodeapi.PathTaskLease, nodeapi.LeaseRequest{Max: -1}, 422},
-		"no wait":            {nodeapi.PathTaskLease, nodeapi.LeaseRequest{WaitSeconds: -1}, 422},
-		"too many held":      {nodeapi.PathTaskLease, nodeapi.LeaseRequest{Holding: make([]string, 65)}, 422},
-		"a long lease call":  {nodeapi.PathTaskLease, strings.NewReader(`{"x":"` + long + `"}`), 413},
-		"not JSON":           {nodeapi.PathTaskLease, strings.NewReader("{"), 400},
-		"no lease":           {task(nodeapi.PathTaskRenew), nodeapi.RenewTask{}, 400},
-		"an odd lease":       {task(nodeapi.PathTaskRenew), nodeapi.RenewTask{LeaseID: "x"}, 422},
-		"percent":            {task(nodeapi.PathTaskProgress), nodeapi.TaskProgress{LeaseID: id, Percent: 101}, 422},
-		"offset":             {task(nodeapi.PathTaskProgress), nodeapi.TaskProgress{LeaseID: id, OutputOffset: -1}, 422},
-		"output":             {task(nodeapi.PathTaskProgress), nodeapi.TaskProgress{LeaseID: id, Output: long + "x"}, 422},
-		"message":            {task(nodeapi.PathTaskProgress), nodeapi.TaskProgress{LeaseID: id, Message: "a\x1b[1mb"}, 422},
-		"a list as result":   {task(nodeapi.PathTaskComplete), nodeapi.CompleteTask{LeaseID: id, Result: raw(`[]`)}, 422},
-		"a long result":      {task(nodeapi.PathTaskComplete), nodeapi.CompleteTask{LeaseID: id, Result: raw(`{"x":"` + long + `"}`)}, 413},
-		"a deep result":      {task(nodeapi.PathTaskComplete), nodeapi.CompleteTask{LeaseID: id, Result: raw(deep)}, 422},
-		"no error":           {task(nodeapi.PathTaskFail), nodeapi.FailTask{LeaseID: id, Code: nodeapi.FailFailed}, 400},
-		"no code":            {task(nodeapi.PathTaskFail), nodeapi.FailTask{LeaseID: id, Error: "x"}, 422},
-		"too many events":    {nodeapi.PathEvents, nodeapi.EventsRequest{Events: make([]nodeapi.Event, 101)}, 422},
-		"event id":           {nodeapi.PathEvents, events(func(e *nodeapi.Event) { e.ID = "x" }), 422},
-		"event kind":         {nodeapi.PathEvents, events(func(e *nodeapi.Event) { e.Kind = "A" }), 422},
-		"event severity":     {nodeapi.PathEvents, events(func(e *nodeapi.Event) { e.Severity = "" }), 422},
-		"event time":         {nodeapi.PathEvents, events(func(e *nodeapi.Event) { e.At = time.Time{} }), 422},
-		"event without text": {nodeapi.PathEvents, events(func(e *nodeapi.Event) { e.Text = "" }), 400},
-		"event text":         {nodeapi.PathEvents, events(func(e *nodeapi.Event) { e.Text = "a\nb" }), 422},
-		"event fields":       {nodeapi.PathEvents, events(func(e *nodeapi.Event) { e.Fields = many }), 422},
-		"event field":        {nodeapi.PathEvents, events(func(e *nodeapi.Event) { e.Fields = map[string]string{"a": long} }), 422},
+		"too many":           {nodeapi.PathTaskLease, nodeapi.LeaseRequest{Max: 17}, 422, ""},
+		"less than none":     {nodeapi.PathTaskLease, nodeapi.LeaseRequest{Max: -1}, 422, ""},
+		"no wait":            {nodeapi.PathTaskLease, nodeapi.LeaseRequest{WaitSeconds: -1}, 422, ""},
+		"too many held":      {nodeapi.PathTaskLease, nodeapi.LeaseRequest{Holding: make([]string, 65)}, 422, ""},
+		"a long lease call":  {nodeapi.PathTaskLease, strings.NewReader(`{"x":"` + long + `"}`), 413, ""},
+		"not JSON":           {nodeapi.PathTaskLease, strings.NewReader("{"), 400, ""},
+		"no lease":           {task(nodeapi.PathTaskRenew), nodeapi.RenewTask{}, 400, ""},
+		"an odd lease":       {task(nodeapi.PathTaskRenew), nodeapi.RenewTask{LeaseID: "x"}, 422, ""},
+		"percent":            {task(nodeapi.PathTaskProgress), nodeapi.TaskProgress{LeaseID: id, Percent: 101}, 422, nodeapi.CodeReportRefused},
+		"offset":             {task(nodeapi.PathTaskProgress), nodeapi.TaskProgress{LeaseID: id, OutputOffset: -1}, 422, nodeapi.CodeReportRefused},
+		"output":             {task(nodeapi.PathTaskProgress), nodeapi.TaskProgress{LeaseID: id, Output: long + "x"}, 422, nodeapi.CodeReportRefused},
+		"message":            {task(nodeapi.PathTaskProgress), nodeapi.TaskProgress{LeaseID: id, Message: "a\x1b[1mb"}, 422, nodeapi.CodeReportRefused},
+		"a list as result":   {task(nodeapi.PathTaskComplete), nodeapi.CompleteTask{LeaseID: id, Result: raw(`[]`)}, 422, nodeapi.CodeReportRefused},
+		"a long result":      {task(nodeapi.PathTaskComplete), nodeapi.CompleteTask{LeaseID: id, Result: raw(`{"x":"` + long + `"}`)}, 422, nodeapi.CodeReportRefused},
+		"a deep result":      {task(nodeapi.PathTaskComplete), nodeapi.CompleteTask{LeaseID: id, Result: raw(deep)}, 422, nodeapi.CodeReportRefused},
+		"no error":           {task(nodeapi.PathTaskFail), nodeapi.FailTask{LeaseID: id, Code: nodeapi.FailFailed}, 422, nodeapi.CodeReportRefused},
+		"no code":            {task(nodeapi.PathTaskFail), nodeapi.FailTask{LeaseID: id, Error: "x"}, 422, nodeapi.CodeReportRefused},
+		"too many events":    {nodeapi.PathEvents, nodeapi.EventsRequest{Events: make([]nodeapi.Event, 101)}, 422, ""},
+		"event id":           {nodeapi.PathEvents, events(func(e *nodeapi.Event) { e.ID = "x" }), 422, nodeapi.CodeEventRefused},
+		"event kind":         {nodeapi.PathEvents, events(func(e *nodeapi.Event) { e.Kind = "A" }), 422, nodeapi.CodeEventRefused},
+		"event severity":     {nodeapi.PathEvents, events(func(e *nodeapi.Event) { e.Severity = "" }), 422, nodeapi.CodeEventRefused},
+		"event time":         {nodeapi.PathEvents, events(func(e *nodeapi.Event) { e.At = time.Time{} }), 422, nodeapi.CodeEventRefused},
+		"event without text": {nodeapi.PathEvents, events(func(e *nodeapi.Event) { e.Text = "" }), 422, nodeapi.CodeEventRefused},
+		"event text":         {nodeapi.PathEvents, events(func(e *nodeapi.Event) { e.Text = "a\nb" }), 422, nodeapi.CodeEventRefused},
+		"event fields":       {nodeapi.PathEvents, events(func(e *nodeapi.Event) { e.Fields = many }), 422, nodeapi.CodeEventRefused},
+		"event field":        {nodeapi.PathEvents, events(func(e *nodeapi.Event) { e.Fields = map[string]string{"a": long} }), 422, nodeapi.CodeEventRefused},
 	} {
-		if a := p.Do(node, http.MethodPost, c.path, c.body); a.Status != c.status || a.Envelope.Error == "" {
+		a := p.Do(node, http.MethodPost, c.path, c.body)
+		if a.Status != c.status || a.Envelope.Error == "" {
 			t.Errorf("%s: %d %s", name, a.Status, a.Body)
+		}
+		// A node gives up what it has to tell for these codes alone: they are for nothing else.
+		if got := a.Envelope.Code; (got == nodeapi.CodeEventRefused || got == nodeapi.CodeReportRefused) != (c.code != "") || c.code != "" && got != c.code {
+			t.Errorf("%s: %s, want %s", name, got, c.code)
 		}
 	}
 	// Nothing of it was kept, and of a call with one bad event nothing at all.

@@ -25,6 +25,22 @@ type Outcome struct {
 	RetryAfter time.Duration
 }
 
+// newsInterval is how long news waits after a heartbeat that was acknowledged: what comes together is told together.
+const newsInterval = time.Second
+
+// soonest returns how soon the next heartbeat may follow one with that outcome where there is news, and the next one by itself follows in wait.
+// hurried says that what was in the way may be gone, by a new certificate or an administrator's hand: the wait after a failure is
+// cut short then, but never the one that the platform asked for.
+func soonest(o Outcome, wait time.Duration, hurried bool) time.Duration {
+	switch {
+	case o.Failures == 0:
+		return min(wait, newsInterval)
+	case !hurried || o.RetryAfter > 0:
+		return wait
+	}
+	return min(wait, MinInterval)
+}
+
 // NextInterval returns how long to wait before the next heartbeat. chance, of [0,1), spreads the
 // fleet: an acknowledged heartbeat's interval by a tenth both ways, a failed one's over the upper half of
 // an interval that doubles with each failure. A platform's request to wait is never undercut.

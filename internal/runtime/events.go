@@ -108,8 +108,10 @@ func (e Events) send(ctx context.Context, pace *event.Pace, limit time.Duration)
 	case next.Told:
 		err = e.Queue.Told(b)
 	case next.Refused:
-		e.Log.Error("the platform doesn't take an event: it is given up", "id", b.Events[0].ID, "kind", b.Events[0].Kind, "error", err)
+		e.Log.Error("the platform doesn't take an event: it is given up", "id", b.Events[0].ID, "kind", b.Events[0].Kind, "text", b.Events[0].Text, "error", err)
 		err = e.Queue.Refused(b)
+	case next.Less:
+		return next, nil
 	default:
 		return next, err
 	}
@@ -120,18 +122,29 @@ func (e Events) send(ctx context.Context, pace *event.Pace, limit time.Duration)
 	return next, nil
 }
 
-// eventVerdict returns what a call came to.
+// eventVerdict returns what a call came to. Nothing but the platform's own word on an event is one on it: whoever stands before the platform says 400 where a
+// certificate is missing, or one line of its settings is wrong.
 func eventVerdict(err error) event.Verdict {
-	switch nodehttp.StatusOf(err) {
-	case http.StatusBadRequest, http.StatusConflict, http.StatusRequestEntityTooLarge, http.StatusUnprocessableEntity:
+	switch {
+	case err == nil:
+		return event.Took
+	case nodehttp.CodeOf(err) == nodeapi.CodeEventRefused:
 		return event.Not
-	case http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusMethodNotAllowed:
+	case nodehttp.StatusOf(err) == http.StatusRequestEntityTooLarge:
+		return event.Large
+	case denied(nodehttp.StatusOf(err)):
 		return event.Denied
 	}
-	if err != nil {
-		return event.Away
+	return event.Away
+}
+
+// denied tells whether a status says no, rather than not now.
+func denied(status int) bool {
+	switch status {
+	case http.StatusRequestTimeout, http.StatusTooEarly, http.StatusTooManyRequests:
+		return false
 	}
-	return event.Took
+	return status >= 400 && status < 500
 }
 
 // complain says once, until it changes, why nothing is told.

@@ -11,7 +11,9 @@ import (
 	"time"
 
 	"github.com/powernode/powernode-agent/internal/event"
+	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/nodeapi"
+	"github.com/powernode/powernode-agent/internal/nodehttp"
 	"github.com/powernode/powernode-agent/internal/task"
 )
 
@@ -152,6 +154,91 @@ func TestEventThatIsRefused(t *testing.T) {
 			t.Errorf("the log:\n%s", log)
 		}
 	})
+}
+
+// notOurs is what somebody before the platform says: no envelope, no code.
+func notOurs(status int) error {
+	return fault.New(fault.Refuse, fault.Platform, "", "call: %w", &nodehttp.StatusError{Status: status})
+}
+
+// TestEventsBehindAProxy: whatever somebody before the platform answers, and the platform on anything but an event, costs no event.
+func TestEventsBehindAProxy(t *testing.T) {
+	for _, down := range []error{
+		notOurs(400), notOurs(409), notOurs(413), notOurs(422),
+		fault.New(fault.Refuse, fault.Platform, "", "call: %w", &nodehttp.StatusError{Status: 400, Code: nodeapi.CodeValidation}), // of a certificate in a header
+		fault.New(fault.Refuse, fault.Platform, "", "call: %w", &nodehttp.StatusError{Status: 422, Code: nodeapi.CodeValidation}),
+	} {
+		tell(t, func(t *testing.T, p *tasking, q *event.Queue, log *journal, _ func()) {
+			p.with(func() { p.down = down })
+			for i := range 100 {
+				if err := q.Put(event.Event{Kind: "audit", Audit: true, Text: fmt.Sprint(i)}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			time.Sleep(24 * time.Hour)
+			p.with(func() {
+				if p.calls > 24*60 {
+					t.Errorf("%v: %d calls in a day", down, p.calls)
+				}
+				p.down = nil
+			})
+			time.Sleep(2 * time.Hour)
+			p.with(func() {
+				if len(p.events) != 100 {
+					t.Errorf("%v: %d arrived: %+v", down, len(p.events), p.events)
+				}
+			})
+			if strings.Contains(log.String(), "given up") {
+				t.Errorf("%v: the log:\n%s", down, log)
+			}
+		})
+	}
+}
+
+// TestEventsThatAreAllRefused: a platform that refuses every event, also the one that says how many were given up, empties no queue before somebody could look,
+// and hears of each that it cost.
+func TestEventsThatAreAllRefused(t *testing.T) {
+	tell(t, func(t *testing.T, p *tasking, q *event.Queue, _ *journal, _ func()) {
+		p.with(func() {
+			p.down = fault.New(fault.Refuse, fault.Platform, "", "call: %w", &nodehttp.StatusError{Status: 422, Code: nodeapi.CodeEventRefused})
+		})
+		for i := range 40 {
+			say(t, q, "test", fmt.Sprint(i))
+		}
+		time.Sleep(24 * time.Hour)
+		left, _, err := q.Size()
+		if err != nil || left == 0 || left == 40 {
+			t.Errorf("%d left, %v", left, err)
+		}
+		time.Sleep(48 * time.Hour) // it is refused alone as well
+		p.with(func() { p.down = nil })
+		time.Sleep(2 * time.Hour)
+		p.with(func() {
+			if len(p.events) != 1 || p.events[0].Kind != event.DroppedKind || p.events[0].Fields["info"] != "40" {
+				t.Errorf("%+v", p.events)
+			}
+		})
+	})
+}
+
+// TestEventsOnce: one round finds the event that isn't taken, and tells the others.
+func TestEventsOnce(t *testing.T) {
+	dir := t.TempDir()
+	q, err := event.Open(dir, event.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer q.Close()
+	p := newTasking()
+	p.refuse = "bad"
+	for i := range 9 {
+		say(t, q, "test", fmt.Sprint(i))
+	}
+	say(t, q, "bad", "x")
+	err = Events{Queue: q, Platform: p, Log: slog.New(slog.DiscardHandler)}.Once(t.Context())
+	if len(p.events) != 9 || err != nil {
+		t.Errorf("%d arrived, %v", len(p.events), err)
+	}
 }
 
 // TestAuditTasks: who asked for what, and what came of it, in the log and in the queue; a full disk doesn't keep it from the log.

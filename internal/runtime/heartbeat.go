@@ -32,27 +32,47 @@ type heartbeat struct {
 func (h *heartbeat) run(ctx, work context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	// A node that was shut out is back at once, and the platform sees a new certificate used.
+	// A node that was shut out is back soon, and the platform sees a new certificate used.
 	var fresh chan struct{}
 	if c := h.service.c.Certificate; c != nil {
 		fresh = c.fresh
 	}
+	var outcome Outcome
+	var wait time.Duration
+	last, at := time.Time{}, time.Time{} // when the last heartbeat ended, and when the next one begins; before the first they are zero
+	news := func(hurried bool) {
+		if next := last.Add(soonest(outcome, wait, hurried)); next.Before(at) {
+			at = next
+			timer.Reset(time.Until(at))
+		}
+	}
 	for {
 		select {
 		case <-timer.C:
+			if ctx.Err() != nil {
+				return
+			}
+			for _, asked := range []chan struct{}{fresh, h.service.hurry, h.service.now} {
+				select {
+				case <-asked: // this is it
+				default:
+				}
+			}
+			h.pulse.within(h.service.c.Timeout)
+			outcome = h.beat(work)
+			wait, last = NextInterval(outcome, h.service.c.Rand()), time.Now()
+			at = last.Add(wait)
+			h.pulse.within(wait)
+			timer.Reset(wait)
 		case <-fresh:
+			news(true)
+		case <-h.service.hurry:
+			news(true)
 		case <-h.service.now:
+			news(false)
 		case <-ctx.Done():
 			return
 		}
-		if ctx.Err() != nil {
-			return
-		}
-		h.pulse.within(h.service.c.Timeout)
-		outcome := h.beat(work)
-		wait := NextInterval(outcome, h.service.c.Rand())
-		h.pulse.within(wait)
-		timer.Reset(wait)
 	}
 }
 

@@ -41,6 +41,7 @@ func (e Events) Once(ctx context.Context) error {
 		switch {
 		case err != nil:
 			return err
+		case next.Less:
 		case next.Wait > 0 || ctx.Err() != nil:
 			return context.Cause(ctx)
 		}

@@ -49,7 +49,7 @@ func (s *Service) load(ctx context.Context) error {
 	return s.c.Load(ctx)
 }
 
-// Reload says that what the service goes by may be another: the platform hears of the node at once, and systemd that it is done.
+// Reload says that what the service goes by may be another: the platform hears of the node as soon as it lets it, and systemd that it is done.
 func (s *Service) Reload(ctx context.Context) {
 	s.notify(fmt.Sprintf("RELOADING=1\nMONOTONIC_USEC=%d", monotonic().Microseconds()))
 	if err := s.load(ctx); err != nil {
@@ -58,12 +58,13 @@ func (s *Service) Reload(ctx context.Context) {
 	if c := s.c.Certificate; c != nil {
 		signal(c.wake)
 	}
-	s.Beat()
+	signal(s.hurry)
 	s.notify("READY=1")
 	s.c.Log.Info("the service has read its configuration again")
 }
 
-// Beat asks for a heartbeat at once.
+// Beat asks for a heartbeat as soon as may be: within a second of the last, or when a wait after a failure, or one that the platform asked
+// for, is over. What was asked for until then is told by that one.
 func (s *Service) Beat() { signal(s.now) }
 
 // Say tells systemd how the service is, as before, with what it does now.

@@ -15,13 +15,17 @@ import (
 type ReconcileView struct {
 	// Begun says that it was since the boot.
 	Begun bool
-	// Asked says that the platform has said, since the last attempt began, that its list is another, or somebody asked for it here.
+	// Asked says that the platform has said, since the last attempt began, that its list is another.
 	Asked bool
 	// Config is the digest of the configuration that the platform has, "" where it doesn't say; Known what that was when the last attempt
 	// began, and Tried the one that it came to.
 	Config, Known, Tried string
 	// Reached says that the platform has answered: before that there is nobody to ask.
 	Reached bool
+	// Hand says that somebody asked for it on the machine, since the last attempt began.
+	Hand bool
+	// Again is how many attempts in a row had the platform ask for another at once.
+	Again int
 	// Last is when the last attempt ended, Failures how many failed in a row, and Refused says that the last one was told no.
 	Last     time.Time
 	Failures int
@@ -38,6 +42,10 @@ const (
 	reconcileAnyway   = 6 * time.Hour
 	reconcileTime     = 2 * time.Hour
 	reconcileNotReady = 5 * time.Second
+	// A platform that asks again within reconcileCalm of an attempt, each time, isn't followed in a circle: the pauses double within these.
+	reconcileCalm      = 10 * time.Second
+	reconcileAgain     = time.Second
+	reconcileAgainMost = 5 * time.Minute
 )
 
 // NextReconcile returns whether the node is to be brought in step now, or how long to wait before it is asked again; chance, of [0,1),
@@ -60,11 +68,14 @@ func NextReconcile(now time.Time, v ReconcileView, chance float64) (due bool, wa
 		pause = time.Duration(float64(pause) * (0.5 + 0.5*chance))
 		// What is new may work where the last attempt didn't; it isn't tried in a circle.
 		if v.wanted() {
-			pause = min(pause, reconcileFirst)
+			pause = min(pause, max(reconcileFirst, v.pause()))
 		}
 		at = v.Last.Add(pause)
-	case v.wanted():
+	case v.Hand:
 		at = now
+	case v.wanted():
+		// A clock that was set back makes no pause longer.
+		at = now.Add(min(v.Last.Add(v.pause()).Sub(now), v.pause()))
 	}
 	if wait = at.Sub(now); wait > 0 {
 		return false, wait
@@ -74,7 +85,23 @@ func NextReconcile(now time.Time, v ReconcileView, chance float64) (due bool, wa
 
 // wanted tells whether there is a reason that the last attempt didn't know.
 func (v ReconcileView) wanted() bool {
-	return !v.Begun || v.Asked || v.Config != "" && v.Config != v.Tried && v.Config != v.Known
+	return !v.Begun || v.Asked || v.Hand || v.another(v.Config)
+}
+
+// another tells whether a configuration is one that the last attempt neither knew of nor came to.
+func (v ReconcileView) another(config string) bool {
+	return config != "" && config != v.Tried && config != v.Known
+}
+
+// pause returns how long after an attempt a reason for another counts.
+func (v ReconcileView) pause() time.Duration {
+	switch {
+	case v.Again == 0:
+		return 0
+	case v.Again > 16:
+		return reconcileAgainMost
+	}
+	return min(reconcileAgain<<v.Again, reconcileAgainMost)
 }
 
 // Reconcile is the loop that brings the node in step with what the platform says of it. It is made by NewReconcile.
@@ -85,6 +112,8 @@ type Reconcile struct {
 	mu   sync.Mutex
 	view ReconcileView
 	busy bool
+	// ended says that an attempt has ended here: Last is when.
+	ended bool
 }
 
 // ReconcileConfig is what a Reconcile is made of. Do is required.
@@ -125,7 +154,15 @@ func NewReconcile(c ReconcileConfig) *Reconcile {
 func (r *Reconcile) Answered(a *nodeapi.HeartbeatResponse) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	news := !r.view.Reached || a.Reconcile && !r.view.Asked || a.ConfigDigest != r.view.Config
+	asked, another := a.Reconcile && !r.view.Asked, a.ConfigDigest != r.view.Config
+	news := !r.view.Reached || asked || another
+	if r.ended && (asked || another && r.view.another(a.ConfigDigest)) {
+		if r.busy || time.Since(r.view.Last) < reconcileCalm {
+			r.view.Again++
+		} else {
+			r.view.Again = 0
+		}
+	}
 	r.view.Reached, r.view.Config = true, a.ConfigDigest
 	// The attempt that is at work has asked for the list before, or will be told again that there is a newer one.
 	r.view.Asked = r.view.Asked || a.Reconcile
@@ -138,7 +175,7 @@ func (r *Reconcile) Answered(a *nodeapi.HeartbeatResponse) {
 func (r *Reconcile) Ask() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.view.Asked = true
+	r.view.Hand = true
 	signal(r.wake)
 }
 
@@ -193,7 +230,7 @@ func (r *Reconcile) next(chance float64) (bool, time.Duration) {
 // once makes one attempt.
 func (r *Reconcile) once(ctx context.Context, alive func(time.Duration)) error {
 	r.mu.Lock()
-	r.view.Asked, r.busy = false, true
+	r.view.Asked, r.view.Hand, r.busy = false, false, true
 	wanted := r.view.Config
 	r.mu.Unlock()
 	r.c.Told()
@@ -209,7 +246,7 @@ func (r *Reconcile) once(ctx context.Context, alive func(time.Duration)) error {
 		return err
 	}
 	r.mu.Lock()
-	r.busy, r.view.Begun, r.view.Last = false, true, time.Now()
+	r.busy, r.ended, r.view.Begun, r.view.Last = false, true, true, time.Now()
 	r.view.Known, r.view.Tried = wanted, config
 	r.view.Failures++
 	r.view.Refused = err != nil && fault.KindOf(err) != fault.Retry

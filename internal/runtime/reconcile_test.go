@@ -3,6 +3,7 @@ package runtime
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -35,6 +36,12 @@ func TestNextReconcile(t *testing.T) {
 		"refused, and another list":   {ReconcileView{Reached: true, Begun: true, Last: now, Failures: 9, Refused: true, Asked: true}, false, reconcileFirst},
 		"the pause is over":           {ReconcileView{Reached: true, Begun: true, Last: now.Add(-reconcileFirst), Failures: 1}, true, 0},
 		"a clock that was set back":   {ReconcileView{Reached: true, Begun: true, Last: now.Add(time.Hour), Asked: true}, true, 0},
+		"asked again and again":       {ReconcileView{Reached: true, Begun: true, Last: now, Asked: true, Again: 4}, false, 16 * time.Second},
+		"without an end":              {ReconcileView{Reached: true, Begun: true, Last: now, Asked: true, Again: 1 << 40}, false, reconcileAgainMost},
+		"and it fails":                {ReconcileView{Reached: true, Begun: true, Last: now, Asked: true, Again: 99, Failures: 9, Refused: true}, false, reconcileAgainMost},
+		"the pause between is over":   {ReconcileView{Reached: true, Begun: true, Last: now.Add(-16 * time.Second), Asked: true, Again: 4}, true, 0},
+		"by hand":                     {ReconcileView{Reached: true, Begun: true, Last: now, Hand: true, Again: 99}, true, 0},
+		"by hand after a failure":     {ReconcileView{Reached: true, Begun: true, Last: now, Hand: true, Failures: 9}, false, reconcileFirst},
 		"away again, with a new list": {ReconcileView{Begun: true, Last: now, Asked: true}, false, reconcileAnyway},
 	} {
 		if due, wait := NextReconcile(now, c.v, chance); due != c.due || wait != c.wait {
@@ -123,6 +130,90 @@ func TestReconcileLoop(t *testing.T) {
 		cancel()
 		<-done
 	})
+}
+
+// TestReconcileCircle: a platform that always asks for it again, or can't make up its mind on the configuration, isn't followed in a circle; a change that comes later is
+// followed at once, and so is whoever asks here.
+func TestReconcileCircle(t *testing.T) {
+	always := func(int) *nodeapi.HeartbeatResponse {
+		return &nodeapi.HeartbeatResponse{ConfigDigest: "c", Reconcile: true}
+	}
+	undecided := func(n int) *nodeapi.HeartbeatResponse { return &nodeapi.HeartbeatResponse{ConfigDigest: fmt.Sprint(n)} }
+	for name, c := range map[string]struct {
+		answer func(n int) *nodeapi.HeartbeatResponse
+		err    error
+	}{
+		"always": {always, nil}, "undecided": {undecided, nil},
+		"always, and it fails": {always, fault.New(fault.Refuse, fault.Policy, "", "no")}, "undecided, and it fails": {undecided, fault.New(fault.Retry, fault.Platform, "", "away")},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			var mu sync.Mutex
+			done, calm := 0, false
+			count := func() int {
+				mu.Lock()
+				defer mu.Unlock()
+				return done
+			}
+			var r *Reconcile
+			r = NewReconcile(ReconcileConfig{
+				Rand: func() float64 { return 0.5 },
+				Do: func(context.Context) (string, error) {
+					mu.Lock()
+					defer mu.Unlock()
+					done++
+					time.Sleep(300 * time.Millisecond)
+					if calm {
+						return "c", nil
+					}
+					return "c", c.err
+				},
+				Told: func() {
+					mu.Lock()
+					defer mu.Unlock()
+					if r.Busy() || calm {
+						return
+					}
+					time.Sleep(5 * time.Millisecond) // of the heartbeat
+					r.Answered(c.answer(done))
+				},
+			})
+			ctx, cancel := context.WithCancel(t.Context())
+			ended := make(chan struct{})
+			go func() { r.Run(ctx, func(time.Duration) {}); close(ended) }()
+			r.Answered(c.answer(-1))
+			time.Sleep(10 * time.Minute)
+			if n := count(); n < 4 || n > 12 {
+				t.Errorf("%s: %d attempts in ten minutes", name, n)
+			}
+			before := count()
+			time.Sleep(24 * time.Hour)
+			if n := count() - before; n < 100 || n > 24*17 { // with the pauses of failures at the most
+				t.Errorf("%s: %d attempts in a day", name, n)
+			}
+			before = count()
+			r.Ask()
+			time.Sleep(time.Second)
+			if n := count() - before; c.err == nil && n != 1 {
+				t.Errorf("%s: asked for here, and done %d times", name, n)
+			}
+			mu.Lock()
+			calm = true
+			mu.Unlock()
+			time.Sleep(time.Hour)
+			r.Answered(&nodeapi.HeartbeatResponse{ConfigDigest: "c"})
+			time.Sleep(time.Hour)
+			for range 3 {
+				before = count()
+				r.Answered(&nodeapi.HeartbeatResponse{ConfigDigest: "c", Reconcile: true})
+				time.Sleep(time.Minute)
+				if n := count() - before; n != 1 {
+					t.Errorf("%s: another list, and done %d times", name, n)
+				}
+			}
+			cancel()
+			<-ended
+		})
+	}
 }
 
 // TestReady: a service is ready once it has read what it goes by, or has tried for long enough.

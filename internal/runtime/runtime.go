@@ -101,8 +101,8 @@ type Service struct {
 	c Config
 	// reached says that the platform has acknowledged a heartbeat.
 	reached atomic.Bool
-	// now asks for a heartbeat at once.
-	now chan struct{}
+	// now asks for a heartbeat as soon as may be, hurry says that what was in its way may be gone.
+	now, hurry chan struct{}
 
 	mu   sync.Mutex
 	said string // the last word about the heartbeats
@@ -156,7 +156,7 @@ func New(c Config) *Service {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Service{c: c, now: make(chan struct{}, 1)}
+	return &Service{c: c, now: make(chan struct{}, 1), hurry: make(chan struct{}, 1)}
 }
 
 // Run serves until ctx ends, lets what is under way finish within the drain time, and returns nil; an

@@ -209,6 +209,68 @@ func bubble(t *testing.T, f func(t *testing.T, proc string)) {
 	synctest.Test(t, func(t *testing.T) { f(t, dir) })
 }
 
+// TestBeat: what is asked for is told within a second of the last heartbeat, together, and not before a wait is over that a failure costs or the platform asked for.
+func TestBeat(t *testing.T) {
+	refused := func(status int, after time.Duration) error {
+		return fault.New(fault.Retry, fault.Platform, "", "send the heartbeat: %w", &nodehttp.StatusError{Status: status, RetryAfter: after})
+	}
+	for name, c := range map[string]struct {
+		fail        error
+		beat, hurry int // heartbeats in the 20 s in which one is asked for each second
+	}{
+		"acknowledged":     {nil, 20, 20},
+		"asked to wait":    {refused(429, 5*time.Minute), 0, 0},
+		"overloaded":       {refused(503, time.Minute), 0, 0},
+		"away for a while": {refused(503, 0), 0, 4},
+		"refused":          {refused(401, 0), 0, 4},
+	} {
+		for _, hurry := range []bool{false, true} {
+			bubble(t, func(t *testing.T, proc string) {
+				p := &platform{}
+				s := New(Config{Platform: p, State: &root{}, Proc: proc, Sys: proc, Rand: func() float64 { return 0.5 }})
+				ctx, cancel := context.WithCancel(t.Context())
+				ended := make(chan error, 1)
+				go func() { ended <- s.Run(ctx) }()
+				p.mu.Lock()
+				p.fail = c.fail
+				p.mu.Unlock()
+				time.Sleep(5 * time.Minute) // the backoff is long by now
+				if c.fail == nil {
+					time.Sleep(2 * time.Second)
+				}
+				before := p.count()
+				for range 20 {
+					if hurry {
+						s.Reload(ctx)
+					} else {
+						s.Beat()
+						s.Beat()
+					}
+					time.Sleep(time.Second)
+				}
+				want := c.beat
+				if hurry {
+					want = c.hurry
+				}
+				if n := p.count() - before; n < want-1 || n > want+1 {
+					t.Errorf("%s, hurried: %t: %d heartbeats, want about %d", name, hurry, n, want)
+				}
+				if c.fail != nil {
+					// It is told by the next one, and no later than without.
+					time.Sleep(6 * time.Minute)
+					if n := p.count() - before; n < 1 {
+						t.Errorf("%s: it isn't told at all", name)
+					}
+				}
+				cancel()
+				if err := <-ended; err != nil {
+					t.Error(err)
+				}
+			})
+		}
+	}
+}
+
 func TestHeartbeats(t *testing.T) {
 	bubble(t, func(t *testing.T, proc string) {
 		n := serve(t, proc, func(n *node) {

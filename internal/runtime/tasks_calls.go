@@ -139,19 +139,20 @@ func standing(s *nodeapi.TaskStanding, err error) task.Answer {
 	return a
 }
 
-// answerOf returns what a call came to.
+// answerOf returns what a call came to. That a lease is lost, a task gone, or a word on it refused for good is what the platform itself has said, by a code: a
+// result is kept through everything that somebody before it may answer.
 func answerOf(err error) task.Answer {
 	a := task.Answer{Verdict: task.Away, After: nodehttp.RetryAfter(err)}
-	switch status := nodehttp.StatusOf(err); {
+	switch code := nodehttp.CodeOf(err); {
 	case err == nil:
 		a.Verdict = task.OK
-	case status == http.StatusConflict:
+	case code == nodeapi.CodeLeaseLost:
 		a.Verdict = task.Lost
-	case status == http.StatusNotFound && nodehttp.CodeOf(err) == nodeapi.CodeNotFound:
+	case code == nodeapi.CodeNotFound && nodehttp.StatusOf(err) == http.StatusNotFound:
 		a.Verdict = task.Gone
-	case status == http.StatusBadRequest, status == http.StatusRequestEntityTooLarge, status == http.StatusUnprocessableEntity:
+	case code == nodeapi.CodeReportRefused:
 		a.Verdict = task.Refused
-	case status == http.StatusUnauthorized, status == http.StatusForbidden, status == http.StatusNotFound, status == http.StatusMethodNotAllowed:
+	case denied(nodehttp.StatusOf(err)):
 		a.Verdict = task.Denied
 	}
 	return a

@@ -243,7 +243,7 @@ func (p *tasking) Events(_ context.Context, events []nodeapi.Event) error {
 	}
 	for _, e := range events {
 		if e.Kind == p.refuse {
-			return fault.New(fault.Refuse, fault.Platform, "", "call: %w", &nodehttp.StatusError{Status: http.StatusUnprocessableEntity})
+			return fault.New(fault.Refuse, fault.Platform, "", "call: %w", &nodehttp.StatusError{Status: http.StatusUnprocessableEntity, Code: nodeapi.CodeEventRefused})
 		}
 	}
 	for _, e := range events {
@@ -504,6 +504,31 @@ func TestTasksOutage(t *testing.T) {
 	})
 	if n := strings.Count(m.log.String(), "level=WARN"); n > 12 {
 		t.Errorf("%d warnings:\n%s", n, m.log)
+	}
+}
+
+// TestTasksBehindAProxy: what somebody before the platform answers ends no work, and costs no result.
+func TestTasksBehindAProxy(t *testing.T) {
+	for _, status := range []int{400, 404, 409, 413, 422, 502} {
+		m := newMachine(t.TempDir())
+		synctest.Test(t, func(t *testing.T) {
+			p := newTasking()
+			p.life = 10 * time.Minute
+			a := m.start(t, p, nil)
+			time.Sleep(10 * time.Second)
+			once, again := p.add("once-10s", nodeapi.TaskAttach, ""), p.add("again-5m", nodeapi.TaskIntrospect, "")
+			time.Sleep(8 * time.Second)
+			p.with(func() { p.down = notOurs(status) })
+			time.Sleep(6 * time.Minute)
+			p.with(func() { p.down = nil })
+			time.Sleep(30 * time.Minute)
+			for _, o := range []*offer{once, again} {
+				if o := p.see(o); o.state != nodeapi.TaskComplete || o.result != `{"run":1}` || o.Attempt != 1 {
+					t.Errorf("%d: %+v", status, o)
+				}
+			}
+			a.stop()
+		})
 	}
 }
 

@@ -248,18 +248,30 @@ func (d *Desk) ask(now time.Time) Action {
 	return a
 }
 
-// forgettable returns the oldest of too many tasks that the disk needn't know of: first of those whose outcome the platform has.
+// forgettable returns the oldest of too many tasks that the disk needn't know of. Those whose outcome the platform has go first, as far as
+// they take more than half of the room.
 func (d *Desk) forgettable(now time.Time) *entry {
-	var oldest *entry
-	n := 0
+	var settled, other *entry
+	n, m := 0, 0
 	for _, e := range d.entries {
 		if e.running || e.start || e.dirty || e.busy || e.rec.Phase == Restarting || e.held && e.rec.Phase != Settled {
 			continue
 		}
 		n++
-		if oldest == nil || oldest.rec.Phase != Settled && e.rec.Phase == Settled {
-			oldest = e
+		switch {
+		case e.rec.Phase != Settled:
+			if other == nil {
+				other = e
+			}
+			continue
+		case settled == nil:
+			settled = e
 		}
+		m++
+	}
+	oldest := other
+	if m > keepRecords/2 || other == nil {
+		oldest = settled
 	}
 	if n > keepRecords && d.due(now, oldest.save.next) {
 		return oldest

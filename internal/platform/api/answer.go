@@ -53,6 +53,14 @@ func invalid(format string, args ...any) *problem {
 	return refuse(http.StatusUnprocessableEntity, nodeapi.CodeValidation, format, args...)
 }
 
+// refusedAs gives a refusal of what a node has to tell the code by which the node knows that it is about just that, and for good.
+func refusedAs(code nodeapi.Code, err error) error {
+	if p, ok := errors.AsType[*problem](err); ok {
+		return &problem{status: http.StatusUnprocessableEntity, code: code, text: p.text, hint: p.hint}
+	}
+	return err
+}
+
 // answering puts what serve returns into the envelope.
 func (a *API) answering(serve handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

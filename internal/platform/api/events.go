@@ -25,7 +25,7 @@ func (a *API) nodeEvents(w http.ResponseWriter, r *http.Request, node db.Standin
 	}
 	for _, e := range in.Events {
 		if err := checkEvent(e); err != nil {
-			return nil, err
+			return nil, refusedAs(nodeapi.CodeEventRefused, err)
 		}
 	}
 	if err := a.db.AddNodeEvents(r.Context(), node.NodeID, in.Events); err != nil {

@@ -126,13 +126,14 @@ func (a *API) progressTask(w http.ResponseWriter, r *http.Request, node db.Stand
 		err = checkLease(in.LeaseID)
 	}
 	if err == nil {
-		err = checkText("message", in.Message, nodeapi.MaxTaskMessage, false)
+		err = refusedAs(nodeapi.CodeReportRefused, checkText("message", in.Message, nodeapi.MaxTaskMessage, false))
 	}
 	if err != nil {
 		return nil, err
 	}
 	if in.Percent < 0 || in.Percent > 100 || in.OutputOffset < 0 || in.OutputOffset > maxOutputOffset || len(in.Output) > nodeapi.MaxOutputChunk {
-		return nil, invalid("percent: want 0 to 100; output: want at most %d bytes, from an offset that isn't negative", nodeapi.MaxOutputChunk)
+		return nil, refusedAs(nodeapi.CodeReportRefused,
+			invalid("percent: want 0 to 100; output: want at most %d bytes, from an offset that isn't negative", nodeapi.MaxOutputChunk))
 	}
 	t, err := a.db.ProgressTask(r.Context(), node.NodeID, r.PathValue("task"), in)
 	return standing(t), taskError(err)
@@ -158,10 +159,10 @@ func (a *API) failTask(w http.ResponseWriter, r *http.Request, node db.Standing)
 		return nil, err
 	}
 	if err := checkText("error", in.Error, nodeapi.MaxTaskMessage, true); err != nil {
-		return nil, err
+		return nil, refusedAs(nodeapi.CodeReportRefused, err)
 	}
 	if !failCodeForm.MatchString(string(in.Code)) {
-		return nil, invalid("code %.80q: want 1 to 64 capital letters, digits and underscores", in.Code)
+		return nil, refusedAs(nodeapi.CodeReportRefused, invalid("code %.80q: want 1 to 64 capital letters, digits and underscores", in.Code))
 	}
 	return a.endTask(r, node, db.TaskOutcome{Lease: in.LeaseID, Failed: true, Code: in.Code, Error: in.Error}, in.Result)
 }
@@ -170,6 +171,7 @@ func (a *API) endTask(r *http.Request, node db.Standing, out db.TaskOutcome, res
 	err := checkLease(out.Lease)
 	if err == nil {
 		out.Result, err = jsonObject("result", result, nodeapi.MaxTaskResult)
+		err = refusedAs(nodeapi.CodeReportRefused, err)
 	}
 	if err != nil {
 		return nil, err
