@@ -3,12 +3,15 @@ package delta
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"path"
 	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/powernode/powernode-agent/internal/mount"
 )
 
 // mendPrefix begins the names of files that restore makes, and markMends is on those until they have their place. Both together, or
@@ -52,5 +55,14 @@ func (a *liveActor) removeLitter(p string) error {
 		return ignoreGone(err)
 	}
 	defer dir.Close()
-	return a.upper.Step("settle-mend:sweep", func() error { return ignoreGone(unix.Unlinkat(int(dir.Fd()), path.Base(rest), 0)) })
+	remove := func() error { return ignoreGone(unix.Unlinkat(int(dir.Fd()), path.Base(rest), 0)) }
+	err = a.upper.Step("settle-mend:sweep", remove)
+	if !errors.Is(err, unix.ESTALE) {
+		return err
+	}
+	// It was killed before the union had forgotten what it was.
+	if err := mount.ForgetNames(dir); err != nil {
+		return err
+	}
+	return a.upper.Step("settle-mend:sweep", remove)
 }

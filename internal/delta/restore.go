@@ -50,7 +50,7 @@ func (a *liveActor) restore(p *place) error {
 		return a.fill(p.Path, content, content.check)
 	}
 	r := replacer{liveActor: a, dir: dir, place: p, old: old, temp: mendPrefix + strings.ToLower(rand.Text())}
-	return a.upper.Diagnose(r.replace(content))
+	return a.upper.Diagnose(errors.Join(r.replace(content), r.end()))
 }
 
 // replacer has a new file take the place of one metacopy.
@@ -60,6 +60,12 @@ type replacer struct {
 	place *place
 	old   *os.File // in the upper
 	temp  string
+
+	// beside is the directory in the upper where the union can't do it, and unseen says that the union doesn't know yet what was done there.
+	beside *os.File
+	unseen bool
+	// took says that the new file has its place.
+	took bool
 }
 
 func (r *replacer) replace(content *source) error {
@@ -81,8 +87,7 @@ func (r *replacer) replace(content *source) error {
 		return errors.Join(err, r.unlink())
 	}
 	defer made.Close()
-	took, err := r.take(made)
-	if err != nil || !took {
+	if r.took, err = r.take(made); err != nil || !r.took {
 		return errors.Join(err, r.unlink())
 	}
 	return r.upper.Step("settle-mend:mark", func() error { return unix.Fremovexattr(int(made.Fd()), markMends) })
@@ -111,7 +116,7 @@ func (r *replacer) take(f *os.File) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	err = r.upper.Step("settle-mend:install", func() error { return r.exchange() })
+	err = r.upper.Step("settle-mend:install", r.exchange)
 	if gone(err) {
 		return false, nil
 	}
@@ -128,10 +133,6 @@ func (r *replacer) take(f *os.File) (bool, error) {
 		}
 	}
 	return true, r.unlink()
-}
-
-func (r *replacer) exchange() error {
-	return unix.Renameat2(int(r.dir.Fd()), r.temp, int(r.dir.Fd()), r.place.name, unix.RENAME_EXCHANGE)
 }
 
 // cameOut reports whether the metacopy is what has the temporary name now.
@@ -157,8 +158,7 @@ func (r *replacer) putBack() error {
 			break
 		}
 		// Its name is free by now.
-		fd := int(r.dir.Fd())
-		if err = unix.Renameat2(fd, r.temp, fd, r.place.name, unix.RENAME_NOREPLACE); err == nil || gone(err) {
+		if err = r.rename(unix.RENAME_NOREPLACE); err == nil || gone(err) {
 			return nil // or somebody who may do so took it from there
 		}
 	}
@@ -187,7 +187,7 @@ func (r *replacer) unlink() error {
 	if err != nil || !ours && !h.metacopy {
 		return err
 	}
-	return ignoreGone(unix.Unlinkat(int(r.dir.Fd()), r.temp, 0))
+	return ignoreGone(unix.Unlinkat(int(r.names().Fd()), r.temp, 0))
 }
 
 func ignoreGone(err error) error {

@@ -43,10 +43,17 @@ const failuresMax = 20
 // loadPause is between two rounds: an emulated processor has to do everything else, too.
 const loadPause = time.Millisecond
 
+const loadNice = 10
+
 func runLoad(log string, dirs []string) error {
 	// In no unit's control group: a change restarts a unit whose processes use what it replaces, as this one does all the
 	// time, and with it the init that the test speaks with. Where there are no groups, there are no units.
 	_ = os.WriteFile("/sys/fs/cgroup/cgroup.procs", []byte(strconv.Itoa(os.Getpid())), 0o200)
+	// What changes the tree meanwhile comes first: there is one processor, which is emulated.
+	_ = unix.Setpgid(0, 0) // or it is the first of its group already
+	if err := unix.Setpriority(unix.PRIO_PGRP, 0, loadNice); err != nil {
+		return fmt.Errorf("be nice: %w", err)
+	}
 	l := &load{stop: make(chan struct{}), report: report{Rounds: map[string]int{}, Lines: map[string]int{}}}
 	held, err := os.OpenFile(log, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
