@@ -141,6 +141,7 @@ func (s *Server) open(ctx context.Context, o Options) error {
 		return err
 	}
 	s.follow(ctx)
+	s.keepUp(ctx)
 	return nil
 }
 

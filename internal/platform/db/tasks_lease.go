@@ -211,7 +211,10 @@ func (d *DB) taskEnded(ctx context.Context, tx *txn, t *Task) error {
 	kind, text := EventTaskComplete, fmt.Sprintf("task %s, %s: done", t.ID, t.Kind)
 	switch t.State {
 	case nodeapi.TaskFailed:
-		kind, text = EventTaskFailed, fmt.Sprintf("task %s, %s, failed: %s: %s", t.ID, t.Kind, t.Code, t.Error)
+		if kind = EventTaskFailed; t.Code == nodeapi.FailExpired {
+			kind = EventTaskExpired
+		}
+		text = fmt.Sprintf("task %s, %s, failed: %s: %s", t.ID, t.Kind, t.Code, t.Error)
 	case nodeapi.TaskCancelled:
 		kind, text = EventTaskCancelled, fmt.Sprintf("task %s, %s: cancelled, as %s asked", t.ID, t.Kind, t.CancelledBy)
 	case nodeapi.TaskComplete, nodeapi.TaskPending, nodeapi.TaskLeased, nodeapi.TaskCancelling:
