@@ -27,8 +27,13 @@ func newAddressLimiter(burst int, interval time.Duration, now func() time.Time) 
 	return &addressLimiter{burst: burst, interval: interval, now: now, free: map[netip.Prefix]time.Time{}}
 }
 
-// allow reports whether the caller of r may make one more call, or else how long it has to wait.
-func (l *addressLimiter) allow(r *http.Request) (wait time.Duration, ok bool) {
+// allow reports whether the caller of r may make one more call, which counts then, or else how long it has to wait.
+func (l *addressLimiter) allow(r *http.Request) (wait time.Duration, ok bool) { return l.ask(r, true) }
+
+// may is allow for a call that doesn't count yet.
+func (l *addressLimiter) may(r *http.Request) (wait time.Duration, ok bool) { return l.ask(r, false) }
+
+func (l *addressLimiter) ask(r *http.Request, counts bool) (wait time.Duration, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := l.now()
@@ -40,7 +45,9 @@ func (l *addressLimiter) allow(r *http.Request) (wait time.Duration, ok bool) {
 	if over := free.Add(l.interval).Sub(now) - l.whole(); over > 0 {
 		return over, false
 	}
-	l.free[key] = free.Add(l.interval)
+	if counts {
+		l.free[key] = free.Add(l.interval)
+	}
 	return 0, true
 }
 

@@ -83,6 +83,8 @@ type API struct {
 	attempts *limiter
 	// enrollAsked and plainAsked bound what each address may ask for by bootstrap tokens, and by nothing.
 	enrollAsked, plainAsked *addressLimiter
+	// wrongTokens bounds what each address may show of wrong operators' tokens.
+	wrongTokens *wrongTokens
 	// polls are the calls that wait for tasks.
 	polls *polls
 
@@ -102,6 +104,7 @@ func New(o Options) *API {
 		enrollAsked:     newAddressLimiter(enrollBurst, enrollInterval, o.Now),
 		plainAsked:      newAddressLimiter(plainBurst, plainInterval, o.Now),
 		attempts:        newLimiter(auditedAttempts, time.Minute, o.Now),
+		wrongTokens:     newWrongTokens(o.Now),
 		polls:           newPolls(),
 		certificateLife: o.CertificateLife,
 	}

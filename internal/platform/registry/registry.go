@@ -71,7 +71,7 @@ type Options struct {
 	// Dir holds the blobs. It belongs to the registry alone.
 	Dir   *durable.Dir
 	Index Index
-	// Authenticate says who makes a request; nil for nobody.
+	// Authenticate says who makes a request; nil for nobody, and TooMany for who has to wait.
 	Authenticate func(*http.Request) (*Caller, error)
 	Logger       *slog.Logger
 	// MaxBlob bounds a blob in bytes; 0 means DefaultMaxBlob.
