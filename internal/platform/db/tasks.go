@@ -175,11 +175,11 @@ type Tasks struct {
 
 // Tasks returns tasks, the newest first.
 func (d *DB) Tasks(ctx context.Context, which Tasks) ([]Task, error) {
-	query := selectTasks + "WHERE (?1 = '' OR t.node_id = ?1) "
+	where, args := only("t.node_id", which.NodeID)
 	if which.Open {
-		query += "AND " + isOpen
+		where += " AND " + isOpen
 	}
-	rows, err := d.read.Query(ctx, query+" ORDER BY t.seq DESC LIMIT ?2", which.NodeID, which.Limit)
+	rows, err := d.read.Query(ctx, selectTasks+"WHERE "+where+" ORDER BY t.seq DESC LIMIT ?", append(args, which.Limit)...)
 	list, err := collect(rows, err, scanTaskRow)
 	return list, d.explain(err)
 }
