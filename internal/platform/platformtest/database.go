@@ -3,9 +3,12 @@ package platformtest
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"regexp"
+	"sync"
 	"testing"
 	"time"
 
@@ -37,6 +40,43 @@ func PostgresURL(t testing.TB) string {
 		}
 		return d.Close()
 	})
+}
+
+// migrated holds a SQLite database with the schema of now, and nothing in it.
+var migrated = sync.OnceValues(func() (data []byte, err error) { //nolint:gochecknoglobals // one for all tests of a program
+	dir, err := os.MkdirTemp("", "powernode-sqlite-")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	path := filepath.Join(dir, "platform.db")
+	d, err := db.Open(context.Background(), db.Options{Path: path, Now: time.Now})
+	if err != nil {
+		return nil, err
+	}
+	if err := d.Close(); err != nil {
+		return nil, err
+	}
+	return os.ReadFile(path)
+})
+
+// file puts a database into a data directory that has none: to make one takes much longer than to copy it.
+func file(t testing.TB, dir string) {
+	t.Helper()
+	path := filepath.Join(dir, "platform.db")
+	if _, err := os.Lstat(path); err == nil {
+		return
+	}
+	data, err := migrated()
+	if err == nil {
+		err = os.MkdirAll(dir, 0o700)
+	}
+	if err == nil {
+		err = os.WriteFile(path, data, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 // Empty is Postgres without anything in it.
