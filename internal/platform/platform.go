@@ -75,8 +75,10 @@ type Options struct {
 	ResetOperator bool
 	Version       string
 	Logger        *slog.Logger
-	// Now tells the time; nil means time.Now.
+	// Now tells the time; nil means time.Now. Over Database it is put right by what the server's clock differs from this machine's.
 	Now func() time.Time
+	// Machine is the machine's clock, by which Now goes; nil means time.Now. Tests have others.
+	Machine func() time.Time
 }
 
 // Server is an open platform that listens, and answers once Serve is called.
@@ -115,10 +117,12 @@ func (s *Server) open(ctx context.Context, o Options) error {
 		return fmt.Errorf("open the data directory: %w", err)
 	}
 	var err error
-	if s.db, err = db.Open(ctx, db.Options{Path: o.Dir + "/" + databaseName, Postgres: o.Database, Now: o.Now, Logger: s.log}); err != nil {
+	if s.db, err = db.Open(ctx, db.Options{Path: o.Dir + "/" + databaseName, Postgres: o.Database, Now: o.Now, Machine: o.Machine, Logger: s.log}); err != nil {
 		return err
 	}
 	s.closers = append(s.closers, s.db.Close)
+	// All that this platform decides is by the time that the others decide by, too.
+	o.Now = s.db.Now
 	if o.Database != nil && o.Database.Unverified() {
 		s.log.Warn("whoever is between this platform and the database can read and change everything", "database", o.Database.Name(), "hint", "sslmode=verify-full in --database")
 	}
@@ -237,7 +241,7 @@ func (s *Server) wire(ctx context.Context, authority *ca.CA, o Options) error {
 func (s *Server) health(w http.ResponseWriter, r *http.Request) {
 	status := http.StatusOK
 	if err := s.db.Ping(r.Context()); err != nil {
-		s.log.Error("health check: the database doesn't answer", "error", err)
+		s.log.Error("health check: the database can't be used", "error", err, "hint", fault.HintOf(err))
 		status = http.StatusServiceUnavailable
 	}
 	body, _ := json.Marshal(map[string]bool{"healthy": status == http.StatusOK})

@@ -27,6 +27,8 @@ type dialect interface {
 	serialize(ctx context.Context, tx *sql.Tx, owner string) error
 	// notify wakes, once the transaction is committed, those who wait for a topic in other processes.
 	notify(ctx context.Context, tx *sql.Tx, topic string) error
+	// writable returns an error where the database answers and can only be read.
+	writable(ctx context.Context, pool *sql.DB) error
 	// again reports whether a transaction that ended in err may succeed if it is run again as it is.
 	again(err error) bool
 	// explain turns the database's errors that callers tell apart into this package's own, and leaves the others.
