@@ -215,7 +215,7 @@ func (s *Server) wire(ctx context.Context, authority *ca.CA, o Options) error {
 	}
 	interfaces = api.New(api.Options{
 		DB: s.db, CA: authority, PublicURL: s.url, Version: o.Version, Logger: s.log, Now: o.Now, RenewExpired: o.RenewExpired, CertificateLife: o.CertificateLife,
-		Catalog:  catalog.New(catalog.Options{Dir: images, Registry: modules.source, Records: s.db}),
+		Catalog:  catalog.New(catalog.Options{Dir: images, Registry: modules.source, Records: modules.records}),
 		Registry: modules.name, RegistryAccess: modules.access,
 		CAChanged: s.caChanged,
 	})
