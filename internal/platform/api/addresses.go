@@ -21,6 +21,8 @@ type addressLimiter struct {
 	mu sync.Mutex
 	// free maps an address to the time at which it has its whole burst again.
 	free map[netip.Prefix]time.Time
+	// swept is when those that had their whole burst were forgotten last.
+	swept time.Time
 }
 
 func newAddressLimiter(burst int, interval time.Duration, now func() time.Time) *addressLimiter {
@@ -59,11 +61,16 @@ func (l *addressLimiter) rested(free, now time.Time) bool {
 	return !free.After(now) || free.Sub(now) > l.whole()
 }
 
-// key returns what an address is remembered by, after forgetting those that have their whole burst.
+// key returns what an address is remembered by, after forgetting those that have their whole burst. It looks for them once in an
+// interval at most: so who has many addresses can't make each call cost a look at all of them.
 func (l *addressLimiter) key(network netip.Prefix, now time.Time) netip.Prefix {
 	if _, known := l.free[network]; known || len(l.free) < maxAddresses {
 		return network
 	}
+	if since := now.Sub(l.swept); since >= 0 && since < l.interval {
+		return netip.Prefix{}
+	}
+	l.swept = now
 	for key, free := range l.free {
 		if l.rested(free, now) {
 			delete(l.free, key)
