@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -14,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/powernode/powernode-agent/internal/oracle"
 )
 
 // listed returns the names of uploads in the directory.
@@ -132,6 +135,34 @@ func TestUploadOneWriter(t *testing.T) {
 		t.Fatal(status)
 	}
 	two.want("the end", two.do("PUT", at+"?digest="+sum("abcdefg"), "g"), 201, "")
+}
+
+// TestUploadWriterKilled: a process that dies while it writes to an upload doesn't keep others from it.
+func TestUploadWriterKilled(t *testing.T) {
+	flock := oracle.Path(t, "flock")
+	s := newServer(t, options{})
+	at := s.do("POST", "/v2/r/blobs/uploads/", "").header.Get("Location")
+	s.want("some", s.do("PATCH", at, "some"), 202, "")
+	writer := exec.CommandContext(t.Context(), flock, "--no-fork", s.listed(t)[0], "sh", "-c", "printf ' more' >> '"+s.listed(t)[0]+"'; echo locked; exec sleep 600")
+	out, err := writer.StdoutPipe()
+	if err == nil {
+		err = writer.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := out.Read(make([]byte, 1)); err != nil {
+		t.Error(err)
+	}
+	s.want("while it writes", s.do("PATCH", at, "x"), 409, "BLOB_UPLOAD_INVALID")
+	if err := writer.Process.Kill(); err != nil {
+		t.Error(err)
+	}
+	_ = writer.Wait() // it was killed
+	if a := s.do("GET", at, ""); a.status != 204 || a.header.Get("Range") != "0-8" {
+		t.Errorf("%+v", a)
+	}
+	s.want("afterwards", s.do("PUT", at+"?digest="+sum("some more."), "."), 201, "")
 }
 
 // TestUploadBlobIsNotUpload: the file of an upload that became a blob can't be written to by who had it open before.
