@@ -145,7 +145,7 @@ func (d *described) write(file, text string) {
 // crowds makes calls too often.
 func (d *described) crowds() {
 	d.t.Helper()
-	d.on(platformtest.Start(d.t))
+	d.on(platformtest.StartWith(d.t, platform.Options{HeartbeatsAtOnce: 1}))
 	node := d.p.Enroll("web-1", "amd64")
 	for _, id := range []string{"enroll", "renewCertificate", "signedTime", "claim", "getCABundle"} {
 		var body any
@@ -199,6 +199,9 @@ func (d *described) crowds() {
 	if got != "429 TOO_MANY_REQUESTS" {
 		d.t.Errorf("with too many calls for tasks: %s", got)
 	}
+	_, release := crowded(d.t, d.p, node, 1)
+	d.refused("heartbeat", "429 TOO_MANY_REQUESTS", asked{node: node, body: pulse()})
+	release()
 	d.p.Stop()
 	wait.Wait()
 }

@@ -67,6 +67,10 @@ type Options struct {
 	RenewExpired api.RenewPolicy
 	// CertificateLife is how long a node's certificate lives; 0 is 90 days.
 	CertificateLife time.Duration
+	// HeartbeatInterval is how often nodes are to report; 0 is every 30 s. HeartbeatsAtOnce is how many heartbeats may be under way before nodes are
+	// put off; 0 is enough for many thousands of nodes.
+	HeartbeatInterval time.Duration
+	HeartbeatsAtOnce  int
 	// TrustedProxies are the addresses of proxies that end TLS before the platform, and CertificateHeader is where they pass a client's
 	// certificate: see package front.
 	TrustedProxies    []netip.Prefix
@@ -217,7 +221,8 @@ func (s *Server) wire(ctx context.Context, authority *ca.CA, o Options) error {
 		DB: s.db, CA: authority, PublicURL: s.url, Version: o.Version, Logger: s.log, Now: o.Now, RenewExpired: o.RenewExpired, CertificateLife: o.CertificateLife,
 		Catalog:  catalog.New(catalog.Options{Dir: images, Registry: modules.source, Records: modules.records}),
 		Registry: modules.name, RegistryAccess: modules.access,
-		CAChanged: s.caChanged,
+		CAChanged:         s.caChanged,
+		HeartbeatInterval: o.HeartbeatInterval, HeartbeatsAtOnce: o.HeartbeatsAtOnce,
 	})
 	if err := interfaces.EndRetired(ctx); err != nil {
 		return fmt.Errorf("end the certificates of retired authorities: %w", err)

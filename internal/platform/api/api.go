@@ -43,6 +43,10 @@ type Options struct {
 	RenewExpired RenewPolicy
 	// CertificateLife is how long a node's certificate lives; 0 is ca.NodeLife.
 	CertificateLife time.Duration
+	// HeartbeatInterval is how often nodes are to report; 0 is the constant of that name. HeartbeatsAtOnce is how many may be under way before
+	// nodes are put off; 0 is enough for many thousands.
+	HeartbeatInterval time.Duration
+	HeartbeatsAtOnce  int
 	// PublicURL is the platform's URL as nodes and operators know it.
 	PublicURL *url.URL
 	Version   string
@@ -87,6 +91,8 @@ type API struct {
 	wrongTokens *wrongTokens
 	// polls are the calls that wait for tasks.
 	polls *polls
+	// pace is that of heartbeats.
+	pace *pace
 
 	certificateLife time.Duration
 }
@@ -106,6 +112,7 @@ func New(o Options) *API {
 		attempts:        newLimiter(auditedAttempts, time.Minute, o.Now),
 		wrongTokens:     newWrongTokens(o.Now),
 		polls:           newPolls(),
+		pace:            newPace(o.HeartbeatInterval, o.HeartbeatsAtOnce, o.Now),
 		certificateLife: o.CertificateLife,
 	}
 }
