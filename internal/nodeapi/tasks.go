@@ -153,7 +153,7 @@ type FailTask struct {
 // FailCode says in a word why a task failed. A node may have others: 1 to 64 capital letters, digits and underscores.
 type FailCode string
 
-// The codes. The platform itself gives the last one, and FailCancelled.
+// The codes. The platform itself gives the last two, and FailCancelled.
 const (
 	FailFailed      FailCode = "FAILED"       // it was tried, and didn't work
 	FailRefused     FailCode = "REFUSED"      // the node doesn't do such a thing
@@ -163,6 +163,7 @@ const (
 	FailCancelled   FailCode = "CANCELLED"    // an operator asked for that
 	FailInterrupted FailCode = "INTERRUPTED"  // it was begun, isn't known to be done, and may not be done twice
 	FailAttempts    FailCode = "TOO_MANY_ATTEMPTS"
+	FailExpired     FailCode = "EXPIRED" // its node didn't come for it in time
 )
 
 // TaskEnd acknowledges the end of a task. The same end by the same lease is acknowledged again.

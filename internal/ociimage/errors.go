@@ -72,6 +72,21 @@ func isNotFound(err error) bool {
 	return ok
 }
 
+// IsUnauthorized says whether a registry wanted credentials that there were none of, or didn't take those that there were.
+func IsUnauthorized(err error) bool {
+	if errors.Is(err, auth.ErrBasicCredentialNotFound) {
+		return true
+	}
+	refused, ok := errors.AsType[*errcode.ErrorResponse](err)
+	return ok && (refused.StatusCode == http.StatusUnauthorized || refused.StatusCode == http.StatusForbidden)
+}
+
+// IsUnknownAuthority says whether a registry's certificate is of an authority that this side doesn't know.
+func IsUnknownAuthority(err error) bool {
+	_, ok := errors.AsType[x509.UnknownAuthorityError](err)
+	return ok
+}
+
 // retryable says whether a status may be another one later.
 func retryable(status int) bool {
 	switch status {

@@ -28,6 +28,9 @@ const (
 const (
 	// MaxTaskDeadline is the longest time that an attempt at a task may be given.
 	MaxTaskDeadline = 24 * time.Hour
+	// DefaultTaskLife is how long a task waits for its node where nothing is said, MaxTaskLife how long it may at most.
+	DefaultTaskLife = 7 * 24 * time.Hour
+	MaxTaskLife     = 366 * 24 * time.Hour
 	MaxListed       = 1000
 	DefaultListed   = 100
 )
@@ -43,6 +46,9 @@ type TaskCreate struct {
 	Options json.RawMessage `json:"options,omitempty"`
 	// DeadlineSeconds is how long an attempt may take; 0 is as long as the kind has.
 	DeadlineSeconds int64 `json:"deadline_seconds,omitempty"`
+	// ExpiresInSeconds is how long the task may wait for its node, from its creation on; 0 is DefaultTaskLife. What the node has by
+	// then it may end; what it hasn't is failed with nodeapi.FailExpired.
+	ExpiresInSeconds int64 `json:"expires_in_seconds,omitempty"`
 }
 
 // Task is what a node was asked for, and what came of it.
@@ -56,6 +62,8 @@ type Task struct {
 	State       string    `json:"state"`
 	RequestedBy string    `json:"requested_by"`
 	CreatedAt   time.Time `json:"created_at"`
+	// ExpiresAt is until when it may wait for its node; nil is without an end, as tasks from before there was one have none.
+	ExpiresAt *time.Time `json:"expires_at,omitempty"`
 	// BegunAt is when the node took it up first, EndedAt when it ended.
 	BegunAt *time.Time `json:"begun_at,omitempty"`
 	EndedAt *time.Time `json:"ended_at,omitempty"`

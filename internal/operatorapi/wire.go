@@ -37,7 +37,8 @@ const (
 	MaxCategoryPosition = 999
 )
 
-// StaleAfter is the age from which a node's last heartbeat counts as stale.
+// StaleAfter is the age from which a node's last heartbeat counts as stale; on a platform that lets nodes report less often than each 45 s, four
+// times as long as that.
 const StaleAfter = 3 * time.Minute
 
 // Info says whom the caller is talking to.

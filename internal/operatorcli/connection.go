@@ -55,12 +55,18 @@ func (c *connection) client() (*operatorclient.Client, error) {
 }
 
 // registry returns a client that may push to the platform's own registry, which it knows by the
-// platform's CA. Any other host is one of the world's: it is known by the system's certificates,
-// and gets no credentials.
-func (c *connection) registry(config operatorclient.Config) (*ociimage.Client, error) {
+// platform's CA. Any other host is one of the world's: it is known by the system's certificates, and
+// those in caFile where that isn't "", and gets the credentials that a person has logged in there with.
+func (c *connection) registry(config operatorclient.Config, caFile string) (*ociimage.Client, error) {
 	platform, err := config.TLS()
 	if err != nil {
 		return nil, err
+	}
+	var others *tls.Config
+	if caFile != "" {
+		if others, err = ociimage.TrustAlso(caFile, flagRegistryCA); err != nil {
+			return nil, err
+		}
 	}
 	own := config.RegistryHost()
 	return ociimage.NewClient(ociimage.Options{
@@ -69,11 +75,11 @@ func (c *connection) registry(config operatorclient.Config) (*ociimage.Client, e
 			if sameHost(host, own) {
 				return platform
 			}
-			return nil
+			return others
 		},
 		Credential: func(_ context.Context, host string) (string, string, error) {
 			if !sameHost(host, own) {
-				return "", "", nil
+				return dockerLogin(c.app.Getenv, host)
 			}
 			return operatorapi.RegistryUser, config.Token.Reveal(), nil
 		},

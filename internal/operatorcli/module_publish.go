@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net/url"
 	"os"
 	"slices"
 	"strings"
@@ -27,11 +28,14 @@ type publishDoc struct {
 	Registered *operatorapi.Module `json:"registered,omitempty"`
 }
 
+// flagRegistryCA is the option that names a registry's authority.
+const flagRegistryCA = "--registry-ca"
+
 // publishFlags are the flags of module publish.
 type publishFlags struct {
-	repository, keyFile, passwordFile, variety string
-	priority, position                         int
-	noRegister                                 bool
+	repository, keyFile, passwordFile, variety, registryCA string
+	priority, position                                     int
+	noRegister                                             bool
 }
 
 func modulePublishCommand(app *cli.App, conn *connection) *cobra.Command {
@@ -43,9 +47,12 @@ func modulePublishCommand(app *cli.App, conn *connection) *cobra.Command {
 platform of it. The seal is computed from the layers; the signature covers it with the manifest and
 is attached in both of cosign's forms.
 
-The repository may leave out the host: the platform's own registry is meant then, and only modules
-that are in it can be made known to the platform. Another registry needs --no-register, a certificate
-that this system trusts, and must take pushes without credentials.`,
+The repository may leave out the host: the platform's registry is meant then, and only modules that
+are in it can be made known to the platform. Another needs --no-register.
+
+The platform's own registry is open to the operator's token. One that isn't the platform's own gets the
+login that docker, oras or crane have kept for it in ~/.docker/config.json ($DOCKER_CONFIG), if any; its
+certificate must be one that this system trusts, or --registry-ca.`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			doc, err := f.run(cmd.Context(), app, conn, args)
@@ -62,6 +69,7 @@ that this system trusts, and must take pushes without credentials.`,
 	flags.StringVar(&f.variety, "variety", "subscription", "the module's role: subscription, config or instance")
 	flags.IntVar(&f.priority, "priority", 0, "priority within its category, 0 to 999; higher wins")
 	flags.IntVar(&f.position, "category-position", -1, "the category's position, 0 to 999 (default the variety's: 10, 20 or 30)")
+	flags.StringVar(&f.registryCA, flagRegistryCA[2:], "", "a file with further authorities (PEM) that a registry other than the platform's own is known by")
 	flags.BoolVar(&f.noRegister, "no-register", false, "push only; don't tell the platform")
 	return cmd
 }
@@ -85,7 +93,7 @@ func (f *publishFlags) run(ctx context.Context, app *cli.App, conn *connection, 
 		}
 		defer layouts[i].Close()
 	}
-	registry, err := conn.registry(config)
+	registry, err := conn.registry(config, f.registryCA)
 	if err != nil {
 		return publishDoc{}, err
 	}
@@ -104,8 +112,11 @@ func (f *publishFlags) run(ctx context.Context, app *cli.App, conn *connection, 
 		},
 	})
 	progress.Close()
-	if err != nil || f.noRegister {
-		return publishDoc{Published: published}, err
+	if err != nil {
+		return publishDoc{}, loginHint(config, repository, err)
+	}
+	if f.noRegister {
+		return publishDoc{Published: published}, nil
 	}
 	registered, err := f.register(ctx, config, published)
 	return publishDoc{published, registered}, err
@@ -186,17 +197,56 @@ func (f *publishFlags) where(ctx context.Context, config operatorclient.Config, 
 	own := config.RegistryHost()
 	// As everywhere with image names, the first component is a host if it has a dot or a port.
 	host, rest, ok := strings.Cut(path, "/")
+	hasHost := ok && strings.ContainsAny(host, ".:")
 	switch {
-	case !ok || !strings.ContainsAny(host, ".:"):
-		return own + "/" + path, nil
-	case sameHost(host, own):
-		return own + "/" + rest, nil
-	case f.noRegister:
+	case hasHost && sameHost(host, own):
+		path, hasHost = rest, false
+	case hasHost && f.noRegister:
 		return path, nil
-	default:
-		return "", fault.New(fault.Refuse, fault.Input, "leave the host out, or push there with --no-register",
-			"publish to %s: the platform takes modules from its own registry, %s, only", path, own)
 	}
+	registry, err := platformsRegistry(ctx, config)
+	switch {
+	case err != nil:
+		return "", err
+	case !hasHost:
+		return registry + "/" + path, nil
+	case strings.HasPrefix(path, registry+"/"):
+		return path, nil
+	}
+	return "", fault.New(fault.Refuse, fault.Input, "leave the host out, or push there with --no-register",
+		"publish to %s: the platform takes modules from its own registry, %s, only", path, registry)
+}
+
+// platformsRegistry returns what stands before a repository's path: the host by which the platform is reached, or what it says of the
+// other registry that its modules are in.
+func platformsRegistry(ctx context.Context, config operatorclient.Config) (string, error) {
+	client, err := operatorclient.NewClient(config)
+	if err != nil {
+		return "", err
+	}
+	defer client.Close()
+	info, err := client.Info(ctx)
+	if err != nil {
+		return "", err
+	}
+	if public, err := url.Parse(info.PublicURL); err == nil && sameHost(public.Host, info.Registry) {
+		return config.RegistryHost(), nil
+	}
+	return info.Registry, nil
+}
+
+// loginHint says how a person logs in to a registry that isn't the platform's own, where that is what went wrong.
+func loginHint(config operatorclient.Config, repository string, err error) error {
+	host, _, _ := strings.Cut(repository, "/")
+	switch {
+	case sameHost(host, config.RegistryHost()):
+		return err
+	case ociimage.IsUnauthorized(err):
+		return fault.New(fault.Refuse, fault.Platform, "log in there as someone who may push, with docker login "+host+" or oras login "+host, "%w", err)
+	case ociimage.IsUnknownAuthority(err):
+		return fault.New(fault.Refuse, fault.Platform, "name the file with its authority with "+flagRegistryCA, "%w", err)
+	}
+	return err
 }
 
 // register tells the platform of what was pushed.

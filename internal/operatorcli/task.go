@@ -96,6 +96,7 @@ func printTask(w io.Writer, t operatorapi.Task) error {
 		{"state", t.State},
 		{"requested by", t.RequestedBy},
 		{"created", t.CreatedAt.UTC().Format(time.RFC3339)},
+		{"expires", orDash(moment(t.ExpiresAt))},
 		{"begun", orDash(moment(t.BegunAt))},
 		{"ended", orDash(moment(t.EndedAt))},
 		{"attempt", fmt.Sprint(t.Attempt)},

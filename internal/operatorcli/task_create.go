@@ -21,13 +21,14 @@ const taskLook = time.Second
 
 func taskCreateCommand(app *cli.App, conn *connection) *cobra.Command {
 	var options nodeapi.TaskOptions
-	var deadline time.Duration
+	var deadline, expiresIn time.Duration
 	var wait bool
 	cmd := &cobra.Command{
 		Use:   "create NODE KIND [MODULE...]",
 		Short: "Ask a node for something",
 		Long: `Ask a node for something. It begins at once if the node waits for tasks, and else when the node is heard of again; tasks that
-change what runs follow each other in the order of their creation.
+change what runs follow each other in the order of their creation. A task that its node hasn't come for in the time that --expires-in
+gives it fails with the code EXPIRED, and isn't done later.
 
   attach, detach   give the node the named modules, or take them from it
   update, sync     bring the node to the platform's list of modules; sync takes up its configuration, too
@@ -40,7 +41,8 @@ change what runs follow each other in the order of their creation.
 
 No node runs a shell line that it is sent.`,
 		Example: `  powernode task create web-1 sync --wait
-  powernode task create web-1 init nginx --action restart`,
+  powernode task create web-1 init nginx --action restart
+  powernode task create web-1 reboot --expires-in 1h`,
 		Args: cobra.MinimumNArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			options.Modules = args[2:]
@@ -48,9 +50,10 @@ No node runs a shell line that it is sent.`,
 			if err != nil {
 				return err
 			}
-			// Rounded up, so that a deadline is never none.
-			seconds := int64((deadline + time.Second - 1) / time.Second)
-			in := operatorapi.TaskCreate{ID: newTaskID(), Kind: args[1], Options: raw, DeadlineSeconds: seconds}
+			if expiresIn <= 0 {
+				return fault.New(fault.Refuse, fault.Input, "use 168h for seven days", "--expires-in %s: a task can't expire before it is asked for", expiresIn)
+			}
+			in := operatorapi.TaskCreate{ID: newTaskID(), Kind: args[1], Options: raw, DeadlineSeconds: seconds(deadline), ExpiresInSeconds: seconds(expiresIn)}
 			return createTask(cmd.Context(), app, conn, args[0], in, wait)
 		},
 	}
@@ -63,9 +66,13 @@ No node runs a shell line that it is sent.`,
 	flags.BoolVar(&options.Retry, "retry", false, "try modules again that failed")
 	flags.IntVar(&options.Keep, "keep", 0, "how many of the newest generations gc keeps (default the agent's own number)")
 	flags.DurationVar(&deadline, "deadline", 0, "how long an attempt may take (default as long as the kind has)")
+	flags.DurationVar(&expiresIn, "expires-in", operatorapi.DefaultTaskLife, "how long the task may wait for its node")
 	flags.BoolVar(&wait, "wait", false, "wait for its end; the exit code says whether it was done")
 	return cmd
 }
+
+// seconds are those of d, rounded up, so that what isn't none never becomes none.
+func seconds(d time.Duration) int64 { return int64((d + time.Second - 1) / time.Second) }
 
 // newTaskID returns a random UUID (RFC 9562, version 4): a request that is sent again makes no second task.
 func newTaskID() string {

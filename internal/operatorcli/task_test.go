@@ -28,8 +28,9 @@ func TestTaskCommands(t *testing.T) {
 	o := operator{t, p}
 	node := p.Enroll("web-1", "amd64")
 	var made operatorapi.Task
-	o.into(&made, "task", "create", "web-1", "attach", "nginx", "site", "--stage", "--deadline", "90500ms")
-	if compact(t, made.Options) != `{"modules":["nginx","site"],"stage":true}` || made.DeadlineSeconds != 91 || made.State != "pending" {
+	o.into(&made, "task", "create", "web-1", "attach", "nginx", "site", "--stage", "--deadline", "90500ms", "--expires-in", "1h")
+	if compact(t, made.Options) != `{"modules":["nginx","site"],"stage":true}` || made.DeadlineSeconds != 91 || made.State != "pending" ||
+		made.ExpiresAt == nil || made.ExpiresAt.Sub(made.CreatedAt).Round(time.Minute) != time.Hour {
 		t.Errorf("%+v", made)
 	}
 	if out := o.ok("task", "list"); !strings.Contains(out, made.ID) || !strings.Contains(out, "pending") {
@@ -89,6 +90,8 @@ func TestTaskCommands(t *testing.T) {
 		"no node obeys custom":  {"task", "create", "web-1", "custom"},
 		"want one of attach":    {"task", "create", "web-1", "exec"},
 		`attach needs "modules`: {"task", "create", "web-1", "attach"},
+		"a task can't expire":   {"task", "create", "web-1", "sync", "--expires-in", "0s"},
+		"expires_in_seconds":    {"task", "create", "web-1", "sync", "--expires-in", "9000h"},
 		"there is no task":      {"task", "show", "x"},
 		"limit: want 1":         {"task", "list", "--limit", "-1"},
 	} {

@@ -220,6 +220,8 @@ func (c *Client) refused(status int, env nodeapi.Envelope) error {
 			"the platform at %s refuses the operator token", c.base)
 	case env.Code == operatorapi.CodeSealRefused:
 		return fault.New(fault.Refuse, fault.Verify, details.Hint, "%s", text)
+	case status == http.StatusTooManyRequests:
+		return fault.New(fault.Retry, fault.Platform, details.Hint, "the platform at %s takes no more calls for now: %s", c.base, text)
 	case status >= http.StatusInternalServerError:
 		if details.Hint == "" {
 			details.Hint = "see the platform's log"

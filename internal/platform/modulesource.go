@@ -6,6 +6,7 @@ import (
 
 	"github.com/powernode/powernode-agent/internal/nodeapi"
 	"github.com/powernode/powernode-agent/internal/platform/catalog"
+	"github.com/powernode/powernode-agent/internal/platform/db"
 	"github.com/powernode/powernode-agent/internal/platform/external"
 	"github.com/powernode/powernode-agent/internal/platform/registry"
 )
@@ -15,6 +16,8 @@ type moduleSource struct {
 	// name stands before a repository's path.
 	name   string
 	source catalog.Registry
+	// records is where modules in it are registered.
+	records catalog.Records
 	// access is what opens it to nodes; nil where it knows them.
 	access func(ctx context.Context, repository string) (nodeapi.RegistryAccess, error)
 	// handler answers below registry.Root.
@@ -30,13 +33,23 @@ func (s *Server) openRegistry(o Options, authenticate func(*http.Request) (*regi
 		}
 		s.closers = append(s.closers, func() error { other.Close(); return nil })
 		s.log.Info("modules are in another registry", "registry", other.Name())
-		return moduleSource{name: other.Name(), source: other, access: other.Access, handler: registry.Elsewhere(other.Name())}, nil
+		return moduleSource{name: other.Name(), source: other, records: s.db, access: other.Access, handler: registry.Elsewhere(other.Name())}, nil
 	}
 	blobs, err := s.openBlobs(o.RegistryDir)
 	if err != nil {
 		return moduleSource{}, err
 	}
 	own := registry.New(registry.Options{Dir: blobs, Index: s.db, Logger: s.log, Now: o.Now, Authenticate: authenticate})
-	s.closers = append(s.closers, func() error { own.Close(); return nil })
-	return moduleSource{name: s.url.Host, source: own, handler: own}, nil
+	return moduleSource{name: s.url.Host, source: own, records: ownRecords{s.db, own}, handler: own}, nil
+}
+
+// ownRecords registers what the platform's own registry holds at that moment.
+type ownRecords struct {
+	*db.DB
+	registry *registry.Registry
+}
+
+// Register is that of the registry.
+func (r ownRecords) Register(ctx context.Context, m db.Module) (db.Module, error) {
+	return r.registry.Register(ctx, r.DB, m)
 }

@@ -145,7 +145,8 @@ func (d *described) write(file, text string) {
 // crowds makes calls too often.
 func (d *described) crowds() {
 	d.t.Helper()
-	d.on(platformtest.Start(d.t))
+	d.on(platformtest.StartWith(d.t, platform.Options{HeartbeatsAtOnce: 1}))
+	node := d.p.Enroll("web-1", "amd64")
 	for _, id := range []string{"enroll", "renewCertificate", "signedTime", "claim", "getCABundle"} {
 		var body any
 		if d.operations[id].maxBody > 0 {
@@ -164,7 +165,23 @@ func (d *described) crowds() {
 			break
 		}
 	}
-	node := d.p.Enroll("web-1", "amd64")
+	// Wrong tokens; one that was good before stays so.
+	d.args = map[string]string{"node": "web-1", "module": "x", "task": "x", "operator": "x", "code": "ABCDEFGH"}
+	wrong := asked{headers: map[string]string{"Authorization": "Bearer wrong"}}
+	d.each(func(op *operation) {
+		if op.caller != "operator" {
+			return
+		}
+		got := ""
+		for range 100 {
+			if _, got = d.call(op.id, wrong); got != "401 UNAUTHORIZED" {
+				break
+			}
+		}
+		if got != "429 TOO_MANY_REQUESTS" {
+			d.t.Errorf("%s with too many wrong tokens: %s", op.id, got)
+		}
+	})
 	var wait sync.WaitGroup
 	for range 4 {
 		wait.Go(func() {
@@ -182,6 +199,9 @@ func (d *described) crowds() {
 	if got != "429 TOO_MANY_REQUESTS" {
 		d.t.Errorf("with too many calls for tasks: %s", got)
 	}
+	_, release := crowded(d.t, d.p, node, 1)
+	d.refused("heartbeat", "429 TOO_MANY_REQUESTS", asked{node: node, body: pulse()})
+	release()
 	d.p.Stop()
 	wait.Wait()
 }

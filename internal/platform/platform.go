@@ -67,6 +67,10 @@ type Options struct {
 	RenewExpired api.RenewPolicy
 	// CertificateLife is how long a node's certificate lives; 0 is 90 days.
 	CertificateLife time.Duration
+	// HeartbeatInterval is how often nodes are to report; 0 is every 30 s. HeartbeatsAtOnce is how many heartbeats may be under way before nodes are
+	// put off; 0 is enough for many thousands of nodes.
+	HeartbeatInterval time.Duration
+	HeartbeatsAtOnce  int
 	// TrustedProxies are the addresses of proxies that end TLS before the platform, and CertificateHeader is where they pass a client's
 	// certificate: see package front.
 	TrustedProxies    []netip.Prefix
@@ -75,8 +79,10 @@ type Options struct {
 	ResetOperator bool
 	Version       string
 	Logger        *slog.Logger
-	// Now tells the time; nil means time.Now.
+	// Now tells the time; nil means time.Now. Over Database it is put right by what the server's clock differs from this machine's.
 	Now func() time.Time
+	// Machine is the machine's clock, by which Now goes; nil means time.Now. Tests have others.
+	Machine func() time.Time
 }
 
 // Server is an open platform that listens, and answers once Serve is called.
@@ -115,10 +121,12 @@ func (s *Server) open(ctx context.Context, o Options) error {
 		return fmt.Errorf("open the data directory: %w", err)
 	}
 	var err error
-	if s.db, err = db.Open(ctx, db.Options{Path: o.Dir + "/" + databaseName, Postgres: o.Database, Now: o.Now, Logger: s.log}); err != nil {
+	if s.db, err = db.Open(ctx, db.Options{Path: o.Dir + "/" + databaseName, Postgres: o.Database, Now: o.Now, Machine: o.Machine, Logger: s.log}); err != nil {
 		return err
 	}
 	s.closers = append(s.closers, s.db.Close)
+	// All that this platform decides is by the time that the others decide by, too.
+	o.Now = s.db.Now
 	if o.Database != nil && o.Database.Unverified() {
 		s.log.Warn("whoever is between this platform and the database can read and change everything", "database", o.Database.Name(), "hint", "sslmode=verify-full in --database")
 	}
@@ -141,6 +149,7 @@ func (s *Server) open(ctx context.Context, o Options) error {
 		return err
 	}
 	s.follow(ctx)
+	s.keepUp(ctx)
 	return nil
 }
 
@@ -210,9 +219,10 @@ func (s *Server) wire(ctx context.Context, authority *ca.CA, o Options) error {
 	}
 	interfaces = api.New(api.Options{
 		DB: s.db, CA: authority, PublicURL: s.url, Version: o.Version, Logger: s.log, Now: o.Now, RenewExpired: o.RenewExpired, CertificateLife: o.CertificateLife,
-		Catalog:  catalog.New(catalog.Options{Dir: images, Registry: modules.source, Records: s.db}),
+		Catalog:  catalog.New(catalog.Options{Dir: images, Registry: modules.source, Records: modules.records}),
 		Registry: modules.name, RegistryAccess: modules.access,
-		CAChanged: s.caChanged,
+		CAChanged:         s.caChanged,
+		HeartbeatInterval: o.HeartbeatInterval, HeartbeatsAtOnce: o.HeartbeatsAtOnce,
 	})
 	if err := interfaces.EndRetired(ctx); err != nil {
 		return fmt.Errorf("end the certificates of retired authorities: %w", err)
@@ -236,7 +246,7 @@ func (s *Server) wire(ctx context.Context, authority *ca.CA, o Options) error {
 func (s *Server) health(w http.ResponseWriter, r *http.Request) {
 	status := http.StatusOK
 	if err := s.db.Ping(r.Context()); err != nil {
-		s.log.Error("health check: the database doesn't answer", "error", err)
+		s.log.Error("health check: the database can't be used", "error", err, "hint", fault.HintOf(err))
 		status = http.StatusServiceUnavailable
 	}
 	body, _ := json.Marshal(map[string]bool{"healthy": status == http.StatusOK})

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/nodeapi"
@@ -144,6 +145,46 @@ func TestReplicasOneTask(t *testing.T) {
 	for id, n := range given {
 		if n != 1 {
 			t.Errorf("task %s was given %d times", id, n)
+		}
+	}
+}
+
+// TestReplicasSkewed: a platform whose machine's clock is minutes off is as good as the others: leases, tokens, certificates and the time that it
+// tells are by the database's clock.
+func TestReplicasSkewed(t *testing.T) {
+	one := several(t)
+	for _, off := range []time.Duration{-10 * time.Minute, 10 * time.Minute} {
+		two := one.ReplicaOff(off)
+		name := fmt.Sprintf("web-%d", off/time.Minute+100)
+		node := two.Enroll(name, "amd64")
+		for _, p := range []*platformtest.Platform{one, two} {
+			if code := works(p, node); code != "" {
+				t.Errorf("%s, at %s: %s", off, p.URL, code)
+			}
+			var told nodeapi.HeartbeatResponse
+			p.Do(node, http.MethodPost, nodeapi.PathHeartbeat, nodeapi.Heartbeat{BootID: "b", AgentVersion: "v", Architecture: "amd64", MountState: nodeapi.MountMounted}).Into(&told)
+			if d := time.Until(told.ServerTime).Abs(); d > 5*time.Second {
+				t.Errorf("%s: the time at %s is %s off", off, p.URL, d)
+			}
+		}
+		made := ask(t, one, name, operatorapi.TaskCreate{Kind: "reboot"})
+		var got nodeapi.LeaseResponse
+		one.Do(node, http.MethodPost, nodeapi.PathTaskLease, nodeapi.LeaseRequest{Max: 1}).Into(&got)
+		if len(got.Tasks) != 1 || got.Tasks[0].ID != made.ID {
+			t.Fatalf("%+v", got)
+		}
+		holding := got.Tasks[0].LeaseID
+		for _, p := range []*platformtest.Platform{two, one} {
+			var none nodeapi.LeaseResponse
+			if p.Do(node, http.MethodPost, nodeapi.PathTaskLease, nodeapi.LeaseRequest{Max: 1, Holding: []string{holding}}).Into(&none); len(none.Tasks) != 0 {
+				t.Errorf("%s: it is given once more: %+v", off, none)
+			}
+			if a := p.Do(node, http.MethodPost, nodeapi.TaskPath(nodeapi.PathTaskRenew, made.ID), nodeapi.RenewTask{LeaseID: holding}); a.Status != http.StatusOK {
+				t.Errorf("%s: renewed at %s: %d %s", off, p.URL, a.Status, a.Body)
+			}
+		}
+		if a := two.Do(node, http.MethodPost, nodeapi.TaskPath(nodeapi.PathTaskComplete, made.ID), nodeapi.CompleteTask{LeaseID: holding}); a.Status != http.StatusOK {
+			t.Errorf("%s: completed: %d %s", off, a.Status, a.Body)
 		}
 	}
 }

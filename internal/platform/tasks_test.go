@@ -3,6 +3,7 @@ package platform_test
 import (
 	"encoding/json"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -109,7 +110,7 @@ func TestTask(t *testing.T) {
 	}
 	wantShown := operatorapi.TaskDetail{Task: operatorapi.Task{
 		ID: made.ID, NodeID: node.ID, NodeName: "web-1", Kind: "init", Options: made.Options, State: "complete", RequestedBy: "operator", CreatedAt: made.CreatedAt,
-		BegunAt: shown.Task.BegunAt, EndedAt: shown.Task.EndedAt, Attempt: 1, DeadlineSeconds: 90, Percent: 100, Message: "half", CancelledBy: "operator",
+		ExpiresAt: made.ExpiresAt, BegunAt: shown.Task.BegunAt, EndedAt: shown.Task.EndedAt, Attempt: 1, DeadlineSeconds: 90, Percent: 100, Message: "half", CancelledBy: "operator",
 	}, Result: json.RawMessage(`{"units":["nginx.service"]}`), Output: "nginx restarted\n"}
 	if diff := cmp.Diff(wantShown, shown); diff != "" {
 		t.Error(diff)
@@ -196,6 +197,45 @@ func TestTaskExpires(t *testing.T) {
 		t.Fatalf("%+v", again)
 	}
 	onTask(p, node, nodeapi.PathTaskComplete, made.ID, nodeapi.CompleteTask{LeaseID: again[0].LeaseID}).Into(new(nodeapi.TaskEnd))
+}
+
+// TestTaskThatNobodyComesFor: it is given up in its time, which is shown at once, and written down without anybody's asking.
+func TestTaskThatNobodyComesFor(t *testing.T) {
+	p := platformtest.Start(t)
+	ctx := t.Context()
+	node := p.Enroll("web-1", "amd64")
+	if made := ask(t, p, "web-1", operatorapi.TaskCreate{Kind: "gc"}); made.ExpiresAt == nil || made.ExpiresAt.Sub(made.CreatedAt).Round(time.Minute) != operatorapi.DefaultTaskLife {
+		t.Errorf("%+v", made)
+	}
+	made := ask(t, p, "web-1", operatorapi.TaskCreate{Kind: "reboot", ExpiresInSeconds: 120})
+	p.Clock.Advance(2 * time.Minute)
+	shown, err := p.Operator.Task(ctx, made.ID)
+	if err != nil || shown.Task.State != "failed" || shown.Task.Code != "EXPIRED" || shown.Task.Error == "" {
+		t.Errorf("%+v, %v", shown, err)
+	}
+	if list, err := p.Operator.Tasks(ctx, operatorclient.Listing{Open: true}); err != nil || list.Count != 1 || list.Tasks[0].Kind != "gc" {
+		t.Errorf("%+v, %v", list, err)
+	}
+	p = p.Restart()
+	told := func() bool {
+		events, err := p.Operator.Events(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return slices.ContainsFunc(events.Events, func(e operatorapi.Event) bool {
+			return e.Kind == "task.expired" && e.NodeID == node.ID && strings.Contains(e.Text, made.ID)
+		})
+	}
+	for !told() {
+		// What the platform does on its own begins with it.
+		time.Sleep(10 * time.Millisecond)
+	}
+	if shown, err = p.Operator.Task(ctx, made.ID); err != nil || shown.Task.EndedAt == nil {
+		t.Errorf("%+v, %v", shown, err)
+	}
+	if got := lease(t, p, node, nodeapi.LeaseRequest{Max: 9}); len(got) != 1 || got[0].Kind != nodeapi.TaskGC {
+		t.Errorf("%+v", got)
+	}
 }
 
 // TestTaskOfAnotherNode: what isn't a node's own doesn't exist for it.
@@ -397,6 +437,8 @@ func TestTaskCreate(t *testing.T) {
 		"keep":              {operatorapi.TaskCreate{Kind: "gc", Options: json.RawMessage(`{"keep":-1}`)}, "keep"},
 		"no time":           {operatorapi.TaskCreate{Kind: "sync", DeadlineSeconds: -1}, "deadline_seconds"},
 		"too much time":     {operatorapi.TaskCreate{Kind: "sync", DeadlineSeconds: 1 << 40}, "deadline_seconds"},
+		"no life":           {operatorapi.TaskCreate{Kind: "sync", ExpiresInSeconds: -1}, "expires_in_seconds"},
+		"too long a life":   {operatorapi.TaskCreate{Kind: "sync", ExpiresInSeconds: 1 << 40}, "expires_in_seconds"},
 		"an odd ID":         {operatorapi.TaskCreate{Kind: "sync", ID: "x"}, "want a UUID"},
 	} {
 		made, err := p.Operator.CreateTask(t.Context(), "web-1", c.in)

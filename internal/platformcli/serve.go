@@ -9,6 +9,7 @@ import (
 	"github.com/powernode/powernode-agent/internal/cli"
 	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/platform"
+	"github.com/powernode/powernode-agent/internal/platform/api"
 	"github.com/powernode/powernode-agent/internal/platform/ca"
 	"github.com/powernode/powernode-agent/internal/platform/front"
 	"github.com/powernode/powernode-agent/internal/version"
@@ -19,6 +20,12 @@ import (
 const (
 	minLife = time.Minute
 	maxLife = 5 * 365 * 24 * time.Hour
+)
+
+// minHeartbeat and maxHeartbeat are the bounds of --heartbeat-interval, which are those that the agent keeps to whatever it is told.
+const (
+	minHeartbeat = 5 * time.Second
+	maxHeartbeat = 5 * time.Minute
 )
 
 // serveFlags are the flags of `serve`.
@@ -33,6 +40,7 @@ type serveFlags struct {
 	proxies       []string
 	certHeader    string
 	life          time.Duration
+	heartbeat     time.Duration
 	resetOperator bool
 	logLevel      string
 	logFormat     string
@@ -71,6 +79,7 @@ Nothing else has to be installed. SIGTERM lets the requests under way end.`,
 	flags.StringVar(&f.renewExpired, "renew-expired", platform.DefaultRenewPolicy,
 		"renew certificates that expired while their node was off: always, never, approval (an operator's), or 30d (that many days by itself, then by approval)")
 	flags.DurationVar(&f.life, "certificate-life", ca.NodeLife, "how long a node's certificate lives; it is renewed after three quarters of that")
+	flags.DurationVar(&f.heartbeat, "heartbeat-interval", api.HeartbeatInterval, "how often nodes report; after four times that without a word, and three minutes at least, a node is silent")
 	flags.StringSliceVar(&f.proxies, "trusted-proxy", nil,
 		"the address, or the network, of a proxy that ends TLS and passes clients' certificates and addresses on; every program there can be any node")
 	flags.StringVar(&f.certHeader, "client-cert-header", string(front.DefaultHeader),
@@ -115,6 +124,9 @@ func (f *serveFlags) options(app *cli.App) (platform.Options, error) {
 	}
 	if o.CertificateLife = f.life; f.life < minLife || f.life > maxLife {
 		return o, fault.New(fault.Refuse, fault.Input, "use 2160h for 90 days", "a certificate's life of %s isn't between %s and %s", f.life, minLife, maxLife)
+	}
+	if o.HeartbeatInterval = f.heartbeat; f.heartbeat < minHeartbeat || f.heartbeat > maxHeartbeat || f.heartbeat%time.Second != 0 {
+		return o, fault.New(fault.Refuse, fault.Input, "use 30s", "a heartbeat interval of %s isn't one of whole seconds between %s and %s", f.heartbeat, minHeartbeat, maxHeartbeat)
 	}
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(f.logLevel)); err != nil {

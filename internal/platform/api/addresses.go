@@ -21,7 +21,7 @@ type addressLimiter struct {
 	mu sync.Mutex
 	// free maps an address to the time at which it has its whole burst again.
 	free map[netip.Prefix]time.Time
-	// swept is when those were last forgotten that have it.
+	// swept is when those that had their whole burst were forgotten last.
 	swept time.Time
 }
 
@@ -29,8 +29,13 @@ func newAddressLimiter(burst int, interval time.Duration, now func() time.Time) 
 	return &addressLimiter{burst: burst, interval: interval, now: now, free: map[netip.Prefix]time.Time{}}
 }
 
-// allow reports whether the caller of r may make one more call, or else how long it has to wait.
-func (l *addressLimiter) allow(r *http.Request) (wait time.Duration, ok bool) {
+// allow reports whether the caller of r may make one more call, which counts then, or else how long it has to wait.
+func (l *addressLimiter) allow(r *http.Request) (wait time.Duration, ok bool) { return l.ask(r, true) }
+
+// may is allow for a call that doesn't count yet.
+func (l *addressLimiter) may(r *http.Request) (wait time.Duration, ok bool) { return l.ask(r, false) }
+
+func (l *addressLimiter) ask(r *http.Request, counts bool) (wait time.Duration, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := l.now()
@@ -42,7 +47,9 @@ func (l *addressLimiter) allow(r *http.Request) (wait time.Duration, ok bool) {
 	if over := free.Add(l.interval).Sub(now) - l.whole(); over > 0 {
 		return over, false
 	}
-	l.free[key] = free.Add(l.interval)
+	if counts {
+		l.free[key] = free.Add(l.interval)
+	}
 	return 0, true
 }
 
@@ -54,8 +61,8 @@ func (l *addressLimiter) rested(free, now time.Time) bool {
 	return !free.After(now) || free.Sub(now) > l.whole()
 }
 
-// key returns what an address is remembered by, after forgetting those that have their whole burst: once in an
-// interval, since looking at all of them for each call is what a flood would like.
+// key returns what an address is remembered by, after forgetting those that have their whole burst. It looks for them once in an
+// interval at most: so who has many addresses can't make each call cost a look at all of them.
 func (l *addressLimiter) key(network netip.Prefix, now time.Time) netip.Prefix {
 	if _, known := l.free[network]; known || len(l.free) < maxAddresses {
 		return network

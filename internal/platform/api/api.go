@@ -43,6 +43,10 @@ type Options struct {
 	RenewExpired RenewPolicy
 	// CertificateLife is how long a node's certificate lives; 0 is ca.NodeLife.
 	CertificateLife time.Duration
+	// HeartbeatInterval is how often nodes are to report; 0 is the constant of that name. HeartbeatsAtOnce is how many may be under way before
+	// nodes are put off; 0 is enough for many thousands.
+	HeartbeatInterval time.Duration
+	HeartbeatsAtOnce  int
 	// PublicURL is the platform's URL as nodes and operators know it.
 	PublicURL *url.URL
 	Version   string
@@ -83,8 +87,12 @@ type API struct {
 	attempts *limiter
 	// enrollAsked and plainAsked bound what each address may ask for by bootstrap tokens, and by nothing.
 	enrollAsked, plainAsked *addressLimiter
+	// wrongTokens bounds what each address may show of wrong operators' tokens.
+	wrongTokens *wrongTokens
 	// polls are the calls that wait for tasks.
 	polls *polls
+	// pace is that of heartbeats.
+	pace *pace
 
 	certificateLife time.Duration
 }
@@ -102,7 +110,9 @@ func New(o Options) *API {
 		enrollAsked:     newAddressLimiter(enrollBurst, enrollInterval, o.Now),
 		plainAsked:      newAddressLimiter(plainBurst, plainInterval, o.Now),
 		attempts:        newLimiter(auditedAttempts, time.Minute, o.Now),
+		wrongTokens:     newWrongTokens(o.Now),
 		polls:           newPolls(),
+		pace:            newPace(o.HeartbeatInterval, o.HeartbeatsAtOnce, o.Now),
 		certificateLife: o.CertificateLife,
 	}
 }

@@ -19,7 +19,8 @@ const (
 )
 
 // audited answers an operator's call if the role is enough. A call that changes something is in the audit log: in the transaction of
-// its first change where that is the database's, and by itself where it isn't, or where it was refused.
+// its first change where that is the database's, and by itself where it isn't, or where it was refused. One that finds all as it is to be
+// isn't.
 func (a *API) audited(w http.ResponseWriter, r *http.Request, o db.Operator, route OperatorRoute) (any, error) {
 	if route.Action == "" {
 		if err := permit(o, route.Role); err != nil {
@@ -36,7 +37,7 @@ func (a *API) audited(w http.ResponseWriter, r *http.Request, o db.Operator, rou
 	if err == nil {
 		data, err = route.serve(a, w, r)
 	}
-	if err == nil && intent.Written {
+	if err == nil && (intent.Written || intent.Idle) {
 		return data, nil
 	}
 	entry := intent.Entry

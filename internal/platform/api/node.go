@@ -21,17 +21,18 @@ const (
 	maxDigests   = 2000      // modules
 )
 
-// nextPollSeconds is when a node should send its next heartbeat.
-const nextPollSeconds = 30
-
-// heartbeat keeps what a node says of itself.
+// heartbeat keeps what a node says of itself, unless too many say so at once.
 func (a *API) heartbeat(w http.ResponseWriter, r *http.Request, node db.Standing) (any, error) {
 	hb, err := read[nodeapi.Heartbeat](w, r, maxHeartbeat)
 	if err != nil {
 		return nil, err
 	}
+	if !a.pace.enter(hb.IsPulse()) {
+		return nil, a.overloaded(w)
+	}
+	defer a.pace.leave()
 	answer := nodeapi.HeartbeatResponse{
-		Acknowledged: true, NextPollSeconds: nextPollSeconds, CABundleSHA256: a.ca.BundleSHA256(), Refresh: a.wantsRefresh(r), StateHash: hb.StateHash,
+		Acknowledged: true, NextPollSeconds: a.pace.seconds(), CABundleSHA256: a.ca.BundleSHA256(), Refresh: a.wantsRefresh(r), StateHash: hb.StateHash,
 	}
 	if hb.IsPulse() {
 		answer.WantState, err = a.pulse(r, node, hb.Pulse())

@@ -162,7 +162,8 @@ func settleOperator(c *openapi.Call, o OperatorRoute) {
 		c.Needs += " In the audit log as `" + o.Action + "`."
 	}
 	c.Headers = []openapi.Header{{Name: operatorapi.HeaderCABundle, Description: "The SHA-256 of the CA bundle that is to be trusted."}}
-	c.Errors = append(c.Errors, refused(http.StatusUnauthorized, nodeapi.CodeUnauthorized, "no operator's token, or another"))
+	c.Errors = append(c.Errors, refused(http.StatusUnauthorized, nodeapi.CodeUnauthorized, "no operator's token, or another"),
+		refused(http.StatusTooManyRequests, nodeapi.CodeTooManyRequests, "too many wrong tokens from this address; one that was good here lately is answered all the same"))
 	if o.Role != operatorapi.Roles()[0] {
 		c.Errors = append(c.Errors, refused(http.StatusForbidden, nodeapi.CodeForbidden, "the token's role isn't enough"))
 	}

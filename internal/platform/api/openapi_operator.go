@@ -105,7 +105,7 @@ func operatorCalls() []openapi.Call {
 		},
 		{
 			Path: post + operatorapi.PathNodeTasks, ID: "createTask", Summary: "Ask a node for something", Requests: one(operatorapi.TaskCreate{}), MaxBody: maxTaskCreate,
-			Answer: operatorapi.Task{}, Description: "The same `id` again, with the same content, makes no second task.",
+			Answer: operatorapi.Task{}, Description: "The same `id` again, with the same content, makes no second task. One that its node hasn't come for in time fails with the code EXPIRED.",
 			Errors: list(missing("the name of each module"), unprocessable("the kind, its options or the time can't be"), conflicting("the ID is another task's, or too many tasks haven't ended")),
 		},
 		{Path: get + operatorapi.PathTask, ID: "getTask", Summary: "Get a task with result and output", Answer: operatorapi.TaskDetail{}, Errors: list(noTask)},

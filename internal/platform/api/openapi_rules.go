@@ -131,6 +131,7 @@ func wireRules() openapi.Rules {
 		"operatorapi.ModuleRegister.priority":          within(0, operatorapi.MaxPriority),
 		"operatorapi.TaskCreate.id":                    uuid,
 		"operatorapi.TaskCreate.deadline_seconds":      within(0, int64(operatorapi.MaxTaskDeadline/time.Second)),
+		"operatorapi.TaskCreate.expires_in_seconds":    within(0, int64(operatorapi.MaxTaskLife/time.Second)),
 		"operatorapi.OperatorCreate.name":              form(operatorName.String()),
 		"operatorapi.ClaimAccept.create":               node,
 		"operatorapi.Claim.code":                       form("^[" + nodeapi.ClaimAlphabet + "]{4}-[" + nodeapi.ClaimAlphabet + "]{4}$"),

@@ -2,7 +2,6 @@ package api
 
 import (
 	"context"
-	"crypto/sha256"
 	"net/http"
 	"strings"
 
@@ -27,10 +26,12 @@ func (a *API) asOperator(route OperatorRoute) handler {
 		if !ok {
 			return nil, unauthorized("the operator's token is needed, as bearer token")
 		}
-		o, known, err := a.operator(r.Context(), token)
+		o, known, wait, err := a.operator(r, token)
 		switch {
 		case err != nil:
 			return nil, err
+		case wait > 0:
+			return nil, tooMany(w, wait)
 		case !known:
 			return nil, unauthorized("the operator's token is another")
 		}
@@ -51,18 +52,8 @@ func permit(o db.Operator, needed operatorapi.Role) error {
 		withHint("use a token with that role; an admin makes one with powernode token operator create")
 }
 
-// operator finds the operator with a token, by its hash. It looks anew each time: a token that was revoked or replaced stops working
-// at once.
-func (a *API) operator(ctx context.Context, token string) (o db.Operator, known bool, err error) {
-	o, err = a.db.OperatorByHash(ctx, sha256.Sum256([]byte(token)))
-	if isNotFound(err) {
-		return o, false, nil
-	}
-	return o, err == nil, err
-}
-
 // RegistryCaller says who makes a request to the registry: an operator by HTTP basic
-// authentication or bearer token, a node by its certificate, or nobody (nil).
+// authentication or bearer token, a node by its certificate, or nobody (nil). An error of it may be the registry's own, registry.TooMany.
 func (a *API) RegistryCaller(r *http.Request) (*registry.Caller, error) {
 	if header := r.Header.Get("Authorization"); header != "" {
 		token, bearer := strings.CutPrefix(header, "Bearer ")
@@ -73,8 +64,11 @@ func (a *API) RegistryCaller(r *http.Request) (*registry.Caller, error) {
 			}
 			token = password
 		}
-		o, known, err := a.operator(r.Context(), token)
-		if err != nil || !known {
+		o, known, wait, err := a.operator(r, token)
+		switch {
+		case wait > 0:
+			return nil, registry.TooMany(wait)
+		case err != nil || !known:
 			return nil, err
 		}
 		return a.registryOperator(r, o), nil

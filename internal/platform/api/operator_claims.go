@@ -69,7 +69,7 @@ func (a *API) acceptClaim(w http.ResponseWriter, r *http.Request) (any, error) {
 	if (in.Node == "") == (in.Create == "") {
 		return nil, invalid("want either node, one that there is, or create, a name for a new one")
 	}
-	accept := db.Acceptance{Code: code, Node: in.Node, BusySince: a.now().Add(-operatorapi.StaleAfter)}
+	accept := db.Acceptance{Code: code, Node: in.Node, BusySince: a.now().Add(-a.pace.silence())}
 	if in.Create != "" {
 		accept.Node, accept.Create = in.Create, true
 		if err := checkNodeName(in.Create); err != nil {

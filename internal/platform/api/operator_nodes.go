@@ -167,7 +167,7 @@ func (a *API) operatorView(ctx context.Context, node db.Node, modules []db.Modul
 	if !root.Digest.IsZero() {
 		view.ExpectedRootDigest = root.Digest.String()
 	}
-	facts := instep.Facts{Now: a.now(), Expected: view.ExpectedRootDigest, Unexpected: text, Explained: explained}
+	facts := instep.Facts{Now: a.now(), SilentAfter: a.pace.silence(), Expected: view.ExpectedRootDigest, Unexpected: text, Explained: explained}
 	if node.Report == nil {
 		view.State, view.StateReason = instep.Judge(facts)
 		return view
@@ -175,7 +175,7 @@ func (a *API) operatorView(ctx context.Context, node db.Node, modules []db.Modul
 	// A clock that was set back makes no heartbeat younger than now.
 	age := max(a.now().Sub(node.Report.ReceivedAt), 0)
 	view.Status = operatorapi.NodeRunning
-	if age > operatorapi.StaleAfter {
+	if age > a.pace.silence() {
 		view.Status = operatorapi.NodeStale
 	}
 	hb := node.Report.Heartbeat

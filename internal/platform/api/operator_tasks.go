@@ -31,7 +31,7 @@ func (a *API) createTask(w http.ResponseWriter, r *http.Request) (any, error) {
 	if err := durable.DecodeJSON(data, &in); err != nil {
 		return nil, refuse(http.StatusBadRequest, nodeapi.CodeValidation, "the request's body isn't the JSON that is wanted: %v", err)
 	}
-	task, err := newTask(in)
+	task, err := newTask(in, a.now())
 	if err != nil {
 		return nil, err
 	}
@@ -50,8 +50,8 @@ func (a *API) createTask(w http.ResponseWriter, r *http.Request) (any, error) {
 	return taskView(made), nil
 }
 
-// newTask returns the task that an operator asks for.
-func newTask(in operatorapi.TaskCreate) (db.Task, error) {
+// newTask returns the task that an operator asks for, now.
+func newTask(in operatorapi.TaskCreate, now time.Time) (db.Task, error) {
 	t := db.Task{ID: in.ID}
 	switch {
 	case t.ID == "":
@@ -79,6 +79,14 @@ func newTask(in operatorapi.TaskCreate) (db.Task, error) {
 	case in.DeadlineSeconds < 0 || in.DeadlineSeconds > int64(operatorapi.MaxTaskDeadline/time.Second):
 		return t, invalid("deadline_seconds: want 1 to %d", int64(operatorapi.MaxTaskDeadline/time.Second))
 	}
+	life := time.Duration(in.ExpiresInSeconds) * time.Second
+	switch {
+	case in.ExpiresInSeconds == 0:
+		life = operatorapi.DefaultTaskLife
+	case in.ExpiresInSeconds < 0 || in.ExpiresInSeconds > int64(operatorapi.MaxTaskLife/time.Second):
+		return t, invalid("expires_in_seconds: want 1 to %d", int64(operatorapi.MaxTaskLife/time.Second))
+	}
+	t.Until = now.Add(life)
 	return t, nil
 }
 
@@ -135,7 +143,7 @@ func noTask(r *http.Request, err error) error {
 func taskView(t db.Task) operatorapi.Task {
 	return operatorapi.Task{
 		ID: t.ID, NodeID: t.NodeID, NodeName: t.NodeName, Kind: string(t.Kind), Options: json.RawMessage(t.Options), State: string(t.State), RequestedBy: t.RequestedBy,
-		CreatedAt: t.CreatedAt, BegunAt: orNil(t.BegunAt), EndedAt: orNil(t.EndedAt), LeaseExpiresAt: orNil(t.Expires), Attempt: t.Attempt,
+		CreatedAt: t.CreatedAt, ExpiresAt: orNil(t.Until), BegunAt: orNil(t.BegunAt), EndedAt: orNil(t.EndedAt), LeaseExpiresAt: orNil(t.Expires), Attempt: t.Attempt,
 		DeadlineSeconds: int64(t.Deadline / time.Second), Percent: t.Percent, Message: t.Message, CancelledBy: t.CancelledBy, Code: string(t.Code), Error: t.Error,
 	}
 }

@@ -8,9 +8,12 @@ import (
 )
 
 const (
-	// keepAudit is how many of the latest entries of the audit log are kept, at least.
-	keepAudit = 100_000
-	// pruneAudit is after how many entries older ones are dropped.
+	// AuditLife is how long an entry of the audit log is kept.
+	AuditLife = 400 * 24 * time.Hour
+	// AuditShare is how many of the latest entries of each actor are kept meanwhile, at least. One drops none of another's: who has a token
+	// that leaked must not be able to push out what others did. There are as many actors as admins have made tokens.
+	AuditShare = 100_000
+	// pruneAudit is after how many entries others are dropped.
 	pruneAudit = 64
 )
 
@@ -39,6 +42,8 @@ type Intent struct {
 	Entry Audit
 	// Written says that a transaction with it was committed.
 	Written bool
+	// Idle says that a transaction was committed that changed nothing, and so didn't write it.
+	Idle bool
 }
 
 type intentKey struct{}
@@ -62,7 +67,17 @@ func IntentOf(ctx context.Context) *Intent {
 
 // RecordAudit writes an entry by itself.
 func (d *DB) RecordAudit(ctx context.Context, entry Audit) error {
-	return d.updateOf(WithoutIntent(ctx), "audit", func(tx *txn) error { return d.audit(ctx, tx, entry) })
+	err := d.updateOf(WithoutIntent(ctx), "audit", func(tx *txn) error { return d.audit(ctx, tx, entry) })
+	if err == nil {
+		d.tellAudit(entry)
+	}
+	return err
+}
+
+// tellAudit says to the log what the audit log has: there it is beyond the reach of who does so much that the share runs over. What
+// was asked for may be anything and is left out.
+func (d *DB) tellAudit(e Audit) {
+	d.log.Info("audit", "by", e.Actor, "role", e.Role, "from", e.Address, "action", e.Action, "target", e.Target, "result", e.Result, "request", e.RequestID)
 }
 
 // audit writes an entry within a transaction.
@@ -76,7 +91,10 @@ func (d *DB) audit(ctx context.Context, tx *txn, e Audit) error {
 	if id%pruneAudit != 0 {
 		return nil
 	}
-	_, err := tx.Exec(ctx, "DELETE FROM audit WHERE id <= (SELECT id FROM audit ORDER BY id DESC LIMIT 1 OFFSET ?)", keepAudit)
+	if _, err := tx.Exec(ctx, "DELETE FROM audit WHERE at < ?", millis(d.now().Add(-AuditLife))); err != nil {
+		return err
+	}
+	_, err := tx.Exec(ctx, "DELETE FROM audit WHERE actor = ?1 AND id <= (SELECT id FROM audit WHERE actor = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)", e.Actor, AuditShare)
 	return err
 }
 
@@ -94,8 +112,9 @@ func (d *DB) AuditLog(ctx context.Context, q AuditQuery) ([]Audit, error) {
 	if q.Before == 0 {
 		q.Before = math.MaxInt64
 	}
+	where, args := only("actor", q.Actor)
 	rows, err := d.read.Query(ctx, `SELECT id, at, actor, role, address, action, target, request, result, error, request_id FROM audit
-		WHERE (?1 = '' OR actor = ?1) AND id < ?2 ORDER BY id DESC LIMIT ?3`, q.Actor, q.Before, q.Limit)
+		WHERE `+where+" AND id < ? ORDER BY id DESC LIMIT ?", append(args, q.Before, q.Limit)...)
 	list, err := collect(rows, err, func(rows *sql.Rows, e *Audit) error {
 		var at int64
 		err := rows.Scan(&e.ID, &at, &e.Actor, &e.Role, &e.Address, &e.Action, &e.Target, &e.Request, &e.Result, &e.Error, &e.RequestID)

@@ -29,8 +29,10 @@ type Options struct {
 	Path string
 	// Postgres, where it isn't nil, is the server to use instead.
 	Postgres *Postgres
-	// Now tells the time.
+	// Now tells the time. Over PostgreSQL it is put right by what the server's clock differs from this machine's.
 	Now func() time.Time
+	// Machine is the machine's clock, by which Now goes; nil is time.Now. Tests have others.
+	Machine func() time.Time
 	// Logger is told of changes of the schema and of a server that went away; nil is nobody.
 	Logger *slog.Logger
 }
@@ -41,8 +43,10 @@ type DB struct {
 	read  conn
 	hub   *hub
 	now   func() time.Time
-	log   *slog.Logger
-	beats beats
+	// server is the clock of PostgreSQL's machine; nil over SQLite.
+	server *serverTime
+	log    *slog.Logger
+	beats  beats
 	// closers are closed last to first.
 	closers []func() error
 }
@@ -58,7 +62,7 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 	var kind dialect = sqliteDialect{}
 	if o.Postgres != nil {
 		name, kind = o.Postgres.Name(), &postgresDialect{}
-		err = d.openPostgres(ctx, *o.Postgres)
+		err = d.openPostgres(ctx, o)
 	} else {
 		name = o.Path
 		err = d.openSQLite(ctx, o.Path)
@@ -79,10 +83,12 @@ func (d *DB) Close() error {
 	return errors.Join(errs...)
 }
 
-// Ping reports whether the database answers.
+// Ping reports whether the database answers and can be written to, and what time it is is known.
 func (d *DB) Ping(ctx context.Context) error {
-	var one int
-	return d.explain(d.read.QueryRow(ctx, "SELECT 1").Scan(&one))
+	if err := d.write.dialect.writable(ctx, d.write.pool); err != nil {
+		return d.explain(err)
+	}
+	return d.timeKnown()
 }
 
 // NewID returns a random UUID (RFC 9562, version 4).

@@ -43,11 +43,31 @@ func (c *clock) advance(d time.Duration) {
 // TestMain runs every test over both databases.
 func TestMain(m *testing.M) { os.Exit(postgrestest.Both(m)) }
 
-// place is where a new database may be, with the schema of now or without any.
+// migrated holds a SQLite database with the schema of now, and nothing in it.
+var migrated = sync.OnceValues(func() (data []byte, err error) { //nolint:gochecknoglobals // one for all tests
+	dir, err := os.MkdirTemp("", "powernode-sqlite-")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	path := filepath.Join(dir, "platform.db")
+	d, err := Open(context.Background(), Options{Path: path, Now: time.Now})
+	if err != nil {
+		return nil, err
+	}
+	if err := d.Close(); err != nil {
+		return nil, err
+	}
+	return os.ReadFile(path)
+})
+
+// place is where a new database is, with the schema of now: a copy, as to make one takes much longer.
 func place(t *testing.T) Options {
 	t.Helper()
 	if !postgrestest.Wanted() {
-		return Options{Path: filepath.Join(t.TempDir(), "platform.db")}
+		path := filepath.Join(t.TempDir(), "platform.db")
+		check(t, os.WriteFile(path, first(migrated()), 0o600))
+		return Options{Path: path}
 	}
 	url := postgrestest.Database(t, func(url string) error {
 		d, err := Open(context.Background(), Options{Postgres: first(ParsePostgres(url, "")), Now: time.Now})

@@ -93,8 +93,8 @@ func (d *DB) nodeEvent(ctx context.Context, tx *txn, kind, nodeID, text string) 
 
 // Events returns the latest events, newest first: of one node, or of all where nodeID is "".
 func (d *DB) Events(ctx context.Context, nodeID string, limit int) ([]Event, error) {
-	rows, err := d.read.Query(ctx,
-		"SELECT id, at, kind, node_id, text FROM events WHERE ?1 = '' OR node_id = ?1 ORDER BY id DESC LIMIT ?2", nodeID, limit)
+	where, args := only("node_id", nodeID)
+	rows, err := d.read.Query(ctx, "SELECT id, at, kind, node_id, text FROM events WHERE "+where+" ORDER BY id DESC LIMIT ?", append(args, limit)...)
 	list, err := collect(rows, err, func(rows *sql.Rows, e *Event) error {
 		var at int64
 		err := rows.Scan(&e.ID, &at, &e.Kind, &e.NodeID, &e.Text)

@@ -142,7 +142,8 @@ func (d *DB) Attention(ctx context.Context, nodeID string) (map[string]map[Atten
 		node, text string
 		kind       AttentionKind
 	}
-	rows, err := d.read.Query(ctx, "SELECT node_id, kind, text FROM attention WHERE ?1 = '' OR node_id = ?1", nodeID)
+	where, args := only("node_id", nodeID)
+	rows, err := d.read.Query(ctx, "SELECT node_id, kind, text FROM attention WHERE "+where, args...)
 	list, err := collect(rows, err, func(rows *sql.Rows, r *row) error { return rows.Scan(&r.node, &r.kind, &r.text) })
 	out := map[string]map[AttentionKind]string{}
 	for _, r := range list {

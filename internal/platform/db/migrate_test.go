@@ -58,6 +58,12 @@ var seeds = map[int64][]string{
 		"INSERT INTO node_events (node_id, event_id, received_at, at, kind, severity, text, fields) VALUES ('n', 'e', 1, 1, 'k', 'info', 'text', '{}')",
 	},
 	12: {"INSERT INTO authorities (one, version, origin, sealed) VALUES (1, 1, 'o', NULL)"},
+	13: {
+		"INSERT INTO operator_tokens (name, role, token_hash, created_at, created_by) VALUES ('ci', 'deploy', $g, 1, 'operator')",
+		`INSERT INTO audit (at, actor, role, address, action, target, request, result, error, request_id)
+			VALUES (1, 'ci', 'deploy', '192.0.2.1', 'module.assign', 'web-1', '{}', 'ok', '', 'r')`,
+		"INSERT INTO node_roots (node_id, root_digest, expected_at) VALUES ('n', 'sha256:3', 1)",
+	},
 }
 
 // base is the module and its version, which need each other.
@@ -213,6 +219,13 @@ func works(t *testing.T, o old) {
 	}
 	if m := first(d.Manifest(ctx, "modules/base", "v1")); m.Digest != "sha256:1" {
 		t.Errorf("%+v", m)
+	}
+	// A task from before there was an end to its waiting waits on.
+	first(d.ExpireTasks(ctx))
+	for _, task := range first(d.Tasks(ctx, Tasks{Limit: 9})) {
+		if task.ID != "k" || task.State != nodeapi.TaskPending || !task.Until.IsZero() {
+			t.Errorf("%+v", task)
+		}
 	}
 	check(t, d.Heartbeat(ctx, Sender{"n", "g", ""}, nodeapi.Heartbeat{BootID: "boot-2", AgentVersion: "2", MountState: nodeapi.MountMounted}))
 	if list := first(d.Events(ctx, "n", 10)); len(list) != 2 || list[0].Kind != EventBooted {

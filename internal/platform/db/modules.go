@@ -64,7 +64,15 @@ func (m Module) Image(architecture string) (Image, bool) {
 // be, and returns it with its ID. Registering the same digest again changes rank and variety
 // only. ErrVersionTaken says that the version's digest is another.
 func (d *DB) Register(ctx context.Context, m Module) (Module, error) {
+	return d.register(ctx, m, func(*txn) error { return nil })
+}
+
+// register is Register in one transaction with what check looks at, which may refuse it.
+func (d *DB) register(ctx context.Context, m Module, check func(tx *txn) error) (Module, error) {
 	err := d.update(ctx, func(tx *txn) error {
+		if err := check(tx); err != nil {
+			return err
+		}
 		now := millis(d.now())
 		var versionID string
 		err := tx.QueryRow(ctx, "SELECT id FROM modules WHERE name = ?", m.Name).Scan(&m.ID)

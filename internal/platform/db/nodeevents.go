@@ -54,8 +54,9 @@ func (d *DB) AddNodeEvents(ctx context.Context, nodeID string, events []nodeapi.
 
 // NodeEvents returns what nodes told, the newest first: of one node, or of all where nodeID is "", and no more than limit.
 func (d *DB) NodeEvents(ctx context.Context, nodeID string, limit int) ([]NodeEvent, error) {
+	where, args := only("e.node_id", nodeID)
 	rows, err := d.read.Query(ctx, `SELECT e.event_id, e.node_id, n.name, e.received_at, e.at, e.kind, e.severity, e.text, e.fields
-		FROM node_events e JOIN nodes n ON n.id = e.node_id WHERE ?1 = '' OR e.node_id = ?1 ORDER BY e.seq DESC LIMIT ?2`, nodeID, limit)
+		FROM node_events e JOIN nodes n ON n.id = e.node_id WHERE `+where+" ORDER BY e.seq DESC LIMIT ?", append(args, limit)...)
 	list, err := collect(rows, err, func(rows *sql.Rows, e *NodeEvent) error {
 		var received, at int64
 		var fields string

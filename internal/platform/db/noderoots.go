@@ -32,8 +32,8 @@ func (d *DB) RootExpected(ctx context.Context, nodeID, digest string) error {
 
 // Explained returns the IDs of the nodes, or of the one, whose reported root digest was expected of them at some time.
 func (d *DB) Explained(ctx context.Context, nodeID string) (map[string]bool, error) {
-	rows, err := d.read.Query(ctx, `SELECT r.node_id FROM reports r JOIN node_roots x ON x.node_id = r.node_id AND x.root_digest = r.root_digest
-		WHERE ?1 = '' OR r.node_id = ?1`, nodeID)
+	where, args := only("r.node_id", nodeID)
+	rows, err := d.read.Query(ctx, "SELECT r.node_id FROM reports r JOIN node_roots x ON x.node_id = r.node_id AND x.root_digest = r.root_digest WHERE "+where, args...)
 	list, err := collect(rows, err, func(rows *sql.Rows, id *string) error { return rows.Scan(id) })
 	out := make(map[string]bool, len(list))
 	for _, id := range list {

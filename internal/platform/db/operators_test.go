@@ -90,27 +90,62 @@ func TestIntent(t *testing.T) {
 	}
 }
 
-// TestAuditIsBounded: the oldest go, the latest stay.
-func TestAuditIsBounded(t *testing.T) {
+// TestIntentIdle: what changes nothing is in no log.
+func TestIntentIdle(t *testing.T) {
 	d, _ := newDB(t)
 	ctx := t.Context()
+	n := first(d.CreateNode(ctx, "web-1", ""))
+	m := first(d.Register(ctx, Module{Name: "base", Variety: "config", Version: "1", Repository: "r", Digest: "x", Images: []Image{{Architecture: "amd64", ManifestDigest: "y"}}}))
+	for i, want := range []bool{true, false, false} {
+		intent := &Intent{Entry: Audit{Actor: "a", Role: "deploy", Action: "module.assign", Result: AuditOK}}
+		check(t, d.Assign(WithIntent(ctx, intent), n.ID, m, nil))
+		if list := first(d.AuditLog(ctx, AuditQuery{Limit: 10})); intent.Written != want || intent.Idle == want || len(list) != 1 {
+			t.Errorf("assigned %d times: %+v, and %d entries", i+1, intent, len(list))
+		}
+	}
+	// An insertion with RETURNING counts.
+	intent := &Intent{Entry: Audit{Actor: "a", Role: "deploy", Action: "x", Result: AuditOK}}
+	check(t, d.update(WithIntent(ctx, intent), func(tx *txn) error {
+		var id int64
+		return tx.QueryRow(ctx, "UPDATE nodes SET name = 'web-2' WHERE id = ? RETURNING 1", n.ID).Scan(&id)
+	}))
+	if !intent.Written || intent.Idle {
+		t.Errorf("%+v", intent)
+	}
+}
+
+// TestAuditIsBounded: an actor's oldest go, and nobody else's; all go when they are old.
+func TestAuditIsBounded(t *testing.T) {
+	d, c := newDB(t)
+	ctx := t.Context()
+	check(t, d.RecordAudit(ctx, Audit{Actor: "other", Role: "admin", Action: "x", Target: "first", Result: AuditOK}))
 	const more = 2*pruneAudit + 5
 	check(t, d.update(ctx, func(tx *txn) error {
 		_, err := tx.Exec(ctx, `INSERT INTO audit (at, actor, role, address, action, target, request, result, error, request_id)
 			WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)
-			SELECT 1, 'old', 'admin', '', 'x', '', '', 'ok', '', '' FROM n`, keepAudit)
+			SELECT ?, 'busy', 'deploy', '', 'x', 'old', '', 'ok', '', '' FROM n`, AuditShare, millis(c.now()))
 		return err
 	}))
 	for i := range more {
-		check(t, d.RecordAudit(ctx, Audit{Actor: "new", Role: "read", Action: "x", Target: fmt.Sprint(i), Result: "FORBIDDEN"}))
+		check(t, d.RecordAudit(ctx, Audit{Actor: "busy", Role: "deploy", Action: "x", Target: fmt.Sprint(i), Result: "FORBIDDEN"}))
 	}
 	var n int
 	check(t, d.read.QueryRow(ctx, "SELECT count(*) FROM audit").Scan(&n))
-	if n < keepAudit || n > keepAudit+pruneAudit {
+	if n < AuditShare+1 || n > AuditShare+pruneAudit+1 {
 		t.Errorf("%d entries", n)
 	}
-	if list := first(d.AuditLog(ctx, AuditQuery{Actor: "new", Limit: 2 * more})); len(list) != more || list[0].Target != fmt.Sprint(more-1) {
-		t.Errorf("%d of the latest", len(list))
+	if list := first(d.AuditLog(ctx, AuditQuery{Actor: "busy", Limit: more + 1})); list[0].Target != fmt.Sprint(more-1) || list[more-1].Target != "0" || list[more].Target != "old" {
+		t.Errorf("not the latest: %+v", list)
+	}
+	if list := first(d.AuditLog(ctx, AuditQuery{Actor: "other", Limit: 10})); len(list) != 1 || list[0].Target != "first" {
+		t.Errorf("another's: %+v", list)
+	}
+	c.advance(AuditLife + time.Second)
+	for range pruneAudit {
+		check(t, d.RecordAudit(ctx, Audit{Actor: "later", Role: "deploy", Action: "x", Result: AuditOK}))
+	}
+	if list := first(d.AuditLog(ctx, AuditQuery{Limit: 1000})); len(list) > pruneAudit || list[len(list)-1].Actor != "later" {
+		t.Errorf("%d entries after %s", len(list), AuditLife)
 	}
 }
 

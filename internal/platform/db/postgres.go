@@ -36,7 +36,8 @@ type postgresDialect struct {
 }
 
 // openPostgres connects to a server.
-func (d *DB) openPostgres(ctx context.Context, server Postgres) error {
+func (d *DB) openPostgres(ctx context.Context, o Options) error {
+	server := *o.Postgres
 	dialect := &postgresDialect{instance: NewID()}
 	if err := d.migratePostgres(ctx, server); err != nil {
 		return err
@@ -46,7 +47,13 @@ func (d *DB) openPostgres(ctx context.Context, server Postgres) error {
 	d.closers = append(d.closers, write.Close, read.Close)
 	l := listener{server: server, hub: d.hub, log: d.log, instance: dialect.instance}
 	d.closers = append(d.closers, l.start(ctx))
-	return nil
+	d.server = newServerTime(o, read, d.log)
+	d.now = d.server.now
+	stop, err := d.server.start(ctx)
+	if err == nil {
+		d.closers = append(d.closers, stop)
+	}
+	return err
 }
 
 // migratePostgres lets one process at a time bring the schema up to date.
@@ -135,6 +142,16 @@ func (*postgresDialect) serialize(ctx context.Context, tx *sql.Tx, owner string)
 
 func (p *postgresDialect) notify(ctx context.Context, tx *sql.Tx, topic string) error {
 	_, err := tx.ExecContext(ctx, "SELECT pg_notify($1, $2)", channel, p.instance+" "+topic)
+	return err
+}
+
+// writable tells a standby, which another server may have become the primary of, and one that is set to read only.
+func (*postgresDialect) writable(ctx context.Context, pool *sql.DB) error {
+	var reads bool
+	err := pool.QueryRowContext(ctx, "SELECT current_setting('transaction_read_only')::boolean").Scan(&reads)
+	if err == nil && reads {
+		err = fault.New(fault.Retry, fault.General, "name the primary server in --database", "the database only reads")
+	}
 	return err
 }
 

@@ -243,7 +243,7 @@ func TestDeadlock(t *testing.T) {
 	check(t, <-errs)
 	total := 0
 	runs.Range(func(_, n any) bool { total += *n.(*int); return true }) //nolint:forcetypeassert // as above
-	if got := first(d.Node(ctx, "a")).CreatedAt.Sub(a.CreatedAt); got != 2*time.Millisecond || total != 3 {
+	if got := first(d.Node(ctx, "a")).CreatedAt.Sub(a.CreatedAt); got != 2*time.Millisecond || total < 3 {
 		t.Errorf("%s, in %d runs", got, total)
 	}
 }

@@ -17,6 +17,12 @@ type Manifest struct {
 	ArtifactType string
 	// Annotations is the manifest's annotations as JSON, kept for those with a subject.
 	Annotations string
+
+	// Parts is what the repository must hold when the manifest is put. It isn't kept.
+	Parts Parts
+	// Extends is the digest of a manifest that this one holds all of, or "": a tag that attaches that one to a registered module
+	// may move here. It isn't kept.
+	Extends string
 }
 
 // LinkBlob puts a blob, whose bytes are durable, into a repository.
@@ -37,33 +43,42 @@ func (d *DB) Blob(ctx context.Context, repository, digest string) (int64, error)
 // Missing returns those of blobs and manifests that a repository doesn't hold.
 func (d *DB) Missing(ctx context.Context, repository string, blobs, manifests []string) ([]string, error) {
 	var missing []string
-	err := d.view(ctx, func(tx *txn) error {
-		for _, list := range []struct {
-			query   string
-			digests []string
-		}{
-			{"SELECT 1 FROM registry_blobs WHERE repository = ? AND digest = ?", blobs},
-			{"SELECT 1 FROM registry_manifests WHERE repository = ? AND digest = ?", manifests},
-		} {
-			for _, digest := range list.digests {
-				var one int
-				switch err := tx.QueryRow(ctx, list.query, repository, digest).Scan(&one); {
-				case errors.Is(err, sql.ErrNoRows):
-					missing = append(missing, digest)
-				case err != nil:
-					return err
-				}
-			}
-		}
-		return nil
+	err := d.view(ctx, func(tx *txn) (err error) {
+		missing, err = missingOf(ctx, tx, repository, Parts{Blobs: blobs, Manifests: manifests})
+		return err
 	})
 	return missing, err
 }
 
+func missingOf(ctx context.Context, tx *txn, repository string, parts Parts) (missing []string, err error) {
+	for _, list := range []struct {
+		query   string
+		digests []string
+	}{
+		{"SELECT 1 FROM registry_blobs WHERE repository = ? AND digest = ?", parts.Blobs},
+		{"SELECT 1 FROM registry_manifests WHERE repository = ? AND digest = ?", parts.Manifests},
+	} {
+		for _, digest := range list.digests {
+			var one int
+			switch err := tx.QueryRow(ctx, list.query, repository, digest).Scan(&one); {
+			case errors.Is(err, sql.ErrNoRows):
+				missing = append(missing, digest)
+			case err != nil:
+				return nil, err
+			}
+		}
+	}
+	return missing, nil
+}
+
 // PutManifest puts a manifest, whose bytes are durable, into its repository, and moves the tag
-// to it unless tag is "".
+// to it unless tag is "". A *MissingError says that not all of its parts are there, a *TagHeldError that the tag attaches to a registered
+// module what m doesn't extend.
 func (d *DB) PutManifest(ctx context.Context, m Manifest, tag string) error {
 	return d.updateOf(ctx, m.Repository, func(tx *txn) error {
+		if err := holds(ctx, tx, m.Repository, m.Parts); err != nil {
+			return err
+		}
 		if _, err := tx.Exec(ctx, `INSERT INTO registry_manifests (repository, digest, size, media_type, subject, artifact_type, annotations)
 			VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
 			m.Repository, m.Digest, m.Size, m.MediaType, m.Subject, m.ArtifactType, m.Annotations); err != nil {
@@ -71,6 +86,9 @@ func (d *DB) PutManifest(ctx context.Context, m Manifest, tag string) error {
 		}
 		if tag == "" {
 			return nil
+		}
+		if err := mayMove(ctx, tx, m, tag); err != nil {
+			return err
 		}
 		_, err := tx.Exec(ctx, `INSERT INTO registry_tags (repository, tag, digest) VALUES (?, ?, ?)
 			ON CONFLICT (repository, tag) DO UPDATE SET digest = excluded.digest`, m.Repository, tag, m.Digest)

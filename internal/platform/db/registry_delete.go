@@ -2,31 +2,57 @@ package db
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 )
 
-// ErrInUse says that a registered module is made of what should go.
+// ErrInUse says that a registered module is made of what should go, or something attached to it is.
 var ErrInUse = errors.New("a registered module is made of it")
 
-// DeleteTag deletes a tag of a repository; what it named stays. ErrNotFound says that there is none.
-func (d *DB) DeleteTag(ctx context.Context, repository, tag string) error {
+// deletion runs fn in one transaction with what must stay in a repository. The manifests are read before it keeps others waiting; within, it is
+// those that came in between.
+func (d *DB) deletion(ctx context.Context, repository string, parts PartsOf, fn func(tx *txn, k kept) error) error {
+	known := map[string]Parts{}
+	once := func(digest string) (Parts, error) {
+		if of, ok := known[digest]; ok {
+			return of, nil
+		}
+		of, err := parts(digest)
+		if err == nil {
+			known[digest] = of
+		}
+		return of, err
+	}
+	if err := d.view(ctx, func(tx *txn) error {
+		_, err := keptOf(ctx, tx, repository, once)
+		return err
+	}); err != nil {
+		return err
+	}
 	return d.updateOf(ctx, repository, func(tx *txn) error {
+		k, err := keptOf(ctx, tx, repository, once)
+		if err != nil {
+			return err
+		}
+		return fn(tx, k)
+	})
+}
+
+// DeleteTag deletes a tag of a repository; what it named stays. ErrInUse says that it attaches something to a registered module, as
+// signatures are; ErrNotFound that there is none.
+func (d *DB) DeleteTag(ctx context.Context, repository, tag string, parts PartsOf) error {
+	return d.deletion(ctx, repository, parts, func(tx *txn, k kept) error {
+		if k.tag(tag) {
+			return ErrInUse
+		}
 		return gone(tx.Exec(ctx, "DELETE FROM registry_tags WHERE repository = ? AND tag = ?", repository, tag))
 	})
 }
 
 // DeleteManifest takes a manifest and its tags out of a repository. ErrInUse says that it is a registered module's, of any
-// version, or refers to one as its signatures do; ErrNotFound that it isn't there.
-func (d *DB) DeleteManifest(ctx context.Context, repository, digest string) error {
-	return d.updateOf(ctx, repository, func(tx *txn) error {
-		var used bool
-		if err := tx.QueryRow(ctx, `SELECT EXISTS (SELECT 1 FROM versions v LEFT JOIN images i ON i.version_id = v.id WHERE v.repository = ?1 AND (
-			v.digest = ?2 OR i.manifest_digest = ?2 OR EXISTS (SELECT 1 FROM registry_manifests m
-				WHERE m.repository = ?1 AND m.digest = ?2 AND m.subject IN (v.digest, i.manifest_digest))))`, repository, digest).Scan(&used); err != nil {
-			return err
-		}
-		if used {
+// version, or attached to one as its signatures are; ErrNotFound that it isn't there.
+func (d *DB) DeleteManifest(ctx context.Context, repository, digest string, parts PartsOf) error {
+	return d.deletion(ctx, repository, parts, func(tx *txn, k kept) error {
+		if k.manifests[digest] {
 			return ErrInUse
 		}
 		if _, err := tx.Exec(ctx, "DELETE FROM registry_tags WHERE repository = ? AND digest = ?", repository, digest); err != nil {
@@ -36,18 +62,15 @@ func (d *DB) DeleteManifest(ctx context.Context, repository, digest string) erro
 	})
 }
 
-// DeleteBlob takes a blob out of a repository. ErrNotFound says that it isn't there.
-func (d *DB) DeleteBlob(ctx context.Context, repository, digest string) error {
-	return d.updateOf(ctx, repository, func(tx *txn) error {
+// DeleteBlob takes a blob out of a repository. ErrInUse says that a registered module, or what is attached to one, is made of it;
+// ErrNotFound that it isn't there.
+func (d *DB) DeleteBlob(ctx context.Context, repository, digest string, parts PartsOf) error {
+	return d.deletion(ctx, repository, parts, func(tx *txn, k kept) error {
+		if k.blobs[digest] {
+			return ErrInUse
+		}
 		return gone(tx.Exec(ctx, "DELETE FROM registry_blobs WHERE repository = ? AND digest = ?", repository, digest))
 	})
-}
-
-// RegisteredImages returns the digests of the image manifests in a repository that registered modules have, of every version.
-func (d *DB) RegisteredImages(ctx context.Context, repository string) ([]string, error) {
-	rows, err := d.read.Query(ctx, "SELECT DISTINCT i.manifest_digest FROM versions v JOIN images i ON i.version_id = v.id WHERE v.repository = ?", repository)
-	list, err := collect(rows, err, func(rows *sql.Rows, s *string) error { return rows.Scan(s) })
-	return list, d.explain(err)
 }
 
 // gone turns a deletion of nothing into ErrNotFound.

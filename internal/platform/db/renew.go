@@ -182,8 +182,9 @@ func (d *DB) Renewals(ctx context.Context, nodeID string) ([]Renewal, error) {
 }
 
 func renewals(ctx context.Context, tx *txn, nodeID string) ([]Renewal, error) {
+	where, args := only("r.node_id", nodeID)
 	rows, err := tx.Query(ctx, `SELECT r.id, r.node_id, c.serial, r.reason, r.state, r.asked_at, r.last_asked_at, r.asked_from, r.dmi_uuid, r.agent_version, c.unfiled
-		FROM renewals r JOIN certificates c ON c.id = r.certificate_id WHERE ?1 = '' OR r.node_id = ?1 ORDER BY r.last_asked_at DESC, r.id`, nodeID)
+		FROM renewals r JOIN certificates c ON c.id = r.certificate_id WHERE `+where+" ORDER BY r.last_asked_at DESC, r.id", args...)
 	return collect(rows, err, func(rows *sql.Rows, r *Renewal) error {
 		var asked, last int64
 		err := rows.Scan(&r.ID, &r.NodeID, &r.Serial, &r.Reason, &r.State, &asked, &last, &r.From, &r.DMIUUID, &r.AgentVersion, &r.Unfiled)

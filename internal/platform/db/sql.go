@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"time"
 )
 
@@ -26,6 +27,8 @@ type dialect interface {
 	serialize(ctx context.Context, tx *sql.Tx, owner string) error
 	// notify wakes, once the transaction is committed, those who wait for a topic in other processes.
 	notify(ctx context.Context, tx *sql.Tx, topic string) error
+	// writable returns an error where the database answers and can only be read.
+	writable(ctx context.Context, pool *sql.DB) error
 	// again reports whether a transaction that ended in err may succeed if it is run again as it is.
 	again(err error) bool
 	// explain turns the database's errors that callers tell apart into this package's own, and leaves the others.
@@ -61,6 +64,13 @@ type txn struct {
 	topics []string
 	// unknown are queries that no statement was kept for.
 	unknown []string
+	// changed says that there is something to commit.
+	changed bool
+}
+
+// notes says that a query which isn't only to read changes something: with RETURNING the driver doesn't say how many rows.
+func (t *txn) notes(query string) {
+	t.changed = t.changed || !strings.HasPrefix(query, "SELECT") && !strings.HasPrefix(query, "WITH")
 }
 
 // Exec runs a statement and returns how many rows it changed.
@@ -76,11 +86,14 @@ func (t *txn) Exec(ctx context.Context, query string, args ...any) (int64, error
 	if err != nil {
 		return 0, err
 	}
-	return result.RowsAffected()
+	n, err := result.RowsAffected()
+	t.changed = t.changed || n > 0
+	return n, err
 }
 
 // Query runs a query, or a statement with RETURNING.
 func (t *txn) Query(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	t.notes(query)
 	query, args = t.dialect.query(query), t.dialect.args(args)
 	if stmt := t.statement(ctx, query); stmt != nil {
 		return stmt.QueryContext(ctx, args...)
@@ -90,6 +103,7 @@ func (t *txn) Query(ctx context.Context, query string, args ...any) (*sql.Rows, 
 
 // QueryRow is Query for one row. Its Scan returns sql.ErrNoRows where there is none.
 func (t *txn) QueryRow(ctx context.Context, query string, args ...any) *sql.Row {
+	t.notes(query)
 	query, args = t.dialect.query(query), t.dialect.args(args)
 	if stmt := t.statement(ctx, query); stmt != nil {
 		return stmt.QueryRowContext(ctx, args...)
@@ -111,15 +125,17 @@ func (d *DB) update(ctx context.Context, fn func(tx *txn) error) error {
 
 // updateOf is update for a transaction that decides by what belongs to one owner alone, a node's ID or a repository's name: on PostgreSQL
 // those of other owners run beside it. It may add events, too, and look up what nobody owns. What is changed on somebody's behalf,
-// see WithIntent, is in the audit log if, and only if, it is committed.
+// see WithIntent, is in the audit log if, and only if, it is committed; where nothing is changed there is nothing to tell.
 func (d *DB) updateOf(ctx context.Context, owner string, fn func(tx *txn) error) error {
 	dialect := d.write.dialect
-	change, intent := fn, IntentOf(ctx)
+	change, intent, written := fn, IntentOf(ctx), false
 	if intent != nil {
 		change = func(tx *txn) error {
-			if err := fn(tx); err != nil {
+			written = false
+			if err := fn(tx); err != nil || !tx.changed {
 				return err
 			}
+			written = true
 			return d.audit(ctx, tx, intent.Entry)
 		}
 	}
@@ -128,7 +144,9 @@ func (d *DB) updateOf(ctx context.Context, owner string, fn func(tx *txn) error)
 		switch {
 		case err == nil:
 			if intent != nil {
-				intent.Written = true
+				if intent.Written, intent.Idle = written, !written; written {
+					d.tellAudit(intent.Entry)
+				}
 			}
 			for _, topic := range topics {
 				d.hub.wake(topic)
@@ -202,6 +220,15 @@ func (d *DB) explain(err error) error {
 		return ErrNotFound
 	}
 	return d.write.dialect.explain(err)
+}
+
+// only is the condition that a column has a value, with its parameters; none where the value is "". It is put into the query only where there
+// is one: behind an OR neither database would look into the column's index.
+func only(column, value string) (condition string, args []any) {
+	if value == "" {
+		return "TRUE", nil
+	}
+	return column + " = ?", []any{value}
 }
 
 // collect reads every row by scan.

@@ -75,6 +75,15 @@ func (sqliteDialect) serialize(context.Context, *sql.Tx, string) error { return 
 // notify has nothing to do: no other process has the file open.
 func (sqliteDialect) notify(context.Context, *sql.Tx, string) error { return nil }
 
+// writable takes the lock for writing. A full disk shows only when something is written.
+func (sqliteDialect) writable(ctx context.Context, pool *sql.DB) error {
+	tx, err := pool.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	return rollback(tx)
+}
+
 // again is never: who waited for the writer in vain did so for ten seconds.
 func (sqliteDialect) again(error) bool { return false }
 

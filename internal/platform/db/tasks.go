@@ -17,6 +17,7 @@ const (
 	EventTaskComplete  = "task.complete"
 	EventTaskFailed    = "task.failed"
 	EventTaskCancelled = "task.cancelled"
+	EventTaskExpired   = "task.expired"
 )
 
 const (
@@ -54,7 +55,7 @@ type Task struct {
 func TaskTopic(nodeID string) string { return "tasks " + nodeID }
 
 const taskColumns = `t.id, t.node_id, n.name, t.kind, t.options, t.requested_by, t.created_at, t.deadline_seconds, t.state, t.lease_id, t.expires_at,
-	t.begun, t.attempt, t.grants, t.begun_at, t.ended_at, t.cancelled_by, t.percent, t.message, t.code, t.error, t.result`
+	t.good_until, t.begun, t.attempt, t.grants, t.begun_at, t.ended_at, t.cancelled_by, t.percent, t.message, t.code, t.error, t.result`
 
 const selectTasks = "SELECT " + taskColumns + " FROM tasks t JOIN nodes n ON n.id = t.node_id "
 
@@ -62,13 +63,13 @@ const selectTasks = "SELECT " + taskColumns + " FROM tasks t JOIN nodes n ON n.i
 const isOpen = "t.state IN ('pending', 'leased', 'cancelling')"
 
 func scanTask(scan func(...any) error, t *Task) error {
-	var created, deadline, expires, begun, ended int64
+	var created, deadline, expires, until, begun, ended int64
 	if err := scan(&t.ID, &t.NodeID, &t.NodeName, &t.Kind, &t.Options, &t.RequestedBy, &created, &deadline, &t.State, &t.Lease, &expires,
-		&t.Begun, &t.Attempt, &t.Grants, &begun, &ended, &t.CancelledBy, &t.Percent, &t.Message, &t.Code, &t.Error, &t.Result); err != nil {
+		&until, &t.Begun, &t.Attempt, &t.Grants, &begun, &ended, &t.CancelledBy, &t.Percent, &t.Message, &t.Code, &t.Error, &t.Result); err != nil {
 		return err
 	}
 	t.CreatedAt, t.Deadline = moment(created), time.Duration(deadline)*time.Second
-	t.Expires, t.BegunAt, t.EndedAt = orZero(expires), orZero(begun), orZero(ended)
+	t.Expires, t.Until, t.BegunAt, t.EndedAt = orZero(expires), orZero(until), orZero(begun), orZero(ended)
 	return nil
 }
 
@@ -89,8 +90,8 @@ func millisOrZero(t time.Time) int64 {
 
 func scanTaskRow(rows *sql.Rows, t *Task) error { return scanTask(rows.Scan, t) }
 
-// CreateTask makes a task of in's ID, NodeID, Kind, Options, RequestedBy and Deadline. The same again is the same task; ErrExists says
-// that the ID is that of another, ErrNotFound that there is no such node, ErrTooManyTasks that it has too many.
+// CreateTask makes a task of in's ID, NodeID, Kind, Options, RequestedBy, Deadline and Until. The same again is the same task; ErrExists
+// says that the ID is that of another, ErrNotFound that there is no such node, ErrTooManyTasks that it has too many.
 func (d *DB) CreateTask(ctx context.Context, in Task) (Task, error) {
 	var out Task
 	err := d.updateOf(ctx, in.NodeID, func(tx *txn) error {
@@ -103,16 +104,12 @@ func (d *DB) CreateTask(ctx context.Context, in Task) (Task, error) {
 		case !errors.Is(err, sql.ErrNoRows):
 			return err
 		}
-		var open int
-		if err := tx.QueryRow(ctx, "SELECT count(*) FROM tasks t WHERE t.node_id = ? AND "+isOpen, in.NodeID).Scan(&open); err != nil {
+		if err := d.roomForTask(ctx, tx, in.NodeID); err != nil {
 			return err
 		}
-		if open >= MaxOpenTasks {
-			return ErrTooManyTasks
-		}
-		n, err := tx.Exec(ctx, `INSERT INTO tasks (id, node_id, kind, options, requested_by, created_at, deadline_seconds)
-			SELECT ?1, id, ?3, ?4, ?5, ?6, ?7 FROM nodes WHERE id = ?2`,
-			in.ID, in.NodeID, string(in.Kind), in.Options, in.RequestedBy, millis(d.now()), int64(in.Deadline/time.Second))
+		n, err := tx.Exec(ctx, `INSERT INTO tasks (id, node_id, kind, options, requested_by, created_at, deadline_seconds, good_until)
+			SELECT ?1, id, ?3, ?4, ?5, ?6, ?7, ?8 FROM nodes WHERE id = ?2`,
+			in.ID, in.NodeID, string(in.Kind), in.Options, in.RequestedBy, millis(d.now()), int64(in.Deadline/time.Second), millisOrZero(in.Until))
 		switch {
 		case err != nil:
 			return err
@@ -128,6 +125,26 @@ func (d *DB) CreateTask(ctx context.Context, in Task) (Task, error) {
 		return tx.notify(ctx, TaskTopic(in.NodeID))
 	})
 	return out, err
+}
+
+// roomForTask refuses one more task where a node has MaxOpenTasks.
+func (d *DB) roomForTask(ctx context.Context, tx *txn, nodeID string) error {
+	count := func() (open int, err error) {
+		err = tx.QueryRow(ctx, "SELECT count(*) FROM tasks t WHERE t.node_id = ? AND "+isOpen, nodeID).Scan(&open)
+		return open, err
+	}
+	open, err := count()
+	if err != nil || open < MaxOpenTasks {
+		return err
+	}
+	// Those that nobody came for take no room.
+	if err := d.settleTasks(ctx, tx, nodeID); err != nil {
+		return err
+	}
+	if open, err = count(); err == nil && open >= MaxOpenTasks {
+		err = ErrTooManyTasks
+	}
+	return err
 }
 
 // CancelTask asks for the end of a task; it is no error that it has ended already. ErrNotFound says that there is none of that ID.
@@ -158,11 +175,11 @@ type Tasks struct {
 
 // Tasks returns tasks, the newest first.
 func (d *DB) Tasks(ctx context.Context, which Tasks) ([]Task, error) {
-	query := selectTasks + "WHERE (?1 = '' OR t.node_id = ?1) "
+	where, args := only("t.node_id", which.NodeID)
 	if which.Open {
-		query += "AND " + isOpen
+		where += " AND " + isOpen
 	}
-	rows, err := d.read.Query(ctx, query+" ORDER BY t.seq DESC LIMIT ?2", which.NodeID, which.Limit)
+	rows, err := d.read.Query(ctx, selectTasks+"WHERE "+where+" ORDER BY t.seq DESC LIMIT ?", append(args, which.Limit)...)
 	list, err := collect(rows, err, scanTaskRow)
 	return list, d.explain(err)
 }

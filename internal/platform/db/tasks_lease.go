@@ -36,6 +36,9 @@ type Handout struct {
 // that another transaction has locked mustn't be skipped for the same reason.
 func (d *DB) LeaseTasks(ctx context.Context, nodeID string, holding []string, most int) (Handout, error) {
 	var out Handout
+	if err := d.timeKnown(); err != nil {
+		return out, err
+	}
 	idle := false
 	err := d.view(ctx, func(tx *txn) error {
 		open, err := openTasks(ctx, tx, nodeID)
@@ -159,6 +162,9 @@ func (d *DB) EndTask(ctx context.Context, nodeID, id string, out TaskOutcome) (T
 // changeTask puts what change makes of one of a node's tasks in its place.
 func (d *DB) changeTask(ctx context.Context, nodeID, id string, change func(tx *txn, t *Task) error) (Task, error) {
 	var t Task
+	if err := d.timeKnown(); err != nil {
+		return t, err
+	}
 	err := d.updateOf(ctx, nodeID, func(tx *txn) error {
 		t = Task{}
 		if err := scanTask(tx.QueryRow(ctx, selectTasks+"WHERE t.id = ? AND t.node_id = ?", id, nodeID).Scan, &t); err != nil {
@@ -211,7 +217,10 @@ func (d *DB) taskEnded(ctx context.Context, tx *txn, t *Task) error {
 	kind, text := EventTaskComplete, fmt.Sprintf("task %s, %s: done", t.ID, t.Kind)
 	switch t.State {
 	case nodeapi.TaskFailed:
-		kind, text = EventTaskFailed, fmt.Sprintf("task %s, %s, failed: %s: %s", t.ID, t.Kind, t.Code, t.Error)
+		if kind = EventTaskFailed; t.Code == nodeapi.FailExpired {
+			kind = EventTaskExpired
+		}
+		text = fmt.Sprintf("task %s, %s, failed: %s: %s", t.ID, t.Kind, t.Code, t.Error)
 	case nodeapi.TaskCancelled:
 		kind, text = EventTaskCancelled, fmt.Sprintf("task %s, %s: cancelled, as %s asked", t.ID, t.Kind, t.CancelledBy)
 	case nodeapi.TaskComplete, nodeapi.TaskPending, nodeapi.TaskLeased, nodeapi.TaskCancelling:

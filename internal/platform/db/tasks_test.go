@@ -226,6 +226,82 @@ func TestTaskBounds(t *testing.T) {
 	}
 }
 
+// TestTaskExpiry: a task that its node doesn't come for is given up, by whoever looks first; one that the node has isn't.
+func TestTaskExpiry(t *testing.T) {
+	d, c := newDB(t)
+	ctx := t.Context()
+	n, gone := first(d.CreateNode(ctx, "n", "")), first(d.CreateNode(ctx, "gone", ""))
+	in := taskOf(n.ID, nodeapi.TaskSync)
+	in.Until = c.now().Add(time.Hour)
+	held := first(d.CreateTask(ctx, in))
+	if !held.Until.Equal(in.Until) {
+		t.Errorf("%+v", held)
+	}
+	in.ID = NewID()
+	behind := first(d.CreateTask(ctx, in))
+	endless := newTask(t, d, n.ID, nodeapi.TaskGC)
+	for range MaxOpenTasks {
+		in = taskOf(gone.ID, nodeapi.TaskIntrospect)
+		in.Until = c.now().Add(2 * time.Hour)
+		first(d.CreateTask(ctx, in))
+	}
+	if nodes := first(d.ExpireTasks(ctx)); nodes != 0 {
+		t.Errorf("%d nodes", nodes)
+	}
+	c.advance(time.Hour - time.Second)
+	got := take(t, d, n.ID, nil, 1)
+	check(t, second(d.RenewTask(ctx, n.ID, held.ID, got[0].Lease)))
+	c.advance(2 * time.Second)
+	if nodes := first(d.ExpireTasks(ctx)); nodes != 1 {
+		t.Errorf("%d nodes", nodes)
+	}
+	state := func(id string, state nodeapi.TaskState, code nodeapi.FailCode) {
+		t.Helper()
+		task, _, err := d.Task(ctx, id)
+		if check(t, err); task.State != state || task.Code != code || task.State.Ended() != !task.EndedAt.IsZero() {
+			t.Errorf("%+v", task)
+		}
+	}
+	state(held.ID, nodeapi.TaskLeased, "")
+	state(behind.ID, nodeapi.TaskFailed, nodeapi.FailExpired)
+	if kinds := eventKinds(t, d, n.ID); !strings.HasPrefix(kinds, EventTaskExpired+" ") || strings.Count(kinds, EventTaskExpired) != 1 {
+		t.Error(kinds)
+	}
+	// Its node goes on with it until it isn't heard of any more.
+	c.advance(30 * time.Second)
+	check(t, second(d.RenewTask(ctx, n.ID, held.ID, got[0].Lease)))
+	if nodes := first(d.ExpireTasks(ctx)); nodes != 0 {
+		t.Errorf("%d nodes", nodes)
+	}
+	c.advance(lease.Life)
+	if nodes := first(d.ExpireTasks(ctx)); nodes != 1 {
+		t.Errorf("%d nodes", nodes)
+	}
+	state(held.ID, nodeapi.TaskFailed, nodeapi.FailExpired)
+	if err := second(d.EndTask(ctx, n.ID, held.ID, TaskOutcome{Lease: got[0].Lease})); !errors.Is(err, lease.ErrLost) {
+		t.Error(err)
+	}
+	// A node that comes too late is given none of them, and one that asks for more than there is room for has room again.
+	c.advance(time.Hour)
+	check(t, second(d.CreateTask(ctx, taskOf(gone.ID, nodeapi.TaskSync))))
+	if got := take(t, d, gone.ID, nil, 9); len(got) != 1 || got[0].Kind != nodeapi.TaskSync {
+		t.Errorf("%+v", got)
+	}
+	if nodes := first(d.ExpireTasks(ctx)); nodes != 0 {
+		t.Errorf("%d nodes", nodes)
+	}
+	state(endless.ID, nodeapi.TaskPending, "")
+	// Without anyone's looking before, too.
+	in = taskOf(n.ID, nodeapi.TaskIntrospect)
+	in.Until = c.now().Add(time.Second)
+	late := first(d.CreateTask(ctx, in))
+	c.advance(time.Second)
+	if got := take(t, d, n.ID, nil, 9); len(got) != 1 || got[0].ID != endless.ID {
+		t.Errorf("%+v", got)
+	}
+	state(late.ID, nodeapi.TaskFailed, nodeapi.FailExpired)
+}
+
 func second3[A, B any](_ A, _ B, err error) error { return err }
 
 // TestTaskAtOnce: many calls at the same moment, and each task goes to one of them.

@@ -5,6 +5,7 @@
 package instep
 
 import (
+	"cmp"
 	"time"
 
 	"github.com/powernode/powernode-agent/internal/operatorapi"
@@ -15,6 +16,8 @@ type Facts struct {
 	Now time.Time
 	// Heard is the time of its last heartbeat; zero if there was none.
 	Heard time.Time
+	// SilentAfter is after how long without one it is silent; 0 is operatorapi.StaleAfter.
+	SilentAfter time.Duration
 	// Expected is the root digest of its modules, "" where it has none; Unexpected says why that isn't known, if it isn't.
 	Expected, Unexpected string
 	// Reported is the root digest that it runs by its own word, "" where it runs none; Mounted that it runs modules at all.
@@ -29,7 +32,7 @@ func Judge(f Facts) (operatorapi.NodeState, string) {
 	switch {
 	case f.Heard.IsZero():
 		return operatorapi.StateUnknown, "it hasn't been heard of yet"
-	case f.Now.Sub(f.Heard) > operatorapi.StaleAfter:
+	case f.Now.Sub(f.Heard) > cmp.Or(f.SilentAfter, operatorapi.StaleAfter):
 		return operatorapi.StateSilent, "nothing was heard of it since " + f.Heard.UTC().Format(time.RFC3339)
 	case f.Reported == "" && f.Mounted:
 		return operatorapi.StateUnknown, "it runs modules and doesn't say which root they make"

@@ -16,6 +16,8 @@ func TestJudge(t *testing.T) {
 		"never heard of":                        {Facts{Expected: "a"}, operatorapi.StateUnknown},
 		"in step":                               {Facts{Heard: now, Expected: "a", Reported: "a", Mounted: true}, operatorapi.StateInStep},
 		"in step, just in time":                 {Facts{Heard: now.Add(-operatorapi.StaleAfter), Expected: "a", Reported: "a"}, operatorapi.StateInStep},
+		"late, and not too late":                {Facts{Heard: now.Add(-4 * time.Minute), SilentAfter: 4 * time.Minute, Expected: "a", Reported: "a"}, operatorapi.StateInStep},
+		"later than that":                       {Facts{Heard: now.Add(-4*time.Minute - 1), SilentAfter: 4 * time.Minute, Expected: "a", Reported: "a"}, operatorapi.StateSilent},
 		"too late":                              {Facts{Heard: now.Add(-operatorapi.StaleAfter - 1), Expected: "a", Reported: "a"}, operatorapi.StateSilent},
 		"silent and drifted":                    {Facts{Heard: now.Add(-time.Hour), Expected: "a", Reported: "b"}, operatorapi.StateSilent},
 		"the clock was set back":                {Facts{Heard: now.Add(time.Hour), Expected: "a", Reported: "a"}, operatorapi.StateInStep},

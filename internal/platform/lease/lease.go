@@ -32,6 +32,8 @@ type Task struct {
 	Lease string
 	// Expires is when the lease in force ends.
 	Expires time.Time
+	// Until is when the task is given up, unless its node has it then; zero is never.
+	Until time.Time
 	// Begun says that the node has taken up the task under this lease.
 	Begun bool
 	// Attempt is 1, and one more for each lease that was begun and came to nothing. Grants counts all leases.
@@ -49,12 +51,19 @@ func (t Task) inForce(lease string, now time.Time) bool {
 // held reports whether a node has a task of that state.
 func held(s nodeapi.TaskState) bool { return s == nodeapi.TaskLeased || s == nodeapi.TaskCancelling }
 
-// Settle returns what became of a task whose lease has expired, and other tasks as they are.
+// Settle returns what became of a task whose lease has expired, or that has waited for too long, and other tasks as they are.
 func Settle(t Task, now time.Time) Task {
-	if !held(t.State) || now.Before(t.Expires) {
+	if held(t.State) && !now.Before(t.Expires) {
+		t = takenBack(t, "the lease expired: the node wasn't heard of")
+	}
+	if t.State != nodeapi.TaskPending || t.Until.IsZero() || now.Before(t.Until) {
 		return t
 	}
-	return takenBack(t, "the lease expired: the node wasn't heard of")
+	text := "its node didn't come for it until " + t.Until.UTC().Format(time.RFC3339)
+	if t.Attempt > 1 {
+		text = "its node began it, and didn't come for it again until " + t.Until.UTC().Format(time.RFC3339) + "; some of it may have been done"
+	}
+	return ended(t, nodeapi.TaskFailed, nodeapi.FailExpired, text)
 }
 
 // TakeBack returns a task whose node says that it doesn't have the lease.
@@ -175,7 +184,7 @@ func HandOut(tasks []Task, holding []string, most int, now time.Time, newID func
 	after = make([]Task, len(tasks))
 	for i, t := range tasks {
 		if t = Settle(t, now); holding != nil && !slices.Contains(holding, t.Lease) {
-			t = TakeBack(t)
+			t = Settle(TakeBack(t), now)
 		}
 		after[i] = t
 	}

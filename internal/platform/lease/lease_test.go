@@ -86,6 +86,53 @@ func TestSteps(t *testing.T) {
 	}
 }
 
+// TestUntil: what waits for too long is given up, and nothing else.
+func TestUntil(t *testing.T) {
+	until := noon.Add(time.Hour)
+	for _, state := range states {
+		a := task(state)
+		a.Expires, a.Until = until.Add(1), until
+		if !held(a.State) {
+			a.Expires = time.Time{}
+		}
+		if got := Settle(a, until.Add(-1)); got != a {
+			t.Errorf("early: %+v", got)
+		}
+		got := Settle(a, until)
+		switch {
+		case state != nodeapi.TaskPending && got != a:
+			t.Errorf("%s: %+v", state, got)
+		case state == nodeapi.TaskPending && (got.State != nodeapi.TaskFailed || got.Code != nodeapi.FailExpired || strings.Contains(got.Error, "may have been done")):
+			t.Errorf("%+v", got)
+		}
+		a.Until = time.Time{}
+		if got := Settle(a, until); got != a {
+			t.Errorf("without an end: %+v", got)
+		}
+	}
+	// With the lease's end, and what was begun says so.
+	begun, err := Renew(task(nodeapi.TaskLeased), "L", noon)
+	if err != nil {
+		t.Fatal(err)
+	}
+	begun.Until = noon.Add(time.Second)
+	if got := Settle(begun, noon.Add(Life-1)); got != begun {
+		t.Errorf("%+v", got)
+	}
+	if got := Settle(begun, noon.Add(Life)); got.Code != nodeapi.FailExpired || got.Lease != "" || !strings.Contains(got.Error, "may have been done") {
+		t.Errorf("%+v", got)
+	}
+	// A node that lost the lease comes too late.
+	after, granted := HandOut([]Task{begun}, []string{}, 9, noon.Add(time.Second), func() string { return "M" })
+	if len(granted) != 0 || after[0].Code != nodeapi.FailExpired {
+		t.Errorf("%+v", after)
+	}
+	cancelling := Cancel(begun)
+	if got := Settle(cancelling, noon.Add(Life)); got.State != nodeapi.TaskCancelled {
+		t.Errorf("%+v", got)
+	}
+}
+
 // TestAttempts: only what was begun is an attempt, and there are so many of them.
 func TestAttempts(t *testing.T) {
 	now := noon

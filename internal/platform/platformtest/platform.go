@@ -89,6 +89,9 @@ func start(t testing.TB, o platform.Options, dir, listen string, clock *Clock, c
 	t.Helper()
 	o.Dir, o.Listen, o.Version, o.Now = dir, listen, "v0-test", clock.Now
 	o.Logger = slog.New(slog.NewTextHandler(testLog{t}, &slog.HandlerOptions{Level: slog.LevelInfo}))
+	if o.Database == nil {
+		file(t, dir)
+	}
 	server, err := platform.Open(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/powernode/powernode-agent/internal/fault"
 )
@@ -48,6 +50,14 @@ func refuse(status int, code, format string, args ...any) *refusal {
 func unauthorized() error {
 	e := refuse(http.StatusUnauthorized, codeUnauthorized, "a node's certificate or the operator's token is needed")
 	e.header.Set("WWW-Authenticate", `Basic realm="powernode", charset="UTF-8"`)
+	return e
+}
+
+// TooMany is what Authenticate returns for a caller that shows too many wrong credentials, and has to wait for so long.
+func TooMany(wait time.Duration) error {
+	seconds := int64((wait + time.Second - 1) / time.Second)
+	e := refuse(http.StatusTooManyRequests, codeTooManyRequests, "too many wrong tokens from this address; ask again in %d s", seconds)
+	e.header.Set("Retry-After", strconv.FormatInt(seconds, 10))
 	return e
 }
 

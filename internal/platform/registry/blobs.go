@@ -10,6 +10,8 @@ import (
 	"os"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/powernode/powernode-agent/internal/durable"
 )
 
@@ -32,6 +34,29 @@ func (b blobs) open(digest string) (*os.File, error) {
 
 // adopt gives the unnamed file f, whose content has that digest, its name, durably.
 func (b blobs) adopt(f *os.File, digest string) error {
+	return b.place(f, digest, func(sub *durable.Dir, name string) error { return sub.Link(f, name, blobLabel) })
+}
+
+// move is adopt for the file f of that name in the sub-directory from. Where the content is there already, the file stays what it is.
+func (b blobs) move(from, name string, f *os.File, digest string) error {
+	source, err := b.dir.Sub(from)
+	if err != nil {
+		return fmt.Errorf("keep blob %s: %w", digest, err)
+	}
+	defer source.Close()
+	if err := b.place(f, digest, func(sub *durable.Dir, to string) error {
+		return sub.Step(blobLabel+":rename", func() error {
+			err := unix.Renameat2(int(source.File().Fd()), name, int(sub.File().Fd()), to, unix.RENAME_NOREPLACE)
+			return os.NewSyscallError("renameat2", err)
+		})
+	}); err != nil {
+		return err
+	}
+	return source.Sync(blobLabel)
+}
+
+// place puts f on the disk and calls name to give it its name, with the directory for it, which is put on the disk then.
+func (b blobs) place(f *os.File, digest string, name func(sub *durable.Dir, name string) error) error {
 	_, hex, _ := strings.Cut(digest, ":")
 	sub, err := b.dir.MakeSub(hex[:2], 0o700, blobLabel)
 	if err != nil {
@@ -43,8 +68,8 @@ func (b blobs) adopt(f *os.File, digest string) error {
 	}
 	// The same content again is no error; the first one's name may not be on the disk yet, so
 	// the directory is synced in both cases.
-	if err := sub.Link(f, hex, blobLabel); err != nil && !errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("keep blob %s: %w", digest, err)
+	if err := name(sub, hex); err != nil && !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("keep blob %s: %w", digest, b.dir.Diagnose(err))
 	}
 	return sub.Sync(blobLabel)
 }

@@ -5,6 +5,9 @@ import (
 	"encoding/hex"
 	"strings"
 	"testing"
+
+	"github.com/powernode/powernode-agent/internal/fault"
+	"github.com/powernode/powernode-agent/internal/platform/db"
 )
 
 // TestDelete deletes a tag, a manifest and a blob: they are gone from their repository, and from no other; the same push
@@ -54,4 +57,30 @@ func TestSHA512(t *testing.T) {
 	}
 	s.want("one content, another name", s.do("GET", "/v2/r/blobs/"+sum(layer), ""), 404, "BLOB_UNKNOWN")
 	s.want("no algorithm of ours", s.do("GET", "/v2/r/blobs/sha384:00", ""), 400, "DIGEST_INVALID")
+}
+
+// TestRegisterGone registers a module of which something was deleted since it was looked at.
+func TestRegisterGone(t *testing.T) {
+	s := newServer(t, options{})
+	index, ok := s.registry.index.(*db.DB)
+	if !ok {
+		t.Fatal("the index is no database")
+	}
+	doc := imageManifest("layer", "")
+	m := db.Module{Name: "m", Variety: "config", Version: "1", Repository: "r", Digest: sum(doc), Images: []db.Image{{Architecture: "all", ManifestDigest: sum(doc)}}}
+	s.pushBlob("r", "{}")
+	s.pushBlob("r", "layer")
+	s.want("push", s.pushManifest("r", "v1", doc), 201, "")
+	for _, what := range []string{"/blobs/" + sum("layer"), "/manifests/" + sum(doc)} {
+		s.want("delete", s.do("DELETE", "/v2/r"+what, ""), 202, "")
+		if _, err := s.registry.Register(t.Context(), index, m); fault.KindOf(err) != fault.Refuse || !strings.Contains(fault.HintOf(err), "push it again") {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	s.pushBlob("r", "layer")
+	s.want("push", s.pushManifest("r", "v1", doc), 201, "")
+	if _, err := s.registry.Register(t.Context(), index, m); err != nil {
+		t.Fatal(err)
+	}
+	s.want("what is registered", s.do("DELETE", "/v2/r/blobs/"+sum("layer"), ""), 409, "DENIED")
 }

@@ -46,8 +46,8 @@ type document struct {
 	Annotations   map[string]string    `json:"annotations"`
 }
 
-// putManifest keeps a manifest whose parts are there already. Its bytes are durable before its
-// row in the index is.
+// putManifest keeps a manifest whose parts are there already: its bytes are durable before its
+// row in the index is, and its parts are looked for before its bytes are kept, and again as its row is.
 func (g *Registry) putManifest(w http.ResponseWriter, r *http.Request, t target) error {
 	data, err := io.ReadAll(io.LimitReader(r.Body, maxManifest+1))
 	if err != nil {
@@ -69,7 +69,8 @@ func (g *Registry) putManifest(w http.ResponseWriter, r *http.Request, t target)
 		return err
 	}
 	m.MediaType = doc.MediaType
-	if err := g.checkParts(r, t.repository, doc); err != nil {
+	m.Parts = doc.parts()
+	if err := g.checkParts(r.Context(), t.repository, m.Parts); err != nil {
 		return err
 	}
 	if doc.Subject != nil {
@@ -81,7 +82,7 @@ func (g *Registry) putManifest(w http.ResponseWriter, r *http.Request, t target)
 	if err := g.blobs.put(data, m.Digest); err != nil {
 		return err
 	}
-	if err := g.index.PutManifest(r.Context(), m, tag); err != nil {
+	if err := g.putInto(r.Context(), m, tag, doc); err != nil {
 		return err
 	}
 	w.Header().Set("Location", Root+t.repository+"/manifests/"+m.Digest)
@@ -134,39 +135,6 @@ func parseManifest(contentType string, data []byte) (document, error) {
 	}
 	doc.MediaType = mediaType
 	return doc, nil
-}
-
-// checkParts refuses a manifest whose blobs or manifests the repository lacks. The subject may be
-// missing: the specification lets a signature arrive before what it signs.
-func (g *Registry) checkParts(r *http.Request, repository string, doc document) error {
-	var blobs, manifests []string
-	if doc.Config != nil {
-		blobs = append(blobs, string(doc.Config.Digest))
-	}
-	for _, list := range [][]ocispec.Descriptor{doc.Layers, doc.Blobs} {
-		for _, d := range list {
-			if !elsewhere(d.MediaType) {
-				blobs = append(blobs, string(d.Digest))
-			}
-		}
-	}
-	for _, d := range doc.Manifests {
-		manifests = append(manifests, string(d.Digest))
-	}
-	missing, err := g.index.Missing(r.Context(), repository, blobs, manifests)
-	if err != nil {
-		return err
-	}
-	if len(missing) > 0 {
-		return refuse(http.StatusNotFound, codeManifestBlobUnknown, "%s lacks %s, which the manifest refers to", repository, missing[0])
-	}
-	return nil
-}
-
-// elsewhere reports whether a layer of that type is by its nature not in the registry (image specification,
-// "Non-Distributable Layers", and Docker's foreign layers before it).
-func elsewhere(mediaType string) bool {
-	return strings.HasPrefix(mediaType, "application/vnd.oci.image.layer.nondistributable.") || strings.HasPrefix(mediaType, "application/vnd.docker.image.rootfs.foreign.")
 }
 
 // asReferrer fills in what the referrers API tells of a manifest with a subject (distribution

@@ -25,14 +25,17 @@ func (g *Registry) startUpload(w http.ResponseWriter, r *http.Request, t target)
 			return err
 		}
 	}
-	s, err := g.uploads.start(t.repository)
+	if digest := query.Get("digest"); digest != "" {
+		s, err := g.uploads.startWhole(t.repository)
+		if err != nil {
+			return err
+		}
+		return g.finish(w, r, s, digest)
+	}
+	s, err := g.uploads.start(r.Context(), t.repository)
 	if err != nil {
 		return err
 	}
-	if digest := query.Get("digest"); digest != "" {
-		return g.finish(w, r, s, digest)
-	}
-	defer g.uploads.release(s)
 	uploadHeader(w, s)
 	w.WriteHeader(http.StatusAccepted)
 	return nil
@@ -71,7 +74,9 @@ func (g *Registry) upload(w http.ResponseWriter, r *http.Request, t target) erro
 		if err := g.receive(r, s); err != nil {
 			return err
 		}
-		defer g.uploads.release(s)
+		if err := g.uploads.keep(s); err != nil {
+			return err
+		}
 		uploadHeader(w, s)
 		w.WriteHeader(http.StatusAccepted)
 	case http.MethodPut:
@@ -80,7 +85,9 @@ func (g *Registry) upload(w http.ResponseWriter, r *http.Request, t target) erro
 		g.uploads.drop(s)
 		w.WriteHeader(http.StatusNoContent)
 	default:
-		defer g.uploads.release(s)
+		if err := g.uploads.keep(s); err != nil {
+			return err
+		}
 		uploadHeader(w, s)
 		w.WriteHeader(http.StatusNoContent)
 	}
@@ -105,7 +112,7 @@ func (g *Registry) finish(w http.ResponseWriter, r *http.Request, s *session, di
 	if got != digest {
 		return refuse(http.StatusBadRequest, codeDigestInvalid, "what arrived has the digest %s, not %s", got, digest)
 	}
-	if err := g.blobs.adopt(s.file, digest); err != nil {
+	if err := g.adopt(s, digest); err != nil {
 		return err
 	}
 	if err := g.index.LinkBlob(r.Context(), s.repository, digest, s.size); err != nil {
@@ -115,12 +122,19 @@ func (g *Registry) finish(w http.ResponseWriter, r *http.Request, s *session, di
 	return nil
 }
 
+// adopt makes an upload's file the blob of that digest.
+func (g *Registry) adopt(s *session, digest string) error {
+	if s.name == "" {
+		return g.blobs.adopt(s.file, digest)
+	}
+	return g.blobs.move(uploadsName, s.name, s.file, digest)
+}
+
 // receive appends the request's body to the upload. After an error of the caller's line the upload
-// stays, to be resumed; after one of the registry's own, and where it can't fit, it is dropped.
+// stays, if it has a name, to be resumed; after one of the registry's own, and where it can't fit, it is dropped.
 func (g *Registry) receive(r *http.Request, s *session) error {
 	if err := checkRange(r, s); err != nil {
-		g.uploads.release(s)
-		return err
+		return g.interrupted(s, err)
 	}
 	room := g.maxBlob - s.size
 	n, err := io.Copy(s, io.LimitReader(r.Body, room+1))
@@ -135,8 +149,19 @@ func (g *Registry) receive(r *http.Request, s *session) error {
 		g.uploads.drop(s)
 		return fmt.Errorf("receive a blob for %s: %w", s.repository, g.blobs.dir.Diagnose(disk))
 	}
-	g.uploads.release(s)
-	return refuse(http.StatusBadRequest, codeUploadInvalid, "the body ended early, after %d bytes of the upload: %v", s.size, err)
+	return g.interrupted(s, refuse(http.StatusBadRequest, codeUploadInvalid, "the body ended early, after %d bytes of the upload: %v", s.size, err))
+}
+
+// interrupted leaves an upload for another try, and returns err, or why it is over.
+func (g *Registry) interrupted(s *session, err error) error {
+	if s.name == "" {
+		g.uploads.drop(s)
+		return err
+	}
+	if lost := g.uploads.keep(s); lost != nil {
+		return lost
+	}
+	return err
 }
 
 // rangePattern is the specification's own form of Content-Range: "<start>-<end>", both inclusive.

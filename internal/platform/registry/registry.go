@@ -4,9 +4,12 @@
 //
 // It promises that what it serves under a digest has that digest, that content is visible in the
 // repositories that it was pushed to and in no other, that a push which was answered with
-// success survives a power cut, and that a cut one leaves nothing behind. It stores what it is
-// given byte for byte and doesn't judge modules. Operators may delete, from a repository, what no
-// registered module is made of: a deployed digest stays readable, and no file is ever removed. It trusts the caller that it is told, its directory, and its index.
+// success survives a power cut, and that a cut one leaves nothing behind for longer than half an
+// hour. It stores what it is given byte for byte and doesn't judge modules. Operators may delete,
+// from a repository, what no registered module is made of, nor anything that is attached to one:
+// a deployed digest stays readable with its signatures, and no blob's file is ever removed.
+// Several processes may be one registry, over one directory and one index. It trusts the caller
+// that it is told, its directory, and its index.
 package registry
 
 import (
@@ -30,17 +33,16 @@ type Index interface {
 	LinkBlob(ctx context.Context, repository, digest string, size int64) error
 	Blob(ctx context.Context, repository, digest string) (int64, error)
 	Missing(ctx context.Context, repository string, blobs, manifests []string) ([]string, error)
+	// PutManifest returns a *db.MissingError where m's parts aren't all there, and a *db.TagHeldError where signatures of registered modules would be lost.
 	PutManifest(ctx context.Context, m db.Manifest, tag string) error
 	Manifest(ctx context.Context, repository, reference string) (db.Manifest, error)
 	Tags(ctx context.Context, repository, last string, limit int) ([]string, error)
 	Repositories(ctx context.Context, last string, limit int) ([]string, error)
 	HasRepository(ctx context.Context, repository string) (bool, error)
-	DeleteTag(ctx context.Context, repository, tag string) error
-	// DeleteManifest returns db.ErrInUse for what registered modules, and their signatures, are.
-	DeleteManifest(ctx context.Context, repository, digest string) error
-	DeleteBlob(ctx context.Context, repository, digest string) error
-	// RegisteredImages returns the digests of the image manifests of registered modules in a repository.
-	RegisteredImages(ctx context.Context, repository string) ([]string, error)
+	// Deletions return db.ErrInUse for what registered modules, and their signatures, are made of.
+	DeleteTag(ctx context.Context, repository, tag string, parts db.PartsOf) error
+	DeleteManifest(ctx context.Context, repository, digest string, parts db.PartsOf) error
+	DeleteBlob(ctx context.Context, repository, digest string, parts db.PartsOf) error
 	Referrers(ctx context.Context, repository, subject, artifactType, last string, limit int) ([]db.Manifest, error)
 }
 
@@ -71,7 +73,7 @@ type Options struct {
 	// Dir holds the blobs. It belongs to the registry alone.
 	Dir   *durable.Dir
 	Index Index
-	// Authenticate says who makes a request; nil for nobody.
+	// Authenticate says who makes a request; nil for nobody, and TooMany for who has to wait.
 	Authenticate func(*http.Request) (*Caller, error)
 	Logger       *slog.Logger
 	// MaxBlob bounds a blob in bytes; 0 means DefaultMaxBlob.
@@ -108,9 +110,6 @@ func New(o Options) *Registry {
 	}
 }
 
-// Close drops the uploads that are under way.
-func (g *Registry) Close() { g.uploads.close() }
-
 // ServeHTTP answers everything below Root.
 func (g *Registry) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Docker-Distribution-API-Version", "registry/2.0")
@@ -134,6 +133,9 @@ func (g *Registry) serve(w http.ResponseWriter, r *http.Request) error {
 	}
 	if err := authorize(r, caller, t); err != nil {
 		return err
+	}
+	if err := g.uploads.sweep(); err != nil {
+		g.log.Warn("registry: idle uploads couldn't be looked for", "error", err)
 	}
 	if what := changes(r, t); what != "" && caller.Changing != nil {
 		r = r.WithContext(caller.Changing(r.Context(), what, t.repository, t.reference))

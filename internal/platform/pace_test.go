@@ -1,0 +1,99 @@
+package platform_test
+
+import (
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/powernode/powernode-agent/internal/nodeapi"
+	"github.com/powernode/powernode-agent/internal/operatorapi"
+	"github.com/powernode/powernode-agent/internal/platform"
+	"github.com/powernode/powernode-agent/internal/platform/platformtest"
+)
+
+// pulse is a heartbeat of a node whose state is what it was.
+func pulse() nodeapi.Pulse {
+	return nodeapi.Pulse{BootID: "b", StateHash: strings.Repeat("a", 64)}
+}
+
+// crowded has as many of the node's pulses under way as there may be, until release is called, and returns the answers to those that were too
+// many.
+func crowded(t *testing.T, p *platformtest.Platform, node *platformtest.Node, most int) (refused []platformtest.Answer, release func()) {
+	t.Helper()
+	full := nodeapi.Heartbeat{BootID: "b", AgentVersion: "v", Architecture: "amd64", MountState: nodeapi.MountMounted, StateHash: pulse().StateHash}
+	if a := p.Do(node, http.MethodPost, nodeapi.PathHeartbeat, full); a.Status != http.StatusOK {
+		t.Fatalf("%d %s", a.Status, a.Body)
+	}
+	free := p.Hold()
+	const more = 6
+	answers := make(chan platformtest.Answer, most+more)
+	var wait sync.WaitGroup
+	for range most + more {
+		wait.Go(func() { answers <- p.Do(node, http.MethodPost, nodeapi.PathHeartbeat, pulse()) })
+	}
+	for range more {
+		refused = append(refused, <-answers)
+	}
+	return refused, sync.OnceFunc(func() {
+		free()
+		wait.Wait()
+		for range most {
+			if a := <-answers; a.Status != http.StatusOK {
+				t.Errorf("one that was under way: %d %s", a.Status, a.Body)
+			}
+		}
+	})
+}
+
+// TestPace: the platform says how often nodes report. One that doesn't keep up puts pulses off, each for another time, and goes on with the rest.
+func TestPace(t *testing.T) {
+	const interval, most = 20, 3
+	p := platformtest.StartWith(t, platform.Options{HeartbeatInterval: interval * time.Second, HeartbeatsAtOnce: most})
+	node := p.Enroll("web-1", "amd64")
+	refused, release := crowded(t, p, node, most)
+	for _, a := range refused {
+		after, err := strconv.Atoi(a.Header.Get("Retry-After"))
+		if a.Status != http.StatusTooManyRequests || a.Envelope.Code != nodeapi.CodeTooManyRequests || err != nil || after < interval || after >= 2*interval {
+			t.Errorf("%d %s, Retry-After %q", a.Status, a.Body, a.Header.Get("Retry-After"))
+		}
+	}
+	// Tasks, and what operators ask for, aren't put off.
+	p.Do(node, http.MethodPost, nodeapi.PathTaskLease, nodeapi.LeaseRequest{Max: 1}).Into(&nodeapi.LeaseResponse{})
+	if _, err := p.Operator.Nodes(t.Context()); err != nil {
+		t.Error(err)
+	}
+	release()
+	var told nodeapi.HeartbeatResponse
+	p.Do(node, http.MethodPost, nodeapi.PathHeartbeat, pulse()).Into(&told)
+	if told.NextPollSeconds != interval || told.WantState {
+		t.Errorf("%+v", told)
+	}
+}
+
+// TestPaceAndSilence: where nodes are to report seldom they aren't silent in between.
+func TestPaceAndSilence(t *testing.T) {
+	p := platformtest.StartWith(t, platform.Options{HeartbeatInterval: 5 * time.Minute})
+	node := p.Enroll("web-1", "amd64")
+	var told nodeapi.HeartbeatResponse
+	p.Do(node, http.MethodPost, nodeapi.PathHeartbeat, heartbeat()).Into(&told)
+	if told.NextPollSeconds != 300 {
+		t.Errorf("%+v", told)
+	}
+	for _, c := range []struct {
+		after  time.Duration
+		status operatorapi.NodeStatus
+		silent bool
+	}{{15 * time.Minute, operatorapi.NodeRunning, false}, {6 * time.Minute, operatorapi.NodeStale, true}} {
+		p.Clock.Advance(c.after)
+		n, err := p.Operator.Node(t.Context(), "web-1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n.Node.Status != c.status || (n.Node.State == operatorapi.StateSilent) != c.silent {
+			t.Errorf("after %s more: %s, %s", c.after, n.Node.Status, n.Node.State)
+		}
+	}
+}
