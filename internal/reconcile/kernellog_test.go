@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -70,6 +71,28 @@ func TestKernelLogOfThisMachine(t *testing.T) {
 		t.Skipf("no kernel log here: %v", err)
 	}
 	t.Logf("%d corrupted files", len(found))
+}
+
+// TestCorruptionsUntilNow: all that there is is read, however long it takes, and nothing is waited for.
+func TestCorruptionsUntilNow(t *testing.T) {
+	path, _ := kernelLogOf(t)
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for range 2 {
+		if _, err := f.WriteString("3,1,2,-;fs-verity (vda, inode 25): FILE CORRUPTED! pos=0, level=0, want_hash=sha256:00, real_hash=sha256:01\n"); err != nil {
+			t.Fatal(err)
+		}
+		found, err := corruptions(path)
+		if err != nil || !slices.Equal(found, []Corruption{{Device: "vda", Inode: 25}}) {
+			t.Errorf("%v, %v", found, err)
+		}
+	}
+	if found, err := corruptions(path); err != nil || len(found) > 0 {
+		t.Errorf("after the end: %v, %v", found, err)
+	}
 }
 
 // kernelLogOf makes a log that tells of a file, as a FIFO: it gives a record for each read, and none
