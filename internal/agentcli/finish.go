@@ -3,12 +3,15 @@ package agentcli
 import (
 	"context"
 	"io"
+	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/powernode/powernode-agent/internal/boot"
 	"github.com/powernode/powernode-agent/internal/change"
 	"github.com/powernode/powernode-agent/internal/cli"
+	"github.com/powernode/powernode-agent/internal/event"
 	"github.com/powernode/powernode-agent/internal/fault"
 )
 
@@ -44,6 +47,9 @@ func finishCommand(app *cli.App) *cobra.Command {
 				return app.Print(finishDoc{}, finishDoc{}.table)
 			}
 			done, err := finish(cmd.Context(), stateDir)
+			if a := finished(done, err); a.Result != "" {
+				newTrail(app, stateDir).put(a)
+			}
 			doc := finishDoc{done}
 			if printErr := app.Print(doc, doc.table); err == nil {
 				err = printErr
@@ -53,6 +59,15 @@ func finishCommand(app *cli.App) *cobra.Command {
 	}
 	stateFlag(cmd, &stateDir)
 	return cmd
+}
+
+// finished is the record of what was brought to its end, or taken back, without anybody asking for it; one without a result is none.
+func finished(done []string, err error) event.Audit {
+	a := event.Audit{Who: theAgent, Command: "finish what a live change has left", Result: strings.Join(done, "; "), Failed: err != nil, At: time.Now()}
+	if err != nil && len(done) > 0 {
+		a.Result += "; failed: " + err.Error()
+	}
+	return a
 }
 
 // toFinish reports whether something is to be done that needs all rights.

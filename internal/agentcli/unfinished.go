@@ -40,7 +40,19 @@ const (
 )
 
 func newUnfinished(stateDir string, platform reconcile.Platform, log *slog.Logger) *unfinished {
-	return &unfinished{root: "/", stateDir: stateDir, platform: platform, systemd: systemd.Manager{}, here: finish, log: log}
+	return &unfinished{root: "/", stateDir: stateDir, platform: platform, systemd: systemd.Manager{}, here: finishHere(log), log: log}
+}
+
+// finishHere does it in this process, with its record.
+func finishHere(log *slog.Logger) func(context.Context, string) ([]string, error) {
+	return func(ctx context.Context, stateDir string) ([]string, error) {
+		done, err := finish(ctx, stateDir)
+		if a := finished(done, err); a.Result != "" {
+			t := trail{stateDir, log, func(err error) { log.Error("an audit record is in this log alone", "error", err) }}
+			t.put(a)
+		}
+		return done, err
+	}
 }
 
 func (u *unfinished) loop() runtime.Loop {
