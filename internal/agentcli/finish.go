@@ -5,12 +5,15 @@ import (
 	"io"
 	"path/filepath"
 	"slices"
+	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/powernode/powernode-agent/internal/boot"
 	"github.com/powernode/powernode-agent/internal/change"
 	"github.com/powernode/powernode-agent/internal/cli"
+	"github.com/powernode/powernode-agent/internal/event"
 	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/store"
 )
@@ -58,6 +61,9 @@ func finishCommand(app *cli.App) *cobra.Command {
 				return app.Print(finishDoc{}, finishDoc{}.table)
 			}
 			doc, err := finish(cmd.Context(), stateDir)
+			if a := finished(doc, err); a.Result != "" {
+				newTrail(app, stateDir).put(a)
+			}
 			if printErr := app.Print(doc, doc.table); err == nil {
 				err = printErr
 			}
@@ -69,6 +75,15 @@ func finishCommand(app *cli.App) *cobra.Command {
 	}
 	stateFlag(cmd, &stateDir)
 	return cmd
+}
+
+// finished is the record of what was brought to its end, or taken back, without anybody asking for it; one without a result is none.
+func finished(doc finishDoc, err error) event.Audit {
+	a := event.Audit{Who: theAgent, Command: "finish what a live change has left", Result: strings.Join(doc.said(), "; "), Failed: err != nil, At: time.Now()}
+	if err != nil && a.Result != "" {
+		a.Result += "; failed: " + err.Error()
+	}
+	return a
 }
 
 // toFinish reports whether something is to be done that needs all rights.

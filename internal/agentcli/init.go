@@ -49,6 +49,7 @@ run.`,
 	cmd.Flags().DurationVar(&control.Within, "wait", 3*time.Minute, "how long to wait for systemd")
 	cmd.Flags().StringVar(&control.Run, "run", control.Run, "the directory /run, where the boot left which services there are")
 	_ = cmd.Flags().MarkHidden("run")
+	cmd.Flags().StringVar(&control.Only, "unit", "", "of the module's services only the one whose unit this is")
 	return cmd
 }
 

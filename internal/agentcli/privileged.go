@@ -29,8 +29,8 @@ type privileged struct {
 	keep bool
 }
 
-// answerMax bounds an answer, in bytes.
-const answerMax = 64 << 20
+// answerMax bounds an answer, in bytes: the service reads it whole. What commands print for tasks is cut to nodeapi.MaxTaskResult before.
+const answerMax = 256 << 10
 
 // run runs the command ARGS, as the unit powernode-agent-NAME.service, one at a time by that name, and reads the document that it
 // prints into doc where it ends with 0 or is done in part (cli.ExitPartial). It returns the exit code of the command, whose errors are in the unit's

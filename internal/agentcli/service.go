@@ -3,6 +3,7 @@ package agentcli
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -160,7 +161,7 @@ func (f *serviceFlags) assemble(ctx context.Context, log *slog.Logger) (*assembl
 	state := &nodeState{f.stateDir, new(mountedMemo)}
 	config := runtime.Config{
 		Platform: platform, State: state, AgentVersion: version.Get().Version,
-		Certificate: runtime.NewCertificate(credentials, log), Notifier: notifier, Watchdog: watchdog, Log: log,
+		Certificate: runtime.NewCertificate(auditedCertificate{credentials, work.record}, log), Notifier: notifier, Watchdog: watchdog, Log: log,
 		Heard: work.heard, ConfigDigest: work.configDigest, Doing: work.doing, Drain: serviceDrain,
 		Load: func(ctx context.Context) error {
 			err := platform.load()
@@ -196,7 +197,10 @@ func (s *assembled) onNode(ctx context.Context, stateDir string, facts boot.Fact
 	s.config.Beside, s.config.Remarks = append(s.config.Beside, loops...), remarksOf(sources...)
 	s.config.Gate = health.New(health.Config{
 		Settings: facts.Health, Generation: facts.Generation, StateDir: stateDir, RunDir: boot.RunDir, Log: log,
-		Restart: func(ctx context.Context) error { return restart.Machine{}.Now(ctx, restart.Full) },
+		Restart: func(ctx context.Context) error {
+			s.work.record("restart the machine", fmt.Sprintf("begun: generation %d isn't good in this boot", facts.Generation), true)
+			return restart.Machine{}.Now(ctx, restart.Full)
+		},
 	})
 }
 

@@ -51,7 +51,7 @@ func newReconcileLoop(w *platformWork, mode reconcileMode, facts boot.Facts, nam
 	return runtime.NewReconcile(runtime.ReconcileConfig{
 		Do: func(ctx context.Context) (string, error) {
 			o := nodeapi.TaskOptions{Stage: mode == reconcileStage}
-			answer, err := w.outside.do(ctx, reconcileUnit, "reconcile", false, taskArgs(nodeapi.TaskSync, o, w.stateDir))
+			answer, err := w.outside.do(ctx, reconcileUnit, "reconcile", false, taskArgs(nodeapi.TaskSync, o, w.stateDir), nil)
 			if err != nil {
 				return "", err
 			}

@@ -79,12 +79,14 @@ func newPlatformWork(f *serviceFlags, platform *nodePlatform, facts boot.Facts, 
 		say("tasks", err)
 	} else {
 		w.closing = append(w.closing, journal)
-		handlers := taskHandlers{outside: w.outside, stateDir: f.stateDir, booted: booted, keeper: platform.keeper, machine: restart.Machine{}, log: log}
+		handlers := taskHandlers{outside: w.outside, stateDir: f.stateDir, booted: booted, keeper: platform.keeper, machine: restart.Machine{}, notes: journal, root: "/", log: log}
 		audit := runtime.AuditTasks(w.put, privilegedTask, log)
 		w.tasks = runtime.NewTasks(runtime.TasksConfig{
 			Platform: platform, Journal: journal, Handlers: handlers.list(), Boot: name, Patience: taskPatience, Log: log, Once: f.once,
 			Told: func(r task.Record) {
-				audit(r)
+				about := r
+				about.Task = named(r.Task)
+				audit(about)
 				w.told(r)
 			},
 		})
@@ -100,18 +102,50 @@ func privilegedTask(t task.Task) bool { return t.Kind != nodeapi.TaskIntrospect 
 
 // audit writes the record of what the service did by itself, once until it is something else.
 func (w *platformWork) audit(command string, changed bool, err error) {
-	a := event.Audit{Who: "powernode-agent", Command: command, Result: "complete", At: time.Now()}
-	if err != nil {
-		a.Failed, a.Result = true, "failed: "+err.Error()
-	}
-	if !changed && a.Result == w.audited {
+	result := runResult(err)
+	if !changed && result == w.audited {
 		return
 	}
-	w.audited = a.Result
+	w.audited = result
+	w.record(command, result, err != nil)
+}
+
+// record writes the record of what the service does by itself. Any goroutine may call it.
+func (w *platformWork) record(command, result string, failed bool) {
+	a := event.Audit{Who: theAgent, Command: command, Result: result, Failed: failed, At: time.Now()}
 	w.log.Info("audit", "who", a.Who, "command", a.Command, "result", a.Result)
 	if err := w.put(a.Event()); err != nil {
 		w.log.Error("an audit record is in this log alone", "error", err)
 	}
+}
+
+// auditedCertificate is a node's certificate whose every replacement is recorded.
+type auditedCertificate struct {
+	runtime.CertificateKeeper
+	record func(command, result string, failed bool)
+}
+
+// Rotate implements runtime.CertificateKeeper.
+func (c auditedCertificate) Rotate(ctx context.Context) error {
+	return c.replaced("rotate the node's certificate", c.CertificateKeeper.Rotate(ctx))
+}
+
+// Renew implements runtime.CertificateKeeper.
+func (c auditedCertificate) Renew(ctx context.Context) error {
+	return c.replaced("renew the node's certificate", c.CertificateKeeper.Renew(ctx))
+}
+
+// replaced records what was done. An attempt that failed has changed nothing, and is in the log.
+func (c auditedCertificate) replaced(what string, err error) error {
+	if err != nil {
+		return err
+	}
+	result := "complete"
+	if s, err := c.Status(); err == nil {
+		result += ": " + s.Serial
+	}
+	c.record(what, result, false)
+	return nil
 }
 
 // loops returns what runs beside the heartbeats.

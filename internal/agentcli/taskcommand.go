@@ -1,10 +1,12 @@
 package agentcli
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -12,6 +14,7 @@ import (
 	"github.com/powernode/powernode-agent/internal/boot"
 	"github.com/powernode/powernode-agent/internal/cli"
 	"github.com/powernode/powernode-agent/internal/durable"
+	"github.com/powernode/powernode-agent/internal/event"
 	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/reconcile"
 	"github.com/powernode/powernode-agent/internal/task"
@@ -20,22 +23,8 @@ import (
 // doTaskName is the command's name.
 const doTaskName = "do-task"
 
-// taskAnswer is the shape of what do-task prints: what became of a command that it ran for a task.
-type taskAnswer struct {
-	// Task is whose answer it is.
-	Task string `json:"task"`
-	// Code is the command's exit code, Error what it said, Result what it printed.
-	Code   int             `json:"code"`
-	Error  *taskError      `json:"error,omitempty"`
-	Result json.RawMessage `json:"result,omitempty"`
-}
-
-// taskError is an error as commands print it for --output json.
-type taskError struct {
-	Message string `json:"message"`
-	Hint    string `json:"hint,omitempty"`
-	Kind    string `json:"kind"`
-}
+// maxPrinted bounds what is kept of what a command prints until it has ended, in bytes: in a process of its own, which ends then.
+const maxPrinted = 16 << 20
 
 // doTaskCommand is no command for people: the service has systemd run it, so that what a task does has rights that the service
 // hasn't, and outlives it; what came of it is in the answer also for a service that was started meanwhile.
@@ -55,46 +44,76 @@ func doTaskCommand(app *cli.App) *cobra.Command {
 				return err
 			}
 			defer unlock()
-			if err := awaitChange(cmd.Context(), stateDir); err != nil {
+			words := openWords(boot.RunDir, args[0], args[1])
+			defer words.Close()
+			var told interruption
+			defer told.watch(cmd.Context())()
+			if err := awaitChange(cmd.Context(), stateDir, words); err != nil {
 				return err
 			}
-			answer := doTask(cmd.Context(), app, args[1], args[2:])
-			return json.NewEncoder(app.Out).Encode(answer)
+			answer := doTask(cmd.Context(), app, args[1], args[2:], words)
+			if late := told.late(time.Now()); late > 0 {
+				newTrail(app, stateDir).put(lateEnd(args[1], args[2:], answer, late))
+			}
+			e := json.NewEncoder(app.Out)
+			e.SetEscapeHTML(false)
+			return e.Encode(answer)
 		},
 	}
 	stateFlag(cmd, &stateDir)
 	return cmd
 }
 
-// doTask runs a command of this program in this process.
-func doTask(ctx context.Context, app *cli.App, id string, args []string) taskAnswer {
-	var out, said bytes.Buffer
+// doTask runs a command of this program in this process; words gets what it says meanwhile.
+func doTask(ctx context.Context, app *cli.App, id string, args []string, words io.Writer) taskAnswer {
+	out, said := &printed{most: maxPrinted}, &taskVoice{words: words}
+	fmt.Fprintf(words, "powernode-agent %s\n", cli.Printable(strings.Join(args, " ")))
 	inner := *app
-	inner.Out, inner.Err, inner.Quiet, inner.Format = &out, io.MultiWriter(&said, app.Err), true, cli.JSON
-	answer := taskAnswer{Task: id, Code: inner.Run(ctx, New(&inner), args)}
-	if json.Valid(out.Bytes()) {
-		answer.Result = bytes.TrimSpace(out.Bytes())
-	}
-	if answer.Code != 0 {
-		answer.Error = lastError(said.Bytes())
+	inner.Out, inner.Err, inner.Quiet, inner.Format = out, io.MultiWriter(said, app.Err), false, cli.JSON
+	answer := taskAnswer{Task: id, Code: inner.Run(forTask(ctx), New(&inner), args), Result: out.result()}
+	if answer.Code != cli.ExitOK {
+		answer.Error = said.failed().cut()
 	}
 	return answer
 }
 
-// lastError returns the error that a command said last, or nil where it said none.
-func lastError(said []byte) *taskError {
-	// An object of several lines, after perhaps something else.
-	at := bytes.LastIndex(append([]byte("\n"), said...), []byte("\n{"))
-	if at < 0 {
-		return nil
+// interruption is when a command was told to end.
+type interruption struct {
+	mu sync.Mutex
+	at time.Time
+}
+
+// watch takes it down when ctx ends, until stop is called.
+func (i *interruption) watch(ctx context.Context) (stop func() bool) {
+	return context.AfterFunc(ctx, func() {
+		i.mu.Lock()
+		defer i.mu.Unlock()
+		i.at = time.Now()
+	})
+}
+
+// late returns how long ago it was, where the service doesn't wait for the end any more; else 0.
+func (i *interruption) late(now time.Time) time.Duration {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	// The service began to wait a moment before: rather told twice than not at all.
+	if since := now.Sub(i.at); !i.at.IsZero() && since >= commandWindUp-time.Second {
+		return since
 	}
-	var doc struct {
-		Error *taskError `json:"error"`
+	return 0
+}
+
+// lateEnd is the record of a command that has ended long after it was told to, and after its task.
+func lateEnd(id string, args []string, answer taskAnswer, late time.Duration) event.Audit {
+	a := event.Audit{Who: theAgent, Task: id, Command: strings.Join(args, " "), At: time.Now()}
+	a.Result = fmt.Sprintf("its command has ended %s after it was told to: ", late.Round(time.Second))
+	switch _, err := answer.outcome(); {
+	case err == nil:
+		a.Result += "complete all the same"
+	default:
+		a.Failed, a.Result = true, a.Result+err.Error()
 	}
-	if err := json.Unmarshal(said[at:], &doc); err != nil {
-		return nil
-	}
-	return doc.Error
+	return a
 }
 
 // taskLockName is held in the directory of the boot for as long as a command runs for a task, under the unit's name.
@@ -115,14 +134,17 @@ func lockTask(runDir, unit string) (unlock func(), err error) {
 }
 
 // awaitChange waits until nobody changes what the node runs: a task has the time that a person hasn't.
-func awaitChange(ctx context.Context, stateDir string) error {
-	for {
+func awaitChange(ctx context.Context, stateDir string, words io.Writer) error {
+	for said := false; ; said = true {
 		lock, err := reconcile.Lock(stateDir)
 		if err == nil {
 			return lock.Unlock()
 		}
 		if fault.KindOf(err) != fault.Retry {
 			return nil // the command says what is wrong with it
+		}
+		if !said {
+			fmt.Fprintln(words, "waits for somebody else who changes this node: "+cli.Printable(err.Error()))
 		}
 		select {
 		case <-ctx.Done():

@@ -26,7 +26,10 @@ type taskHandlers struct {
 	keeper rotator
 	// machine restarts.
 	machine restarter
-	log     *slog.Logger
+	notes   taskNotes
+	// root is the system's root directory.
+	root string
+	log  *slog.Logger
 }
 
 // rotator replaces the node's certificate. A *enroll.Keeper is one.
@@ -46,12 +49,13 @@ type restarter interface {
 func (h taskHandlers) list() []task.Handler {
 	var list []task.Handler
 	for _, kind := range []nodeapi.TaskKind{
-		nodeapi.TaskAttach, nodeapi.TaskDetach, nodeapi.TaskUpdate, nodeapi.TaskSync, nodeapi.TaskRollback, nodeapi.TaskInit, nodeapi.TaskGC,
+		nodeapi.TaskAttach, nodeapi.TaskDetach, nodeapi.TaskUpdate, nodeapi.TaskSync, nodeapi.TaskInit, nodeapi.TaskGC,
 	} {
 		// A command that was killed is begun again: the second time goes on where the first one was, or finds it done.
 		list = append(list, task.Handler{Kind: kind, Again: task.Resumable, Run: h.command})
 	}
 	list = append(list,
+		task.Handler{Kind: nodeapi.TaskRollback, Again: task.Resumable, Run: h.rollback},
 		task.Handler{Kind: nodeapi.TaskReboot, Again: task.AtMostOnce, Run: h.reboot},
 		task.Handler{Kind: nodeapi.TaskSoftReboot, Again: task.AtMostOnce, Run: h.softReboot},
 		task.Handler{Kind: nodeapi.TaskRotate, Again: task.Idempotent, Run: h.rotate},
@@ -70,44 +74,19 @@ func (h taskHandlers) list() []task.Handler {
 	return list
 }
 
-// meant returns what a task is about, whatever platform named it.
-func meant(t task.Task) (nodeapi.TaskKind, nodeapi.TaskOptions, error) {
-	kind, action, known, _ := nodeapi.Command(string(t.Kind))
-	if !known {
-		kind = t.Kind
-	}
-	raw := t.Options
-	if action != "" {
-		var given map[string]json.RawMessage
-		if err := json.Unmarshal(orObject(raw), &given); err != nil {
-			return kind, nodeapi.TaskOptions{}, task.Fail(nodeapi.FailOptions, err)
-		}
-		given["action"] = json.RawMessage(`"` + action + `"`)
-		text, err := json.Marshal(given)
-		if err != nil {
-			return kind, nodeapi.TaskOptions{}, err
-		}
-		raw = text
-	}
-	o, err := taskOptions(kind, raw)
-	return kind, o, err
-}
-
-func orObject(raw json.RawMessage) json.RawMessage {
-	if len(raw) == 0 {
-		return json.RawMessage("{}")
-	}
-	return raw
-}
-
 // command does what a command of this program does, outside of this process.
 func (h taskHandlers) command(ctx context.Context, t task.Task, out task.Out) (task.Result, error) {
-	kind, o, err := meant(t)
+	wish, err := meant(t)
 	if err != nil {
 		return task.Result{}, err
 	}
-	out.Progress(0, "run powernode-agent "+string(kind))
-	answer, err := h.outside.do(ctx, taskUnit, t.ID, t.Run > 1, taskArgs(kind, o, h.stateDir))
+	return h.perform(ctx, t, wish, out)
+}
+
+// perform runs the command of a task, which says meanwhile how far it is.
+func (h taskHandlers) perform(ctx context.Context, t task.Task, wish taskWish, out task.Out) (task.Result, error) {
+	out.Progress(0, "run powernode-agent "+string(wish.kind))
+	answer, err := h.outside.do(ctx, taskUnit, t.ID, t.Run > 1, wish.args(h.stateDir), out)
 	if err != nil {
 		return task.Result{}, err
 	}
@@ -116,7 +95,7 @@ func (h taskHandlers) command(ctx context.Context, t task.Task, out task.Out) (t
 
 // rotate replaces the node's certificate.
 func (h taskHandlers) rotate(ctx context.Context, t task.Task, _ task.Out) (task.Result, error) {
-	if _, _, err := meant(t); err != nil {
+	if _, err := meant(t); err != nil {
 		return task.Result{}, err
 	}
 	if err := h.keeper.Prepare(ctx); err != nil {
@@ -138,7 +117,7 @@ func (h taskHandlers) rotate(ctx context.Context, t task.Task, _ task.Out) (task
 
 // introspect says what the node is and has.
 func (h taskHandlers) introspect(_ context.Context, t task.Task, _ task.Out) (task.Result, error) {
-	if _, _, err := meant(t); err != nil {
+	if _, err := meant(t); err != nil {
 		return task.Result{}, err
 	}
 	doc := newIntrospection(h.stateDir)
@@ -147,7 +126,7 @@ func (h taskHandlers) introspect(_ context.Context, t task.Task, _ task.Out) (ta
 	if err != nil {
 		return task.Result{}, err
 	}
-	return task.Result{Data: (&taskAnswer{Result: text}).fitting()}, nil
+	return task.Result{Data: fitting(text)}, nil
 }
 
 // reboot restarts the machine.
@@ -174,7 +153,7 @@ func (h taskHandlers) softReboot(ctx context.Context, t task.Task, _ task.Out) (
 		return task.Result{}, fault.New(fault.Refuse, fault.Service, "stage a change first, or ask for a reboot", "soft-reboot: nothing is staged for it")
 	}
 	return task.Result{Restart: func(ctx context.Context) error {
-		answer, err := h.outside.do(ctx, taskUnit, t.ID, false, []string{softRebootName, "--state=" + h.stateDir})
+		answer, err := h.outside.do(ctx, taskUnit, t.ID, false, []string{softRebootName, "--state=" + h.stateDir}, nil)
 		if err == nil {
 			_, err = answer.outcome()
 		}
@@ -183,7 +162,7 @@ func (h taskHandlers) softReboot(ctx context.Context, t task.Task, _ task.Out) (
 }
 
 func (h taskHandlers) mayRestart(t task.Task) error {
-	if _, _, err := meant(t); err != nil {
+	if _, err := meant(t); err != nil {
 		return err
 	}
 	if !h.booted {

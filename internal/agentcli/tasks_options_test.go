@@ -28,6 +28,9 @@ func TestTaskArgs(t *testing.T) {
 		{"init", `{"modules":["nginx"],"action":"restart"}`, "init nginx restart"},
 		{"restart", `{"modules":["nginx"]}`, "init nginx restart"},
 		{"stop", `{"modules":["nginx"],"action":"start"}`, "init nginx stop"},
+		{"restart", `{"unit":"powernode-nginx_web.service"}`, "init nginx restart --unit=powernode-nginx_web.service"},
+		{"stop", `{"unit":"powernode-nginx_web"}`, "init nginx stop --unit=powernode-nginx_web.service"},
+		{"start", `{"unit":"powernode-chrony.init.service"}`, "init chrony start --unit=powernode-chrony.init.service"},
 		{"sync_modules", `{}`, "sync --state=/s --confirm=1m0s"},
 		{"apply_config", ``, "sync --state=/s --confirm=1m0s"},
 
@@ -48,12 +51,17 @@ func TestTaskArgs(t *testing.T) {
 		{"init", `{"modules":["a"],"action":"--help"}`, ""},
 		{"init", `{"modules":["a"]}`, ""},
 		{"start", `{}`, ""},
+		{"start", `null`, ""},
+		{"start", `{"unit":7}`, ""},
+		{"start", `{"unit":"powernode-nginx_web.service","modules":["other"]}`, ""},
+		{"init", `{"unit":"powernode-nginx_web.service","action":"start"}`, ""},
+		{"sync_modules", `{"unit":"powernode-nginx_web.service"}`, ""},
 		{"gc", `{"keep":-1}`, ""},
 		{"rollback", `{"generation":-1}`, ""},
 		{"reboot", `{"stage":true}`, ""},
 		{"update", `[]`, ""},
 	} {
-		kind, o, err := meant(task.Task{Kind: c.kind, Options: json.RawMessage(c.options)})
+		wish, err := meant(task.Task{Kind: c.kind, Options: json.RawMessage(c.options)})
 		if c.want == "" {
 			if err == nil || task.CodeOf(err) != nodeapi.FailOptions {
 				t.Errorf("%s %s: %v, code %s", c.kind, c.options, err, task.CodeOf(err))
@@ -64,17 +72,51 @@ func TestTaskArgs(t *testing.T) {
 			t.Errorf("%s %s: %v", c.kind, c.options, err)
 			continue
 		}
-		args := taskArgs(kind, o, "/s")
+		args := wish.args("/s")
 		if got := strings.Join(args, " "); got != c.want {
 			t.Errorf("%s %s: %s, want %s", c.kind, c.options, got, c.want)
 		}
 		// The program takes every flag of it.
 		cmd, rest, err := New(cli.NewApp()).Find(args)
-		if err != nil || cmd.Name() != string(kind) {
+		if err != nil || cmd.Name() != string(wish.kind) {
 			t.Fatalf("%v: %v", args, err)
 		}
 		if err := cmd.ParseFlags(append(rest, "--output", "json")); err != nil {
 			t.Errorf("%v: %v", args, err)
+		}
+	}
+}
+
+// TestUnitOfTheExistingPlatform: what it would have started, and isn't a module's, is refused in words, and by no other name.
+func TestUnitOfTheExistingPlatform(t *testing.T) {
+	for _, unit := range []string{
+		"nginx.service", "nginx", "", "--now", "sshd.service", "powernode-agent.service", "powernode-nginx_web.health.timer", "powernode-nginx_web.service\n", "../x.service",
+	} {
+		text, err := json.Marshal(map[string]string{"unit": unit})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = meant(task.Task{Kind: "stop", Options: text})
+		if err == nil || task.CodeOf(err) != nodeapi.FailRefused || !strings.Contains(err.Error(), "isn't one of a module's services") {
+			t.Errorf("%q: %v, code %s", unit, err, task.CodeOf(err))
+		}
+	}
+}
+
+// TestNamed: an audit record says what a task is about, by our names, and never what nobody has checked.
+func TestNamed(t *testing.T) {
+	for _, c := range []struct{ kind, options, want string }{
+		{"stop", `{"unit":"powernode-nginx_web.service"}`, `init {"modules":["nginx"],"action":"stop","unit":"powernode-nginx_web.service"}`},
+		{"restart", `{"modules":["nginx"]}`, `init {"modules":["nginx"],"action":"restart"}`},
+		{"apply_config", ``, `sync `},
+		{"attach", `{"modules":["nginx"],"password":"x"}`, `attach `},
+		{"stop", `{"unit":"sshd.service"}`, `stop `},
+		{"attach", `{"modules":["nginx"]}`, `attach {"modules":["nginx"]}`},
+		{"ssh_command", `{"command":"secret"}`, `ssh_command `},
+	} {
+		got := named(task.Task{Kind: nodeapi.TaskKind(c.kind), Options: json.RawMessage(c.options)})
+		if text := string(got.Kind) + " " + string(got.Options); text != c.want {
+			t.Errorf("%s %s: %s, want %s", c.kind, c.options, text, c.want)
 		}
 	}
 }
@@ -110,12 +152,12 @@ func FuzzTaskOptions(f *testing.F) {
 		}
 	}
 	f.Fuzz(func(t *testing.T, kind, options string) {
-		k, o, err := meant(task.Task{Kind: nodeapi.TaskKind(kind), Options: json.RawMessage(options)})
+		wish, err := meant(task.Task{Kind: nodeapi.TaskKind(kind), Options: json.RawMessage(options)})
 		if err != nil {
 			return
 		}
 		plain := 0
-		for _, a := range taskArgs(k, o, "/s")[1:] {
+		for _, a := range wish.args("/s")[1:] {
 			if a == "" || strings.ContainsAny(a, "\x00\n $") {
 				t.Errorf("%s %s: argument %q", kind, options, a)
 			}
@@ -123,7 +165,7 @@ func FuzzTaskOptions(f *testing.F) {
 				plain++
 			}
 		}
-		if want := len(o.Modules); plain < want {
+		if want := len(wish.options.Modules); plain < want {
 			t.Errorf("%s %s: a module has become a flag", kind, options)
 		}
 	})

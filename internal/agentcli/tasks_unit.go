@@ -2,19 +2,15 @@ package agentcli
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
-	"strings"
 	"time"
 
-	"github.com/powernode/powernode-agent/internal/change"
-	"github.com/powernode/powernode-agent/internal/cli"
 	"github.com/powernode/powernode-agent/internal/durable"
 	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/health/systemd"
-	"github.com/powernode/powernode-agent/internal/nodeapi"
 	"github.com/powernode/powernode-agent/internal/task"
 )
 
@@ -34,9 +30,6 @@ const (
 	commandLook = 250 * time.Millisecond
 )
 
-// codePartial is the code of a task that was done in part.
-const codePartial nodeapi.FailCode = "PARTIAL"
-
 // outside runs commands of this program outside of the service, and finds what became of them.
 type outside struct {
 	programs outsidePrograms
@@ -53,9 +46,13 @@ type outsidePrograms interface {
 	Interrupt(ctx context.Context, unit string) error
 }
 
-// do runs the command ARGS as a unit for a task, or finds what became of it where it was begun before. What ctx ends for is told to
-// the command, which goes on where it can't stop; where the service ends, nothing is told: the next one finds the answer.
-func (o *outside) do(ctx context.Context, unit, id string, again bool, args []string) (*taskAnswer, error) {
+// do runs the command ARGS as a unit for a task, or finds what became of it where it was begun before; out, if not nil, gets what it says
+// meanwhile. What ctx ends for is told to the command, which goes on where it can't stop, and the error says so then; where the service
+// ends, nothing is told: the next one finds the answer.
+func (o *outside) do(ctx context.Context, unit, id string, again bool, args []string, out io.Writer) (*taskAnswer, error) {
+	if out != nil {
+		defer o.follow(unit, id, out)()
+	}
 	if err := o.free(ctx, unit); err != nil {
 		return nil, err
 	}
@@ -74,9 +71,14 @@ func (o *outside) do(ctx context.Context, unit, id string, again bool, args []st
 		code, err := privileged{systemd: o.programs, runDir: o.runDir, keep: true}.run(work, unit, commandLongest, answer, command...)
 		switch {
 		case errors.Is(err, systemd.ErrRuns):
-			// One that ends just now.
-		case err != nil && ctx.Err() != nil:
+			// One that ends just now, or one that hangs: there is no end to that by itself.
+			if err := pause(ctx); err != nil {
+				return nil, err
+			}
+		case err != nil && ctx.Err() != nil && ending(context.Cause(ctx)):
 			return nil, context.Cause(ctx)
+		case err != nil && ctx.Err() != nil:
+			return nil, goesOn(unit)
 		case err != nil:
 			return nil, fault.New(fault.Retry, fault.Service, "journalctl -u "+unitOf(unit), "%w", err)
 		case code != 0 || answer.Task != id:
@@ -87,6 +89,22 @@ func (o *outside) do(ctx context.Context, unit, id string, again bool, args []st
 		if err := o.free(ctx, unit); err != nil {
 			return nil, err
 		}
+	}
+}
+
+// goesOn is what is said of a command that didn't end when it was told to.
+func goesOn(unit string) error {
+	return fault.New(fault.Retry, fault.Service, "an audit record says what it has come to, once it ends; journalctl -u "+unitOf(unit),
+		"its command was told to end, and still goes on as %s", unitOf(unit))
+}
+
+// pause waits until it is time to look again for an earlier command.
+func pause(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return fmt.Errorf("an earlier command goes on: %w", context.Cause(ctx))
+	case <-time.After(commandLook):
+		return nil
 	}
 }
 
@@ -122,10 +140,8 @@ func (o *outside) free(ctx context.Context, unit string) error {
 		if fault.KindOf(err) != fault.Retry {
 			return err
 		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("an earlier command goes on: %w", context.Cause(ctx))
-		case <-time.After(commandLook):
+		if err := pause(ctx); err != nil {
+			return err
 		}
 	}
 }
@@ -142,98 +158,4 @@ func (o *outside) answer(unit string) *taskAnswer {
 		return nil // it was cut off, or never said
 	}
 	return answer
-}
-
-// outcome returns what a task has come to by the answer of its command.
-func (a *taskAnswer) outcome() (task.Result, error) {
-	result := task.Result{}
-	if len(a.Result) > 0 {
-		result.Data = a.fitting()
-	}
-	if a.Code == cli.ExitOK {
-		return result, nil
-	}
-	if a.Error == nil {
-		return result, a.part()
-	}
-	kind := fault.Broken
-	for _, k := range []fault.Kind{fault.Retry, fault.Refuse} {
-		if a.Error.Kind == k.String() {
-			kind = k
-		}
-	}
-	return result, fault.New(kind, fault.General, a.Error.Hint, "%s", a.Error.Message)
-}
-
-// part is the error of a command that has said by its result what it lacks.
-func (a *taskAnswer) part() error {
-	var doc struct {
-		Outcome string `json:"outcome"`
-		Failed  []struct {
-			Name, Version, Reason string
-		} `json:"failed"`
-		Undone []string `json:"undone"`
-		Parts  []struct {
-			Part, Result, Error string
-		} `json:"parts"`
-	}
-	text := fmt.Sprintf("the command ends with exit code %d", a.Code)
-	if a.Code == cli.ExitPartial {
-		text = "it is done in part"
-	}
-	// A result that says nothing of this kind is told as it is.
-	if err := json.Unmarshal(a.Result, &doc); err == nil {
-		var why []string
-		if doc.Outcome == string(change.TakenBack) {
-			why = append(why, "what went live wasn't confirmed, and was taken back")
-		}
-		for _, f := range doc.Failed {
-			why = append(why, strings.TrimSpace(f.Name+" "+f.Version)+": "+f.Reason)
-		}
-		why = append(why, doc.Undone...)
-		for _, p := range doc.Parts {
-			if p.Error != "" {
-				why = append(why, p.Part+": "+p.Error)
-			}
-		}
-		if len(why) > 0 {
-			text += ": " + strings.Join(why, "; ")
-		}
-	}
-	err := errors.New(text)
-	if a.Code == cli.ExitPartial {
-		return task.Fail(codePartial, err)
-	}
-	return task.Fail(nodeapi.FailFailed, err)
-}
-
-// fitting returns the result as the platform takes it: what is long and can be had again is left out of one that is too long.
-func (a *taskAnswer) fitting() any {
-	if len(a.Result) <= nodeapi.MaxTaskResult {
-		return a.Result
-	}
-	var doc map[string]json.RawMessage
-	if err := json.Unmarshal(a.Result, &doc); err != nil {
-		return a.Result
-	}
-	return shorten(doc, "plan", "modules", "generations", "objects", "services")
-}
-
-// shorten leaves fields out of a document, in that order, until it can be told.
-func shorten(doc map[string]json.RawMessage, names ...string) map[string]json.RawMessage {
-	var left []string
-	for _, name := range names {
-		if text, err := json.Marshal(doc); err != nil || len(text) <= nodeapi.MaxTaskResult {
-			break
-		}
-		if _, ok := doc[name]; !ok {
-			continue
-		}
-		delete(doc, name)
-		left = append(left, name)
-		if text, err := json.Marshal(left); err == nil {
-			doc["left_out"] = text
-		}
-	}
-	return doc
 }

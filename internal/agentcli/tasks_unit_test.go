@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/powernode/powernode-agent/internal/cli"
@@ -60,33 +61,33 @@ func says(t *testing.T, a taskAnswer) func(context.Context, systemd.Program) (in
 func TestOutside(t *testing.T) {
 	o, m := newOutside(t)
 	m.run = says(t, taskAnswer{Task: "t1", Result: json.RawMessage(`{"outcome":"live"}`)})
-	answer, err := o.do(t.Context(), taskUnit, "t1", false, []string{"attach", "nginx"})
+	answer, err := o.do(t.Context(), taskUnit, "t1", false, []string{"attach", "nginx"}, nil)
 	if err != nil || string(answer.Result) != `{"outcome":"live"}` {
 		t.Fatalf("%+v, %v", answer, err)
 	}
 	if got := strings.Join(m.ran[0].Args[1:], " "); got != "do-task --state=/s task t1 -- attach nginx --output json" || m.ran[0].Unit != "powernode-agent-task.service" {
 		t.Errorf("%s as %s", got, m.ran[0].Unit)
 	}
-	if again, err := o.do(t.Context(), taskUnit, "t1", true, []string{"attach", "nginx"}); err != nil || len(m.ran) != 1 || !slices.Equal(again.Result, answer.Result) {
+	if again, err := o.do(t.Context(), taskUnit, "t1", true, []string{"attach", "nginx"}, nil); err != nil || len(m.ran) != 1 || !slices.Equal(again.Result, answer.Result) {
 		t.Errorf("it was run %d times: %+v, %v", len(m.ran), again, err)
 	}
 	// The answer of another task is none, nor is half of one.
 	m.run = says(t, taskAnswer{Task: "t2"})
-	if _, err := o.do(t.Context(), taskUnit, "t2", true, []string{"gc"}); err != nil || len(m.ran) != 2 {
+	if _, err := o.do(t.Context(), taskUnit, "t2", true, []string{"gc"}, nil); err != nil || len(m.ran) != 2 {
 		t.Errorf("it was run %d times: %v", len(m.ran), err)
 	}
 	if err := os.WriteFile(o.runDir+"/task.answer.json", []byte(`{"task":"t2"`), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := o.do(t.Context(), taskUnit, "t2", true, []string{"gc"}); err != nil || len(m.ran) != 3 {
+	if _, err := o.do(t.Context(), taskUnit, "t2", true, []string{"gc"}, nil); err != nil || len(m.ran) != 3 {
 		t.Errorf("it was run %d times: %v", len(m.ran), err)
 	}
 	m.run = says(t, taskAnswer{Task: "somebody's"})
-	if _, err := o.do(t.Context(), taskUnit, "t3", false, []string{"gc"}); fault.KindOf(err) != fault.Broken {
+	if _, err := o.do(t.Context(), taskUnit, "t3", false, []string{"gc"}, nil); fault.KindOf(err) != fault.Broken {
 		t.Errorf("the answer of another one: %v", err)
 	}
 	m.run = func(context.Context, systemd.Program) (int, error) { return 0, errors.New("no memory") }
-	if _, err := o.do(t.Context(), taskUnit, "t3", false, []string{"gc"}); fault.KindOf(err) != fault.Retry {
+	if _, err := o.do(t.Context(), taskUnit, "t3", false, []string{"gc"}, nil); fault.KindOf(err) != fault.Retry {
 		t.Errorf("it can't be run: %v", err)
 	}
 }
@@ -105,7 +106,7 @@ func TestOutsideWaits(t *testing.T) {
 	}
 	m.run = says(t, taskAnswer{Task: "t1"})
 	time.AfterFunc(50*time.Millisecond, func() { _ = lock.Unlock() })
-	if _, err := o.do(t.Context(), taskUnit, "t1", false, []string{"gc"}); err != nil || len(m.ran) != 1 {
+	if _, err := o.do(t.Context(), taskUnit, "t1", false, []string{"gc"}, nil); err != nil || len(m.ran) != 1 {
 		t.Errorf("%d, %v", len(m.ran), err)
 	}
 	runs := 0
@@ -115,9 +116,80 @@ func TestOutsideWaits(t *testing.T) {
 		}
 		return says(t, taskAnswer{Task: "t1"})(ctx, p)
 	}
-	if _, err := o.do(t.Context(), taskUnit, "t1", false, []string{"gc"}); err != nil || runs != 2 {
+	if _, err := o.do(t.Context(), taskUnit, "t1", false, []string{"gc"}, nil); err != nil || runs != 2 {
 		t.Errorf("%d, %v", runs, err)
 	}
+}
+
+// TestOutsideHangs: a command that is there and never ends, with its lock free, doesn't keep a task beyond its context, nor a core busy.
+func TestOutsideHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o, m := newOutside(t)
+		m.run = func(context.Context, systemd.Program) (int, error) { return 0, systemd.ErrRuns }
+		ctx, cancel := context.WithTimeoutCause(t.Context(), 10*time.Second, task.ErrTimeout)
+		defer cancel()
+		_, err := o.do(ctx, taskUnit, "t1", false, []string{"gc"}, nil)
+		if !errors.Is(err, task.ErrTimeout) || len(m.ran) > 41 {
+			t.Errorf("it was tried %d times: %v", len(m.ran), err)
+		}
+		<-m.interrupted
+	})
+}
+
+// TestOutsideGoesOn: the task of a command that doesn't end when it is told to says that it goes on.
+func TestOutsideGoesOn(t *testing.T) {
+	for _, cause := range []error{task.ErrCancelled, task.ErrTimeout, task.ErrLeaseLost} {
+		synctest.Test(t, func(t *testing.T) {
+			o, m := newOutside(t)
+			m.run = func(ctx context.Context, _ systemd.Program) (int, error) {
+				<-ctx.Done()
+				return 0, ctx.Err()
+			}
+			ctx, cancel := context.WithCancelCause(t.Context())
+			time.AfterFunc(time.Second, func() { cancel(cause) })
+			begun := time.Now()
+			_, err := o.do(ctx, taskUnit, "t1", false, []string{"update"}, nil)
+			if err == nil || !strings.Contains(err.Error(), "still goes on as powernode-agent-task.service") {
+				t.Error(err)
+			}
+			if took := time.Since(begun); took != time.Second+commandWindUp {
+				t.Errorf("it waits %s", took)
+			}
+			<-m.interrupted
+		})
+	}
+}
+
+// TestLateEnd: what becomes of a command that the service doesn't wait for any more is in an audit record of its own.
+func TestLateEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		var told interruption
+		defer told.watch(ctx)()
+		time.Sleep(time.Hour)
+		if late := told.late(time.Now()); late != 0 {
+			t.Errorf("nobody told it to end: %s", late)
+		}
+		cancel()
+		synctest.Wait()
+		time.Sleep(commandWindUp - 2*time.Second)
+		if late := told.late(time.Now()); late != 0 {
+			t.Errorf("the service waits for it: %s", late)
+		}
+		time.Sleep(time.Minute)
+		late := told.late(time.Now())
+		if late != commandWindUp-2*time.Second+time.Minute {
+			t.Error(late)
+		}
+		a := lateEnd("t1", []string{"update"}, taskAnswer{}, late)
+		if a.Failed || a.Task != "t1" || a.Result != "its command has ended 1m43s after it was told to: complete all the same" {
+			t.Errorf("%+v", a)
+		}
+		a = lateEnd("t1", []string{"update"}, taskAnswer{Code: 1, Error: &taskError{Message: "interrupted"}}, late)
+		if !a.Failed || !strings.HasSuffix(a.Result, ": interrupted") {
+			t.Errorf("%+v", a)
+		}
+	})
 }
 
 // TestOutsideEnds: a cancelled command is asked to end and waited for; at the end of the service it is left alone.
@@ -138,7 +210,7 @@ func TestOutsideEnds(t *testing.T) {
 		}
 		ctx, cancel := context.WithCancelCause(t.Context())
 		go func() { <-begun; cancel(cause) }()
-		answer, err := o.do(ctx, taskUnit, "t1", false, []string{"gc"})
+		answer, err := o.do(ctx, taskUnit, "t1", false, []string{"gc"}, nil)
 		switch {
 		case ending(cause):
 			if !errors.Is(err, cause) || len(m.interrupted) > 0 {
@@ -176,25 +248,6 @@ func TestOutcome(t *testing.T) {
 		if err == nil || task.CodeOf(err) != c.code || !strings.Contains(err.Error(), c.text) {
 			t.Errorf("%+v: %v, code %s", c.answer, err, task.CodeOf(err))
 		}
-	}
-	long := taskAnswer{Result: json.RawMessage(`{"outcome":"live","plan":"` + strings.Repeat("x", nodeapi.MaxTaskResult) + `"}`)}
-	r, err := long.outcome()
-	text, _ := json.Marshal(r.Data)
-	if err != nil || string(text) != `{"left_out":["plan"],"outcome":"live"}` {
-		t.Errorf("%.200s, %v", text, err)
-	}
-}
-
-// TestDoTask: a command's own words are in the answer.
-func TestDoTask(t *testing.T) {
-	var said strings.Builder
-	app := &cli.App{In: strings.NewReader(""), Out: &said, Err: &said, Getenv: func(string) string { return "" }}
-	if a := doTask(t.Context(), app, "t1", []string{"version", "--output", "json"}); a.Code != 0 || a.Task != "t1" || !json.Valid(a.Result) || a.Error != nil {
-		t.Errorf("%+v", a)
-	}
-	a := doTask(t.Context(), app, "t1", []string{"detach", "nginx", "--state=" + t.TempDir() + "/none", "--trust-policy=/none", "--output", "json"})
-	if a.Code == 0 || a.Error == nil || a.Error.Message == "" || a.Error.Kind == "" || len(a.Result) > 0 {
-		t.Errorf("%+v", a)
 	}
 }
 

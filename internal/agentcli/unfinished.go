@@ -45,7 +45,19 @@ const (
 )
 
 func newUnfinished(stateDir string, platform *nodePlatform, log *slog.Logger) *unfinished {
-	return &unfinished{root: "/", stateDir: stateDir, platform: afresh{platform.open}, systemd: systemd.Manager{}, here: finish, log: log, owes: true}
+	return &unfinished{root: "/", stateDir: stateDir, platform: afresh{platform.open}, systemd: systemd.Manager{}, here: finishHere(log), log: log, owes: true}
+}
+
+// finishHere does it in this process, with its record.
+func finishHere(log *slog.Logger) func(context.Context, string) (finishDoc, error) {
+	return func(ctx context.Context, stateDir string) (finishDoc, error) {
+		doc, err := finish(ctx, stateDir)
+		if a := finished(doc, err); a.Result != "" {
+			t := trail{stateDir, log, func(err error) { log.Error("an audit record is in this log alone", "error", err) }}
+			t.put(a)
+		}
+		return doc, err
+	}
 }
 
 func (u *unfinished) loop() runtime.Loop {

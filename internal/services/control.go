@@ -90,6 +90,8 @@ type Control struct {
 	Systemd Manager
 	// Run is the directory /run, where Place left which units there are.
 	Run string
+	// Only is the unit of the service that it is about; "" for all of a module.
+	Only string
 	// Logs may be nil.
 	Logs Logs
 	// Within bounds how long an action is waited for; 0 is three minutes.
@@ -103,6 +105,9 @@ const defaultWithin = 3 * time.Minute
 func (c Control) Do(ctx context.Context, name string, action Action) (Report, error) {
 	made, err := c.module(ctx, name)
 	if err != nil {
+		return Report{}, err
+	}
+	if made, err = c.only(made); err != nil {
 		return Report{}, err
 	}
 	report := Report{Module: made.Module, Version: made.Version, Action: action, OK: true}
@@ -160,6 +165,19 @@ func (c Control) module(ctx context.Context, name string) (Made, error) {
 		return Made{}, fault.New(fault.Refuse, fault.Service, "see which modules there are with powernode-agent status", "module %s has no services on this node", name)
 	}
 	return set.Modules[i], nil
+}
+
+// only returns what was placed of a module without the services that it isn't about.
+func (c Control) only(made Made) (Made, error) {
+	if c.Only == "" {
+		return made, nil
+	}
+	made.Services = slices.DeleteFunc(slices.Clone(made.Services), func(s Service) bool { return s.Unit != c.Only })
+	if len(made.Services) == 0 {
+		return made, fault.New(fault.Refuse, fault.Service, "see which there are with powernode-agent init "+made.Module+" status",
+			"module %s has no service whose unit is %.80q", made.Module, c.Only)
+	}
+	return made, nil
 }
 
 // act queues the jobs in the order of dependencies, for a stop the other way round. systemd goes by its units' own order besides.
