@@ -152,6 +152,9 @@ func (a *taskAnswer) part() error {
 	return task.Fail(nodeapi.FailFailed, err)
 }
 
+// maxFields bounds the fields of a document that is shortened, which is encoded once for each that is left out. None of the commands' has half as many.
+const maxFields = 64
+
 // fitting returns a result as the platform takes it: what is long and can be had again is left out of one that is too long, then
 // whatever is longest.
 func fitting(result json.RawMessage) json.RawMessage {
@@ -163,7 +166,7 @@ func fitting(result json.RawMessage) json.RawMessage {
 		return result
 	}
 	var doc map[string]json.RawMessage
-	if err := json.Unmarshal(result, &doc); err != nil {
+	if err := json.Unmarshal(result, &doc); err != nil || len(doc) > maxFields {
 		return leftOut(int64(len(result)))
 	}
 	return shorten(doc, "plan", "modules", "generations", "objects", "services")
