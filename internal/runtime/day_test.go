@@ -205,7 +205,10 @@ func (d *day) start(t *testing.T) {
 		},
 		Load: func(context.Context) error { return nil }, Doing: func() []string { return nil }, Remarks: func() []string { return []string{"a remark"} },
 		Beside: []Loop{
-			tasks, Events{Queue: d.queue, Platform: d.tasking, Log: d.log}, reconcile, boots, Trim{},
+			tasks,
+			Events{Queue: d.queue, Platform: d.tasking, Log: d.log},
+			reconcile, boots,
+			Trim{},
 			Chore{Name: "finish what a live change has left", Do: confirm, Every: 10 * time.Second, Log: d.log},
 			Chore{Name: "write the metrics", Do: file, Every: 10 * time.Minute, Last: true, Log: d.log},
 			metrics.Server{Network: "tcp", Address: "127.0.0.1:1", Collect: func() []metrics.Metric { return nil }, Log: d.log, Listen: func(context.Context, string, string) (net.Listener, error) {
