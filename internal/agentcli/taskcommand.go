@@ -107,12 +107,11 @@ func (i *interruption) late(now time.Time) time.Duration {
 func lateEnd(id string, args []string, answer taskAnswer, late time.Duration) event.Audit {
 	a := event.Audit{Who: theAgent, Task: id, Command: strings.Join(args, " "), At: time.Now()}
 	a.Result = fmt.Sprintf("its command has ended %s after it was told to: ", late.Round(time.Second))
-	switch _, err := answer.outcome(); {
-	case err == nil:
-		a.Result += "complete all the same"
-	default:
+	if _, err := answer.outcome(); err != nil {
 		a.Failed, a.Result = true, a.Result+err.Error()
+		return a
 	}
+	a.Result += "complete all the same"
 	return a
 }
 

@@ -132,7 +132,7 @@ func TestTaskOfAKilledService(t *testing.T) {
 	// The command waits for somebody who is at work on the node.
 	work := n.atWork()
 	id := s.task("attach", "site")
-	s.begun(id)
+	s.await("its command waits, and the platform knows", func() bool { return strings.Contains(s.taskNow(id).Output, "waits for somebody else") })
 	if a := s.do("signal", "kill", "service"); a.Error != "" {
 		t.Fatal(a.Error)
 	}
