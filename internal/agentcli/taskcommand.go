@@ -132,6 +132,22 @@ func lockTask(runDir, unit string) (unlock func(), err error) {
 	return func() { _ = lock.Unlock() }, nil
 }
 
+// patiently opens what only one may have at a time. For a task it waits until that is free: the service looks into it for a moment, now and then,
+// also after awaitChange has found it free.
+func patiently[T any](ctx context.Context, open func() (T, func(), error)) (T, func(), error) {
+	for {
+		v, end, err := open()
+		if err == nil || fault.KindOf(err) != fault.Retry || ctx.Value(forTaskKey{}) == nil {
+			return v, end, err
+		}
+		select {
+		case <-ctx.Done():
+			return v, end, err
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+}
+
 // awaitChange waits until nobody changes what the node runs: a task has the time that a person hasn't.
 func awaitChange(ctx context.Context, stateDir string, words io.Writer) error {
 	for said := false; ; said = true {
