@@ -105,7 +105,7 @@ func (f *changeFlags) make(ctx context.Context, progress *cli.Progress) (*change
 	if err != nil {
 		return nil, err
 	}
-	st, unlock, err := f.open()
+	st, unlock, err := patiently(ctx, f.open)
 	if err != nil {
 		return nil, err
 	}

@@ -87,7 +87,7 @@ func gc(ctx context.Context, root, stateDir string, o retain.Options, dryRun boo
 	} else if err := reader.Close(); err != nil {
 		return nil, err
 	}
-	st, unlock, err := openLocked(stateDir)
+	st, unlock, err := patiently(ctx, func() (*store.Store, func(), error) { return openLocked(stateDir) })
 	if err != nil {
 		return nil, err
 	}

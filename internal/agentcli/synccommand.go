@@ -34,7 +34,10 @@ A part that fails keeps no other back: the exit code is 8 then. An empty or malf
 refused, and takes nothing from anybody. With --dry-run nothing is changed, and what would be is shown.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			doc, err := f.syncer(app).run(cmd.Context())
+			s := f.syncer(app)
+			machine := s.machine
+			s.machine = func() (configured, func(), error) { return patiently(cmd.Context(), machine) }
+			doc, err := s.run(cmd.Context())
 			if err != nil {
 				return err
 			}

@@ -107,12 +107,11 @@ func (i *interruption) late(now time.Time) time.Duration {
 func lateEnd(id string, args []string, answer taskAnswer, late time.Duration) event.Audit {
 	a := event.Audit{Who: theAgent, Task: id, Command: strings.Join(args, " "), At: time.Now()}
 	a.Result = fmt.Sprintf("its command has ended %s after it was told to: ", late.Round(time.Second))
-	switch _, err := answer.outcome(); {
-	case err == nil:
-		a.Result += "complete all the same"
-	default:
+	if _, err := answer.outcome(); err != nil {
 		a.Failed, a.Result = true, a.Result+err.Error()
+		return a
 	}
+	a.Result += "complete all the same"
 	return a
 }
 
@@ -131,6 +130,22 @@ func lockTask(runDir, unit string) (unlock func(), err error) {
 		return nil, fault.New(fault.Retry, fault.General, "wait for it to end", "run a command for a task: %w", err)
 	}
 	return func() { _ = lock.Unlock() }, nil
+}
+
+// patiently opens what only one may have at a time. For a task it waits until that is free: the service looks into it for a moment, now and then,
+// also after awaitChange has found it free.
+func patiently[T any](ctx context.Context, open func() (T, func(), error)) (T, func(), error) {
+	for {
+		v, end, err := open()
+		if err == nil || fault.KindOf(err) != fault.Retry || ctx.Value(forTaskKey{}) == nil {
+			return v, end, err
+		}
+		select {
+		case <-ctx.Done():
+			return v, end, err
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
 }
 
 // awaitChange waits until nobody changes what the node runs: a task has the time that a person hasn't.

@@ -10,10 +10,12 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/powernode/powernode-agent/internal/cli"
 	"github.com/powernode/powernode-agent/internal/durable"
 	"github.com/powernode/powernode-agent/internal/nodeapi"
+	"github.com/powernode/powernode-agent/internal/reconcile"
 )
 
 // TestDoTask: a command's own words are in the answer, and told meanwhile.
@@ -33,6 +35,22 @@ func TestDoTask(t *testing.T) {
 	}
 	if !strings.Contains(words.String(), "\nerror: "+a.Error.Message) || strings.Contains(words.String(), "{") {
 		t.Errorf("%q", words.String())
+	}
+}
+
+// TestPatiently: a task waits for who has the node for a moment; a person is told.
+func TestPatiently(t *testing.T) {
+	dir := pastOf(t, 3)
+	lock, err := reconcile.Lock(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if code, text := runWhole(t.Context(), t, "gc", "--state="+dir); code == 0 || !strings.Contains(text, "locked") {
+		t.Errorf("%d: %s", code, text)
+	}
+	time.AfterFunc(100*time.Millisecond, func() { _ = lock.Unlock() })
+	if code, text := runWhole(forTask(t.Context()), t, "gc", "--state="+dir); code != 0 {
+		t.Errorf("%d: %s", code, text)
 	}
 }
 

@@ -2,9 +2,12 @@ package agentcli
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -172,42 +175,41 @@ func fitting(result json.RawMessage) json.RawMessage {
 	return shorten(doc, "plan", "modules", "generations", "objects", "services")
 }
 
+// mostLeftOut bounds the names of what was left out that are told.
+const mostLeftOut = 16
+
 // shorten leaves fields out of a document until it can be told: those of these names first, in that order.
 func shorten(doc map[string]json.RawMessage, names ...string) json.RawMessage {
-	left := []string{}
-	for {
-		doc["left_out"] = list(left)
-		text := plain(doc)
-		if len(left) > 0 && len(text) <= nodeapi.MaxTaskResult {
-			return text
+	delete(doc, "left_out")
+	cost := func(name string) int { return len(plain(name)) + len(doc[name]) + 2 }
+	rest := slices.DeleteFunc(slices.Collect(maps.Keys(doc)), func(name string) bool { return slices.Contains(names, name) })
+	slices.SortFunc(rest, func(a, b string) int { return cmp.Or(cost(b)-cost(a), strings.Compare(a, b)) })
+	size := 0
+	for name := range doc {
+		size += cost(name)
+	}
+	left, more := []string{}, 0
+	for _, name := range append(names, rest...) {
+		if size <= nodeapi.MaxTaskResult-mostLeftOut*128 {
+			break
 		}
-		name := longest(doc)
-		if len(names) > 0 {
-			name, names = names[0], names[1:]
+		if _, ok := doc[name]; !ok {
+			continue
 		}
-		if name == "" {
-			return leftOut(int64(len(text)))
-		}
-		if _, ok := doc[name]; ok {
-			delete(doc, name)
-			left = append(left, cutTo(name, 64))
+		size -= cost(name)
+		delete(doc, name)
+		if len(left) < mostLeftOut-1 {
+			left = append(left, cutTo(strings.ToValidUTF8(fault.OneLine(name), "?"), 40))
+		} else {
+			more++
 		}
 	}
-}
-
-// longest returns the name of the field that has the most bytes, "" where there is none but left_out.
-func longest(doc map[string]json.RawMessage) string {
-	longest := ""
-	for name, value := range doc {
-		size := len(name) + len(value)
-		if other := len(longest) + len(doc[longest]); name != "left_out" && (longest == "" || size > other || size == other && name < longest) {
-			longest = name
-		}
+	if more > 0 {
+		left = append(left, fmt.Sprintf("and %d more", more))
 	}
-	return longest
+	doc["left_out"] = plain(left)
+	return plain(doc)
 }
-
-func list(names []string) json.RawMessage { return plain(names) }
 
 // plain encodes what can be encoded, with nothing escaped that needn't be.
 func plain(v any) json.RawMessage {

@@ -1,11 +1,13 @@
 package runtime
 
 import (
+	"encoding/json"
 	"log/slog"
 	"time"
 
 	"github.com/powernode/powernode-agent/internal/event"
 	"github.com/powernode/powernode-agent/internal/fault"
+	"github.com/powernode/powernode-agent/internal/nodeapi"
 	"github.com/powernode/powernode-agent/internal/task"
 )
 
@@ -28,9 +30,8 @@ func AuditTasks(put func(event.Event) error, privileged func(task.Task) bool, lo
 // auditOf returns the record of what a task has come to.
 func auditOf(r task.Record) event.Audit {
 	a := event.Audit{Who: r.Task.RequestedBy, Task: r.Task.ID, Command: string(r.Task.Kind), At: r.BegunAt, Result: "begun"}
-	// Options of a kind that nobody knows may hold anything, secrets too.
-	if _, known := r.Task.Kind.Traits(); known && len(r.Task.Options) > 0 {
-		a.Command += " " + string(r.Task.Options)
+	if options := auditOptions(r.Task); options != "" {
+		a.Command += " " + options
 	}
 	// The same run of the same task is the same record, also after the agent was killed while it wrote it.
 	a.Key = r.Task.ID + "\n" + r.BegunAt.UTC().Format(time.RFC3339Nano) + "\n" + string(r.Phase)
@@ -42,4 +43,25 @@ func auditOf(r task.Record) event.Audit {
 		a.Failed, a.Result = true, "failed: "+string(r.Outcome.Code)+": "+r.Outcome.Error
 	}
 	return a
+}
+
+// auditOptions returns what a record says of a task's options, "" for nothing: those that a kind may have. Whatever else is in them, and anything of
+// a kind that nobody knows, may be a secret: the record is written before the task has looked at them.
+func auditOptions(t task.Task) string {
+	if _, _, known, _ := nodeapi.Command(string(t.Kind)); !known || len(t.Options) == 0 {
+		return ""
+	}
+	var o struct {
+		nodeapi.TaskOptions
+		// Unit is what commands of the older platform name.
+		Unit string `json:"unit,omitempty"`
+	}
+	if err := json.Unmarshal(t.Options, &o); err != nil {
+		return "(options that can't be read)"
+	}
+	text, err := json.Marshal(o)
+	if err != nil || string(text) == "{}" {
+		return ""
+	}
+	return string(text)
 }

@@ -123,12 +123,16 @@ func (c *Certificate) look() error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if was := c.view.Status; was.Serial != status.Serial {
-		// What failed with another certificate says nothing of this one. But where the platform let that one in no more, a
-		// renewal is no success before it lets this one in: they aren't made in a circle.
-		c.view.Refresh, c.view.Rotate = false, Attempts{}
-		if !was.Shut {
-			c.view.Renew = Attempts{}
+	was := c.view.Status
+	if was.Serial != status.Serial {
+		// What failed with another certificate says nothing of this one. But a new one is no success where it doesn't serve either, by a clock
+		// that is years ahead, and where the platform let the last one in no more, none before it lets this one in: they aren't made in a circle.
+		c.view.Refresh = false
+		if serves(status, c.keeper.Now()) {
+			c.view.Rotate = Attempts{}
+			if !was.Shut {
+				c.view.Renew = Attempts{}
+			}
 		}
 		if was.Serial != "" {
 			signal(c.fresh)
@@ -139,10 +143,15 @@ func (c *Certificate) look() error {
 	if status.CABundleSHA256 == c.view.Bundle && !status.Shut {
 		c.view.CA = Attempts{}
 	}
-	if c.view.Rotate.Failures == 0 && c.view.Renew.Failures == 0 {
+	if was.Situation != status.Situation || c.view.Rotate.Failures == 0 && c.view.Renew.Failures == 0 {
 		c.notice = plight(status, nil)
 	}
 	return nil
+}
+
+// serves tells whether a certificate is in force and needs no other yet.
+func serves(s enroll.Status, now time.Time) bool {
+	return (s.Situation == enroll.Valid || s.Situation == enroll.Expiring) && now.Before(s.RotateAt)
 }
 
 // tried takes down what became of an attempt.
@@ -153,18 +162,13 @@ func (c *Certificate) tried(step CertificateStep, err error) {
 	if a == nil {
 		return
 	}
-	proven := step == CertificateRotate || step == CertificateRenew && !c.view.Status.Shut
-	if err == nil && proven {
-		*a = Attempts{}
-		return
-	}
-	// A bundle that was adopted and still isn't the one that the platform speaks of isn't asked for in a circle.
+	// What worked counts as well, until it is seen to have helped: by a certificate that serves, or the bundle that the platform speaks of.
 	a.Failures, a.Last, a.Asked = a.Failures+1, c.keeper.Now(), nodehttp.RetryAfter(err)
 	a.Refused = err != nil && fault.KindOf(err) != fault.Retry
 	if w := enroll.AsWaiting(err); w != nil {
 		a.Asked = w.Again
 	}
-	if step != CertificateCA {
+	if step != CertificateCA && err != nil {
 		c.notice = plight(c.view.Status, err)
 	}
 }

@@ -48,6 +48,8 @@ const (
 	certificateBad   = time.Minute
 	certificateFirst = 30 * time.Second
 	certificateMost  = time.Hour
+	// certificateSlack is how far a clock may be set back without that being a reason for anything.
+	certificateSlack = time.Minute
 	// refreshMost bounds the wait where the platform itself asked for a new certificate, as when its CA rolls.
 	refreshMost = 15 * time.Minute
 )
@@ -61,6 +63,12 @@ func NextCertificateStep(now time.Time, v CertificateView) (CertificateStep, tim
 			return false
 		}
 		return true
+	}
+	// An attempt by a clock that was ahead is no reason to wait until that time comes again.
+	for _, a := range []*Attempts{&v.Rotate, &v.Renew, &v.CA} {
+		if a.Last.After(now.Add(certificateSlack)) {
+			*a = Attempts{Refused: a.Refused}
+		}
 	}
 	// The CA first: a new certificate may already be the new one's.
 	if v.Status.Serial != "" && v.Bundle != "" && v.Bundle != v.Status.CABundleSHA256 && due(v.CA.again()) {

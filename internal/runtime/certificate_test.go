@@ -103,6 +103,22 @@ func TestNextCertificateStep(t *testing.T) {
 	}
 }
 
+// TestCertificateClockSetBack: what failed by a clock that was ahead is tried again once it is set back, and not when that time has come again.
+func TestCertificateClockSetBack(t *testing.T) {
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	ahead := Attempts{Failures: 3, Last: now.AddDate(10, 0, 0), Refused: true}
+	status := enroll.Status{Situation: enroll.Expired, Serial: "1", NotBefore: now.Add(-lifetime), NotAfter: now, CABundleSHA256: "a"}
+	for want, v := range map[CertificateStep]CertificateView{
+		CertificateRenew:  {Status: status, Renew: ahead},
+		CertificateCA:     {Status: status, Bundle: "b", CA: ahead},
+		CertificateRotate: {Status: enroll.Status{Situation: enroll.Expiring, Serial: "1", NotBefore: now.Add(-lifetime), NotAfter: now.Add(time.Hour), RotateAt: now.Add(-time.Hour)}, Rotate: ahead},
+	} {
+		if got, wait := NextCertificateStep(now, v); got != want {
+			t.Errorf("%v, %v; want %v", got, wait, want)
+		}
+	}
+}
+
 // keeper keeps certificates of a hundred hours as enroll's does, of a platform that a test breaks.
 type keeper struct {
 	mu     sync.Mutex
@@ -114,11 +130,19 @@ type keeper struct {
 	fail, blind error
 	offered     string
 	attempts    []string
+	// jump is how far the node's clock is off.
+	jump time.Duration
 	// shut says that the platform ends the handshake for every certificate.
 	shut bool
 }
 
-func (k *keeper) Now() time.Time { return time.Now() }
+func (k *keeper) now() time.Time { return time.Now().Add(k.jump) }
+
+func (k *keeper) Now() time.Time {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.now()
+}
 
 func (k *keeper) Prepare(context.Context) error { return k.blind }
 
@@ -129,8 +153,12 @@ func (k *keeper) Status() (enroll.Status, error) {
 		Situation: k.word, Serial: string(rune('A' + k.serial)), NotBefore: k.begin, NotAfter: k.begin.Add(lifetime),
 		RotateAt: k.begin.Add(77 * time.Hour), CABundleSHA256: k.bundle, Shut: k.shut,
 	}
-	if k.word == enroll.Valid && time.Since(k.begin) >= lifetime {
+	switch age := k.now().Sub(k.begin); {
+	case k.word != enroll.Valid:
+	case age >= lifetime:
 		s.Situation = enroll.Expired
+	case age < -5*time.Minute:
+		s.Situation = enroll.NotYetValid
 	}
 	if s.Situation != enroll.Valid {
 		s.Reason, s.Hint = "the certificate is "+s.Situation.String(), s.Situation.Hint()
@@ -149,7 +177,7 @@ func (k *keeper) try(what string, done func()) error {
 	return nil
 }
 
-func (k *keeper) anew() { k.serial, k.begin, k.word = k.serial+1, time.Now(), enroll.Valid }
+func (k *keeper) anew() { k.serial, k.begin, k.word = k.serial+1, time.Now(), enroll.Valid } // by the platform's clock
 
 func (k *keeper) Rotate(context.Context) error  { return k.try("rotate", k.anew) }
 func (k *keeper) Renew(context.Context) error   { return k.try("renew", k.anew) }

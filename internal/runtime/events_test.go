@@ -241,6 +241,27 @@ func TestEventsOnce(t *testing.T) {
 	}
 }
 
+// TestAuditOptions: a record holds the options that there are, of the older platform's commands too, and nothing else that somebody has sent.
+func TestAuditOptions(t *testing.T) {
+	for _, c := range []struct {
+		kind          nodeapi.TaskKind
+		options, want string
+	}{
+		{nodeapi.TaskAttach, `{"password":"x","modules":["nginx"]}`, `attach {"modules":["nginx"]}`},
+		{nodeapi.TaskAttach, `{"modules":"x"}`, `attach (options that can't be read)`},
+		{nodeapi.TaskGC, `{}`, `gc`},
+		{nodeapi.TaskGC, ``, `gc`},
+		{"stop", `{"unit":"nginx.service"}`, `stop {"unit":"nginx.service"}`},
+		{"restart", `{"modules":["nginx"],"token":"x"}`, `restart {"modules":["nginx"]}`},
+		{"custom", `{"modules":["x"],"command":"x"}`, `custom`},
+		{"dance", `{"modules":["x"]}`, `dance`},
+	} {
+		if a := auditOf(task.Record{Task: task.Task{ID: "t", Kind: c.kind, Options: []byte(c.options)}, Phase: task.Begun}); a.Command != c.want {
+			t.Errorf("%s %s: %s, want %s", c.kind, c.options, a.Command, c.want)
+		}
+	}
+}
+
 // TestAuditTasks: who asked for what, and what came of it, in the log and in the queue; a full disk doesn't keep it from the log.
 func TestAuditTasks(t *testing.T) {
 	var got []event.Event

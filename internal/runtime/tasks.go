@@ -37,7 +37,7 @@ type TasksConfig struct {
 	// Boot names the boot that runs: another after every restart that a handler may ask for.
 	Boot string
 	// Told hears of each task that is about to be begun, before its handler is, and of each whose outcome is on the disk; of the same
-	// perhaps again after the agent has restarted. nil is for nobody. It may not wait for anybody.
+	// perhaps again after the agent has restarted. nil is for nobody. The loop waits for it, so it may wait for nobody but the disk.
 	Told func(r task.Record)
 	// Beside bounds the tasks that run beside that of nodeapi.ClassRoot; 0 is 4.
 	Beside int

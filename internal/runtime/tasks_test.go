@@ -8,11 +8,9 @@ import (
 	"log/slog"
 	"net/http"
 	"path/filepath"
-	goruntime "runtime"
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -657,118 +655,4 @@ func TestTasksOnce(t *testing.T) {
 		a = m.start(t, p, func(c *TasksConfig) { c.Once = true })
 		<-a.ended
 	})
-}
-
-// TestADay is a day of a service with everything that goes wrong in a year: outages, lost answers, lost leases, an agent that
-// is restarted, and a clock that jumps. Nothing is lost, nothing that may be done once is done twice, and no goroutine stays.
-func TestADay(t *testing.T) {
-	m := newMachine(t.TempDir())
-	dir := proc(t)
-	before := goruntime.NumGoroutine()
-	synctest.Test(t, func(t *testing.T) {
-		p := newTasking()
-		var jump atomic.Int64
-		queue, err := event.Open(filepath.Join(m.dir, "events"), event.Options{Now: func() time.Time { return time.Now().Add(time.Duration(jump.Load())) }})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer queue.Close()
-		log := slog.New(slog.NewTextHandler(m.log, nil))
-		var stop func()
-		start := func() {
-			j, err := task.OpenJournal(filepath.Join(m.dir, "tasks"), nil)
-			if err != nil {
-				t.Fatal(err)
-			}
-			tasks := NewTasks(TasksConfig{
-				Platform: p, Journal: j, Handlers: m.handlers(), Boot: "boot", Told: AuditTasks(queue.Put, nil, log), Log: log,
-			})
-			config := Config{
-				Platform: &platform{next: 30}, State: &root{}, Proc: dir, Sys: dir, Drain: 10 * time.Second, Log: log,
-				Beside: []Loop{tasks, Events{Queue: queue, Platform: p, Log: log}},
-			}
-			ctx, cancel := context.WithCancel(t.Context())
-			ended := make(chan error, 1)
-			go func() { ended <- New(config).Run(ctx) }()
-			stop = func() {
-				cancel()
-				if err := <-ended; err != nil {
-					t.Error(err)
-				}
-				j.Close()
-			}
-		}
-		start()
-		kinds := []nodeapi.TaskKind{nodeapi.TaskGC, nodeapi.TaskAttach, nodeapi.TaskIntrospect}
-		lengths := []string{"50ms", "20s", "3m"}
-		var all []*offer
-		for minute := range 24 * 60 {
-			if minute%5 == 0 {
-				all = append(all, p.add(fmt.Sprintf("t%d-%s", minute, lengths[minute/5%len(lengths)]), kinds[minute/15%len(kinds)], ""))
-			}
-			p.with(func() {
-				p.lose = 7
-				switch minute % 180 {
-				case 60:
-					p.down = away(503, 0)
-				case 75:
-					p.down = away(429, 2*time.Minute)
-				case 85:
-					p.down = nil
-				case 26, 100, 115:
-					for _, o := range p.offers {
-						if o.state == nodeapi.TaskLeased {
-							p.takeBack(o)
-						}
-					}
-				}
-			})
-			switch minute % 240 {
-			case 120:
-				stop()
-				start()
-			case 45:
-				jump.Store(int64(10 * 365 * 24 * time.Hour))
-			case 90:
-				jump.Store(int64(-7 * time.Hour))
-			}
-			time.Sleep(time.Minute)
-		}
-		p.with(func() { p.lose, p.down = 0, nil })
-		time.Sleep(time.Hour)
-		interrupted := 0
-		p.with(func() {
-			for _, o := range all {
-				switch {
-				case o.Kind == nodeapi.TaskAttach && m.runs[o.ID] > 1:
-					t.Errorf("%s was done %d times", o.ID, m.runs[o.ID])
-				case o.Kind == nodeapi.TaskAttach && o.code == nodeapi.FailInterrupted:
-					interrupted++
-				case o.state != nodeapi.TaskComplete || m.runs[o.ID] == 0:
-					t.Errorf("run %d times: %+v", m.runs[o.ID], o)
-				}
-			}
-			// Each outcome, and each run's beginning, has its audit record: once.
-			ends := map[string]int{}
-			for _, e := range p.events {
-				if e.Kind == event.AuditKind && e.Fields["result"] != "begun" {
-					ends[e.Fields["task"]]++
-				}
-			}
-			for _, o := range all {
-				if ends[o.ID] != 1 {
-					t.Errorf("%d audit records of the end of %s", ends[o.ID], o.ID)
-				}
-			}
-		})
-		t.Logf("%d tasks, %d of them interrupted, %d leases, %d events", len(all), interrupted, p.leases, len(p.events))
-		if b, err := queue.Next(100); err != nil || len(b.Events) > 0 {
-			t.Errorf("left in the queue: %+v, %v", b, err)
-		}
-		stop()
-		synctest.Wait()
-	})
-	if after := goruntime.NumGoroutine(); after > before {
-		t.Errorf("%d goroutines before, %d after", before, after)
-	}
 }

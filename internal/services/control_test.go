@@ -116,6 +116,24 @@ func TestInitRestartsByItsOwnLine(t *testing.T) {
 	}
 }
 
+// TestOnlyOneService: of a module's services one can be meant, and none that isn't one of them.
+func TestOnlyOneService(t *testing.T) {
+	f := &systemdtest.Fake{Properties: running("powernode-shop_db.service", "powernode-shop_cache.service", "powernode-shop_stats.service", "powernode-shop_web.service")}
+	c := node(t, f, shop)
+	c.Only = "powernode-shop_cache.service"
+	r, err := c.Do(t.Context(), "shop", ActionRestart)
+	if err != nil || !r.OK || len(r.Services) != 1 || r.Services[0].Service != "cache" {
+		t.Errorf("%+v, %v", r, err)
+	}
+	c.Only = "powernode-shop_nobody.service"
+	if _, err := c.Do(t.Context(), "shop", ActionStop); fault.KindOf(err) != fault.Refuse {
+		t.Error(err)
+	}
+	if diff := cmp.Diff([]string{"RestartUnit powernode-shop_cache.service"}, f.Asked()); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestNoActionWithout(t *testing.T) {
 	f := &systemdtest.Fake{}
 	c := node(t, f, one1)

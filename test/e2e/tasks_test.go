@@ -132,7 +132,7 @@ func TestTaskOfAKilledService(t *testing.T) {
 	// The command waits for somebody who is at work on the node.
 	work := n.atWork()
 	id := s.task("attach", "site")
-	s.begun(id)
+	s.await("its command waits, and the platform knows", func() bool { return strings.Contains(s.taskNow(id).Output, "waits for somebody else") })
 	if a := s.do("signal", "kill", "service"); a.Error != "" {
 		t.Fatal(a.Error)
 	}
@@ -185,6 +185,36 @@ func (n *node) atWork() (end func()) {
 			n.t.Error(err)
 		}
 	}
+}
+
+// TestTaskIsHeard: what the command of a task says is at the platform while it runs, and what somebody does on the machine is told as well.
+func TestTaskIsHeard(t *testing.T) {
+	t.Parallel()
+	p := newPlatform(t)
+	for _, m := range []mod{base("1"), app("1"), site("1")} {
+		p.Publish(m)
+	}
+	n := p.node("web", "base", "app")
+	s := n.boot()
+	s.serve()
+	p.Operator("assign", "web", "site").OK(t)
+	work := n.atWork()
+	id := s.task("attach", "site")
+	s.await("the operator sees what it waits for", func() bool {
+		d := s.taskNow(id)
+		return d.Task.State == "leased" && strings.Contains(d.Output, "waits for somebody else who changes this node")
+	})
+	work()
+	if d := s.taskEnd(id); d.Task.State != "complete" || !strings.Contains(d.Output, "powernode-agent attach ") || !strings.Contains(d.Output, "site 1") {
+		t.Errorf("%+v\n%s", d.Task, d.Output)
+	}
+	s.agent("detach", "site").OK(t)
+	s.await("the operator sees who has detached it", func() bool {
+		out := p.Operator("event", "list", "--output", "json").OK(t)
+		return strings.Contains(out, "detach site: complete")
+	})
+	s.served()
+	s.exit()
 }
 
 // TestTaskIsCancelled: its command is ended, and the next one isn't kept back.

@@ -78,7 +78,7 @@ func ParseAddress(text string) (network, address string, err error) {
 		return "unix", path, nil
 	}
 	at, err := netip.ParseAddrPort(text)
-	if err != nil || !at.Addr().IsLoopback() {
+	if err != nil || !at.Addr().IsLoopback() || at.Port() == 0 {
 		return "", "", fault.New(fault.Refuse, fault.Input, "use unix:PATH, or 127.0.0.1:PORT", "metrics at %.120q: that isn't an address of this machine alone", text)
 	}
 	return "tcp", at.String(), nil

@@ -56,7 +56,7 @@ func TestWrite(t *testing.T) {
 func TestParseAddress(t *testing.T) {
 	for text, want := range map[string]string{
 		"unix:/run/powernode/metrics": "unix /run/powernode/metrics", "127.0.0.1:9100": "tcp 127.0.0.1:9100", "[::1]:9100": "tcp [::1]:9100",
-		"unix:metrics": "", "unix:/a/../b": "", "0.0.0.0:9100": "", ":9100": "", "10.0.0.1:1": "", "localhost:1": "", "": "", "[::]:1": "",
+		"unix:metrics": "", "unix:/a/../b": "", "0.0.0.0:9100": "", ":9100": "", "10.0.0.1:1": "", "localhost:1": "", "127.0.0.1:0": "", "": "", "[::]:1": "",
 	} {
 		network, address, err := ParseAddress(text)
 		if got := strings.TrimSpace(network + " " + address); got != want || (err == nil) != (want != "") {
@@ -127,6 +127,18 @@ func TestServer(t *testing.T) {
 		}
 		if code, _ := ask(http.MethodPost, host, "/metrics"); code != 405 {
 			t.Errorf("%s: POST: %d", text, code)
+		}
+		if network == "tcp" {
+			_, port, err := net.SplitHostPort(address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if code, _ := ask(http.MethodGet, "localhost:"+port, "/metrics"); code != 200 {
+				t.Errorf("%s: by its name: %d", text, code)
+			}
+			if code, _ := ask(http.MethodGet, "evil.example:"+port, "/metrics"); code != 403 {
+				t.Errorf("%s: another host at this port: %d", text, code)
+			}
 		}
 		if code, _ := ask(http.MethodGet, "evil.example", "/metrics"); network == "tcp" && code != 403 {
 			t.Errorf("%s: another host: %d", text, code)

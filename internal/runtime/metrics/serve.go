@@ -104,12 +104,21 @@ func (discard) Write(p []byte) (int, error) { return len(p), nil }
 
 func (s Server) answer(w http.ResponseWriter, r *http.Request) {
 	// A page of the web that a browser of this machine shows has a name of its own.
-	if s.Network == "tcp" && r.Host != s.Address {
+	if s.Network == "tcp" && r.Host != s.Address && r.Host != s.local() {
 		http.Error(w, "ask "+s.Address, http.StatusForbidden)
 		return
 	}
 	w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
 	_ = Write(w, s.Collect()) // who went away needs no answer
+}
+
+// local is the address by the name that this machine has for itself, and no other.
+func (s Server) local() string {
+	_, port, err := net.SplitHostPort(s.Address)
+	if err != nil {
+		return s.Address
+	}
+	return net.JoinHostPort("localhost", port)
 }
 
 // WriteFile puts the metrics into a file, as a whole.
