@@ -164,6 +164,11 @@ func TestAudit(t *testing.T) {
 	node := url.PathEscape("web")
 	p.Do(nil, http.MethodPost, operatorapi.PathNodes+"/"+node+"/tasks", operatorapi.TaskCreate{Kind: "sync"}, header...).Into(&operatorapi.Task{})
 	p.Do(nil, http.MethodPost, operatorapi.PathNodes+"/"+node+"/revoke", strings.NewReader("{}"), header...)
+	// What is as it is to be already isn't changed, and isn't in it.
+	task := operatorapi.TaskCreate{ID: "9c3e1a52-4f0b-4d5e-8d52-0c5b1f2f7a10", Kind: "gc"}
+	for range 3 {
+		p.Do(nil, http.MethodPost, operatorapi.PathNodes+"/"+node+"/tasks", task, header...).Into(&operatorapi.Task{})
+	}
 	// What only looks is in no log.
 	if _, err := p.Operator.Nodes(ctx); err != nil {
 		t.Fatal(err)
@@ -177,6 +182,7 @@ func TestAudit(t *testing.T) {
 		}
 	}
 	want := []entry{
+		{"ci", "deploy", "task.create", "web", "ok"},
 		{"ci", "deploy", "node.revoke", "web", "FORBIDDEN"},
 		{"ci", "deploy", "task.create", "web", "ok"},
 		{"operator", "admin", "node.create", "web", "CONFLICT"},
@@ -192,11 +198,11 @@ func TestAudit(t *testing.T) {
 		}
 	}
 	by := audit(t, p, operatorclient.AuditQuery{By: "ci", Limit: 1})
-	if len(by) != 1 || by[0].Action != "node.revoke" {
+	if len(by) != 1 || by[0].Action != "task.create" || !strings.Contains(by[0].Request, `"gc"`) {
 		t.Errorf("%+v", by)
 	}
 	before := audit(t, p, operatorclient.AuditQuery{By: "ci", Before: by[0].ID})
-	if len(before) != 1 || before[0].Action != "task.create" || !strings.Contains(before[0].Request, `"sync"`) {
+	if len(before) != 2 || before[1].Action != "task.create" || !strings.Contains(before[1].Request, `"sync"`) {
 		t.Errorf("%+v", before)
 	}
 

@@ -329,8 +329,8 @@ func TestReplicasRefused(t *testing.T) {
 	}
 }
 
-// TestDatabaseAway: the database's connections are all cut, again and again. The platform goes on with the next call that gets through, and
-// calls that wait are still woken.
+// TestDatabaseAway: the database's connections are all cut, again and again. The platform goes on with the next call that gets through. That
+// those who wait are woken then is TestWatchOther's.
 func TestDatabaseAway(t *testing.T) {
 	if !postgrestest.Wanted() {
 		t.Skip("SQLite is never away")

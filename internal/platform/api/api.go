@@ -68,7 +68,8 @@ type API struct {
 	version        string
 	log            *slog.Logger
 	now            func() time.Time
-	strangers      *limiter
+	// strangers bounds the events that callers without standing cause, by kind.
+	strangers *limiters
 	// rolling is held while the authorities change.
 	rolling   sync.Mutex
 	caChanged func(ctx context.Context) error
@@ -83,8 +84,8 @@ type API struct {
 	renewPolicy RenewPolicy
 	// refreshes bounds how many nodes are asked for a new certificate.
 	refreshes *limiter
-	// attempts bounds the entries of the audit log about what changed nothing.
-	attempts *limiter
+	// attempts bounds the entries of the audit log about what was refused, by operator.
+	attempts *limiters
 	// enrollAsked and plainAsked bound what each address may ask for by bootstrap tokens, and by nothing.
 	enrollAsked, plainAsked *addressLimiter
 	// wrongTokens bounds what each address may show of wrong operators' tokens.
@@ -102,14 +103,14 @@ func New(o Options) *API {
 	return &API{
 		db: o.DB, ca: o.CA, catalog: o.Catalog, publicURL: o.PublicURL, version: o.Version, log: o.Logger, now: o.Now,
 		caChanged: o.CAChanged, registry: o.Registry, registryAccess: o.RegistryAccess,
-		strangers:  newLimiter(strangerEvents, time.Minute, o.Now),
+		strangers:  newLimiters(strangerEvents, time.Minute, o.Now),
 		timeAsked:  newAddressLimiter(timeBurst, timeInterval, o.Now),
 		claimAsked: newAddressLimiter(claimBurst, claimInterval, o.Now), allClaimsTold: newLimiter(1, claimsFullEvery, o.Now), netClaimsTold: newLimiter(1, claimsFullEvery, o.Now),
 		renewAsked: newAddressLimiter(renewBurst, renewInterval, o.Now), renewPolicy: o.RenewExpired,
 		refreshes:       newLimiter(refreshesAtOnce, refreshSpan, o.Now),
 		enrollAsked:     newAddressLimiter(enrollBurst, enrollInterval, o.Now),
 		plainAsked:      newAddressLimiter(plainBurst, plainInterval, o.Now),
-		attempts:        newLimiter(auditedAttempts, time.Minute, o.Now),
+		attempts:        newLimiters(auditedAttempts, time.Minute, o.Now),
 		wrongTokens:     newWrongTokens(o.Now),
 		polls:           newPolls(),
 		pace:            newPace(o.HeartbeatInterval, o.HeartbeatsAtOnce, o.Now),

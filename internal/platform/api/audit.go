@@ -13,7 +13,7 @@ import (
 const (
 	// maxAuditText bounds each text of an entry of the audit log, in bytes.
 	maxAuditText = 512
-	// auditedAttempts is how many entries a minute are about what changed nothing. What is beyond goes to the log only: a token
+	// auditedAttempts is how many entries a minute of one operator are about what was refused. What is beyond goes to the log only: a token
 	// that may read must not push out what is known of the others.
 	auditedAttempts = 60
 )
@@ -45,7 +45,7 @@ func (a *API) audited(w http.ResponseWriter, r *http.Request, o db.Operator, rou
 		p := a.problemOf(r, err)
 		// What is told is what is logged: problemOf has logged the rest.
 		entry.Result, entry.Error, err = string(p.code), clip(p.text, maxAuditText), p
-		if !a.attempts.allow() {
+		if !a.attempts.allow(o.Name) {
 			a.log.Warn("refused to an operator", "by", o.Name, "from", host(r), "action", route.Action, "target", entry.Target, "result", entry.Result)
 			return nil, err
 		}

@@ -105,7 +105,7 @@ func (a *API) barred(r *http.Request, node db.Standing, err error) (db.Standing,
 	if p == nil {
 		return db.Standing{}, err
 	}
-	if a.strangers.allow() {
+	if a.strangers.allow(db.EventAccessRefused) {
 		text := "refused at " + r.URL.Path + " from " + host(r) + ", certificate " + node.Serial + ": " + p.text
 		if err := a.db.RecordEvent(r.Context(), db.EventAccessRefused, node.NodeID, text); err != nil {
 			return db.Standing{}, err

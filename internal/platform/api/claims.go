@@ -50,7 +50,7 @@ func (a *API) claim(w http.ResponseWriter, r *http.Request) (any, error) {
 	}
 	poll.From, poll.Token, poll.TokenTTL = host(r), NewToken(), operatorapi.DefaultTokenTTL
 	poll.Network, poll.Site = claimNetworks(r)
-	poll.Announce = a.strangers.allow
+	poll.Announce = func() bool { return a.strangers.allow(db.EventClaimBegun) }
 	c, err := a.db.PollClaim(r.Context(), poll)
 	switch {
 	case errors.Is(err, db.ErrClaimsFull):

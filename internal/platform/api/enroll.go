@@ -59,7 +59,7 @@ func (a *API) enrollRefused(r *http.Request, err error) error {
 		return invalid("%v", err).withHint("boot the image for this machine's architecture, or create the node anew")
 	case errors.Is(err, db.ErrTokenUnknown):
 		a.log.Warn("enrollment with an unknown token", "from", host(r))
-		if a.strangers.allow() {
+		if a.strangers.allow(db.EventEnrollRefused) {
 			if err := a.db.RecordEvent(r.Context(), db.EventEnrollRefused, "", "enrollment from "+host(r)+" refused: the token is unknown"); err != nil {
 				return err
 			}

@@ -5,9 +5,32 @@ import (
 	"time"
 )
 
-// strangerEvents is how many events a minute callers without standing can cause. What is beyond
+// strangerEvents is how many events of one kind a minute callers without standing can cause. What is beyond
 // goes to the log only, so that strangers can't fill the database.
 const strangerEvents = 30
+
+// limiters are a limiter for each of some names: who uses up one leaves the others'. The names are few, and no stranger's to choose.
+type limiters struct {
+	make func() *limiter
+
+	mu sync.Mutex
+	of map[string]*limiter
+}
+
+func newLimiters(most int, span time.Duration, now func() time.Time) *limiters {
+	return &limiters{make: func() *limiter { return newLimiter(most, span, now) }, of: map[string]*limiter{}}
+}
+
+func (l *limiters) allow(name string) bool {
+	l.mu.Lock()
+	one := l.of[name]
+	if one == nil {
+		one = l.make()
+		l.of[name] = one
+	}
+	l.mu.Unlock()
+	return one.allow()
+}
 
 // limiter lets through so many in each span of time.
 type limiter struct {

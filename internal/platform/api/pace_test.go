@@ -7,6 +7,19 @@ import (
 	"github.com/powernode/powernode-agent/internal/operatorapi"
 )
 
+// TestLimiters: who uses up one leaves the others.
+func TestLimiters(t *testing.T) {
+	now := time.Now()
+	l := newLimiters(2, time.Minute, func() time.Time { return now })
+	if !l.allow("a") || !l.allow("a") || l.allow("a") || !l.allow("b") || l.allow("a") {
+		t.Error("not two of each")
+	}
+	now = now.Add(time.Minute)
+	if !l.allow("a") {
+		t.Error("none for ever")
+	}
+}
+
 // TestPace: pulses are put off first, then all; a node that was put off asks for less than one that wasn't, and isn't silent for it.
 func TestPace(t *testing.T) {
 	p := newPace(20*time.Second, 2, time.Now)

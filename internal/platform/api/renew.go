@@ -162,7 +162,7 @@ func (a *API) renewRefused(w http.ResponseWriter, r *http.Request, presented db.
 	default:
 		answer = notIssued(w, err)
 	}
-	if p, ok := errors.AsType[*problem](answer); ok && a.strangers.allow() {
+	if p, ok := errors.AsType[*problem](answer); ok && a.strangers.allow(db.EventRenewalRefused) {
 		text := "renewal of certificate " + presented.Serial + " from " + host(r) + " refused: " + p.text
 		if err := a.db.RecordEvent(r.Context(), db.EventRenewalRefused, presented.NodeID, text); err != nil {
 			return err

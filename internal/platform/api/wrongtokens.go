@@ -16,6 +16,9 @@ const (
 	wrongInterval = 5 * time.Second
 )
 
+// wrongTokenEvents names their events for the bound of strangers'.
+const wrongTokenEvents = "wrong tokens"
+
 // maxGoodTokens bounds the tokens that are remembered as good. There are fewer operators.
 const maxGoodTokens = 1024
 
@@ -89,7 +92,7 @@ func (a *API) operator(r *http.Request, token string) (o db.Operator, known bool
 // tellWrongTokens lets operators see that an address shows wrong tokens again and again.
 func (a *API) tellWrongTokens(r *http.Request) error {
 	a.log.Warn("an address shows one wrong operator's token after the other, and is told to wait", "from", host(r))
-	if !a.strangers.allow() {
+	if !a.strangers.allow(wrongTokenEvents) {
 		return nil
 	}
 	return a.db.RecordEvent(r.Context(), db.EventAccessRefused, "", "too many wrong operator's tokens from "+host(r)+", the last at "+r.URL.Path)

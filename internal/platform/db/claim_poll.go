@@ -51,6 +51,9 @@ func (d *DB) PollClaim(ctx context.Context, in ClaimPoll) (Claim, error) {
 	if in.KeyHash == nil {
 		in.KeyHash = []byte{}
 	}
+	if c, answered, err := d.knownClaim(ctx, in); answered {
+		return c, err
+	}
 	err := d.update(ctx, func(tx *txn) error {
 		if _, err := tx.Exec(ctx, "DELETE FROM claims WHERE expires_at <= ?", millis(d.now())); err != nil {
 			return err
@@ -86,7 +89,7 @@ func (d *DB) PollClaim(ctx context.Context, in ClaimPoll) (Claim, error) {
 
 // beginClaim makes a row for a machine that wasn't known.
 func (d *DB) beginClaim(ctx context.Context, tx *txn, in ClaimPoll) error {
-	if err := d.roomForClaim(ctx, tx, in, cmp.Or(in.bounds, usualBounds)); err != nil {
+	if err := d.roomForClaim(ctx, tx, in); err != nil {
 		return err
 	}
 	now := d.now()
@@ -112,19 +115,27 @@ func (d *DB) beginClaim(ctx context.Context, tx *txn, in ClaimPoll) error {
 	return d.event(ctx, tx, EventClaimBegun, "", text)
 }
 
-// roomForClaim makes room for one more claim, or returns ErrNetworkFull or ErrClaimsFull.
-func (d *DB) roomForClaim(ctx context.Context, tx *txn, in ClaimPoll, most claimBounds) error {
-	// The narrow ones first: who fills its own network pushes out nobody else's claim.
-	for _, bound := range []struct {
-		most  int
-		where string
-		args  []any
-		full  error
-	}{
+// claimLimit is how many of some claims may be alive, and what is said where there are.
+type claimLimit struct {
+	most  int
+	where string
+	args  []any
+	full  error
+}
+
+// limits are those for a new claim, the narrow ones first: who fills its own network pushes out nobody else's claim.
+func (in ClaimPoll) limits() []claimLimit {
+	most := cmp.Or(in.bounds, usualBounds)
+	return []claimLimit{
 		{most.network, "network = ?", []any{in.Network}, ErrNetworkFull},
 		{most.site, "site = ?", []any{in.Site}, ErrNetworkFull},
 		{most.all, "1 = 1", nil, ErrClaimsFull},
-	} {
+	}
+}
+
+// roomForClaim makes room for one more claim, or returns ErrNetworkFull or ErrClaimsFull.
+func (d *DB) roomForClaim(ctx context.Context, tx *txn, in ClaimPoll) error {
+	for _, bound := range in.limits() {
 		var n int
 		if err := tx.QueryRow(ctx, "SELECT count(*) FROM claims WHERE "+bound.where, bound.args...).Scan(&n); err != nil {
 			return err

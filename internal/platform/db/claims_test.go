@@ -154,3 +154,43 @@ func TestClaimKeepsNoSecret(t *testing.T) {
 		t.Errorf("tokens: %q", tokens)
 	}
 }
+
+// TestClaimKnown: a poll that says nothing new, and one for which there is no room, keep nobody from writing.
+func TestClaimKnown(t *testing.T) {
+	d, clock := newDB(t)
+	ctx := t.Context()
+	var heard []asked
+	d.write.dialect = listening{d.write.dialect, &heard}
+	poll := func(in ClaimPoll) (Claim, bool, error) {
+		heard = nil
+		in.bounds = claimBounds{all: 2, site: 2, network: 2}
+		c, err := d.PollClaim(ctx, in)
+		return c, len(heard) > 0, err
+	}
+	in := stranger(1, "192.0.2.1")
+	begun, wrote, err := poll(in)
+	if check(t, err); !wrote || begun.State != ClaimPending {
+		t.Errorf("a new one: %+v", begun)
+	}
+	if c, wrote, err := poll(in); err != nil || wrote || c.Code != begun.Code {
+		t.Errorf("the same again: %+v, %v, written: %t", c, err, wrote)
+	}
+	in.AgentVersion, in.Hostname = "v2", "late"
+	if c, wrote, err := poll(in); err != nil || !wrote || c.AgentVersion != "v2" || c.Hostname != "late" {
+		t.Errorf("something new: %+v, %v, written: %t", c, err, wrote)
+	}
+	clock.advance(claimFresh)
+	if c, wrote, err := poll(in); err != nil || !wrote || !c.PolledAt.Equal(clock.now()) {
+		t.Errorf("after a while: %+v, %v, written: %t", c, err, wrote)
+	}
+	_, _, err = poll(stranger(2, "192.0.2.1"))
+	check(t, err)
+	if _, wrote, err := poll(stranger(3, "192.0.2.1")); !errors.Is(err, ErrNetworkFull) || wrote {
+		t.Errorf("no room: %v, written: %t", err, wrote)
+	}
+	_, _, err = d.AcceptClaim(ctx, Acceptance{Code: begun.Code, Node: "web-1", Create: true})
+	check(t, err)
+	if c, wrote, err := poll(in); err != nil || !wrote || c.State != ClaimAccepted {
+		t.Errorf("accepted: %+v, %v, written: %t", c, err, wrote)
+	}
+}

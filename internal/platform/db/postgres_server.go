@@ -46,9 +46,9 @@ func ParsePostgres(text, passwordFile string) (*Postgres, error) {
 	if err != nil {
 		return nil, fault.New(fault.Refuse, fault.Input, form, "the parameters of the database's URL can't be read")
 	}
-	if _, has := u.User.Password(); has || query.Has("password") {
+	if _, has := u.User.Password(); has || query.Has("password") || query.Has("sslpassword") {
 		return nil, fault.New(fault.Refuse, fault.Input, "put it into a file that only this program may read, and name that with --database-password-file",
-			"the database's URL holds a password, which every user of this machine can see in the list of processes")
+			"the database's URL holds a password, which every user of this machine can see in the list of processes; a key file (sslkey) has none")
 	}
 	config, err := pgx.ParseConfig(text)
 	if err != nil {

@@ -77,7 +77,7 @@ func TestParsePostgres(t *testing.T) {
 	}
 	for _, text := range []string{
 		"", "platform.db", "mysql://u@h/p", "postgres://u:hidden@h/p", "postgres://u@h/p?password=hidden", "postgres://u@h:hidden/p",
-		"postgres://u@h/p?%zz=hidden", "postgres://u@h/p?sslmode=maybe", "postgres://u:hidden@h/p?sslmode=%zz",
+		"postgres://u@h/p?sslpassword=hidden", "postgres://u@h/p?%zz=hidden", "postgres://u@h/p?sslmode=maybe", "postgres://u:hidden@h/p?sslmode=%zz",
 	} {
 		_, err := ParsePostgres(text, "")
 		if err == nil || fault.KindOf(err) != fault.Refuse || fault.HintOf(err) == "" || strings.Contains(err.Error(), "hidden") {
