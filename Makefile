@@ -37,6 +37,7 @@ native: base
 
 test: base tools vm
 	POWERNODE_REQUIRE_TOOLS=1 go test -race -timeout 15m ./...
+	CGO_ENABLED=0 go test -trimpath ./test/faults
 
 test-vm: base tools vm
 	POWERNODE_VM=all POWERNODE_REQUIRE_TOOLS=1 go test -count=1 -timeout 60m ./test/vm -v $(if $(VM),-run '$(VM)')

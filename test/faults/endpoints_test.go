@@ -21,6 +21,7 @@ type kind string
 var beside = map[string]string{
 	nodeapi.PathTasks:          "it is the beginning of others",
 	nodeapi.PathAuthorizedKeys: "it is asked where the answer to config isn't as agreed, and counts as that",
+	nodeapi.PathRegistryAccess: "it is asked while a module is pulled from another registry than the platform's own, and nothing is pulled here",
 	nodeapi.PathClaim:          "a machine with a token claims nothing; the call is made in the loop that enroll's is made in",
 }
 
