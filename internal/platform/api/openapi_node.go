@@ -61,8 +61,10 @@ func nodeCalls() []openapi.Call {
 			Path: post + nodeapi.PathHeartbeat, ID: "heartbeat", Summary: "Say how the node is",
 			Description: "A pulse is enough while the node's state is the one whose hash the platform has named.",
 			Requests:    []any{nodeapi.Heartbeat{}, nodeapi.Pulse{}}, MaxBody: maxHeartbeat, Answer: nodeapi.HeartbeatResponse{},
-			Errors: []openapi.Error{missing("each of boot_id and agent_version"), unprocessable("a value in the heartbeat can't be"),
-				refused(http.StatusTooManyRequests, nodeapi.CodeTooManyRequests, "the platform has too many heartbeats under way")},
+			Errors: []openapi.Error{
+				missing("each of boot_id and agent_version"), unprocessable("a value in the heartbeat can't be"),
+				refused(http.StatusTooManyRequests, nodeapi.CodeTooManyRequests, "the platform has too many heartbeats under way"),
+			},
 		},
 		{
 			Path: post + nodeapi.PathBootReports, ID: "reportBoot", Summary: "Say how a boot went",

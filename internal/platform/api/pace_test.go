@@ -11,8 +11,13 @@ import (
 func TestLimiters(t *testing.T) {
 	now := time.Now()
 	l := newLimiters(2, time.Minute, func() time.Time { return now })
-	if !l.allow("a") || !l.allow("a") || l.allow("a") || !l.allow("b") || l.allow("a") {
-		t.Error("not two of each")
+	for i, c := range []struct {
+		name string
+		want bool
+	}{{"a", true}, {"a", true}, {"a", false}, {"b", true}, {"a", false}} {
+		if l.allow(c.name) != c.want {
+			t.Errorf("%d, %s: not %t", i, c.name, c.want)
+		}
 	}
 	now = now.Add(time.Minute)
 	if !l.allow("a") {

@@ -137,8 +137,8 @@ func TestClockIsSet(t *testing.T) {
 		t.Errorf("it is %s off", off)
 	}
 	// The platform's own does so by itself.
-	for time.Until(d.Now()).Abs() > maxRoundTrip {
-		if ctx.Err() != nil {
+	for tries := 0; time.Until(d.Now()).Abs() > maxRoundTrip; tries++ {
+		if tries > 6000 {
 			t.Fatal("it is never put right")
 		}
 		time.Sleep(lookTick / 100)
@@ -186,8 +186,8 @@ func TestHealthOfAStandby(t *testing.T) {
 	postgrestest.Administer(t, "ALTER DATABASE "+name+" SET default_transaction_read_only = on",
 		"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '"+name+"'")
 	err := d.Ping(t.Context())
-	for ; err == nil || !strings.Contains(err.Error(), "only reads"); err = d.Ping(t.Context()) {
-		if t.Context().Err() != nil {
+	for tries := 0; err == nil || !strings.Contains(err.Error(), "only reads"); err = d.Ping(t.Context()) {
+		if tries++; tries > 1000 {
 			t.Fatal(err)
 		}
 	}
