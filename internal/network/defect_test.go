@@ -103,8 +103,8 @@ func TestLeaseStaysAfterAFlap(t *testing.T) {
 		if got := sys.done(); strings.Contains(got, " -") || !n.State().Usable {
 			t.Errorf("did:\n%s\n%+v", got, n.State())
 		}
-		if len(server.before) < 3 || server.before[1] == nil {
-			t.Errorf("asked %q", server.asked)
+		if before := server.askedAgain(); len(before) < 3 || before[1] == nil {
+			t.Errorf("asked again for %v", before)
 		}
 		// Its end is its end all the same.
 		time.Sleep(time.Hour)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/netip"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -18,7 +19,9 @@ type fakeServer struct {
 	expire  time.Duration // of the leases that it gives
 	answers []error       // one for each question; nil when they are used up
 	asked   []string
-	before  []*lease
+
+	mu     sync.Mutex
+	before []*lease
 }
 
 func (f *fakeServer) answer(what string) (*lease, error) {
@@ -41,8 +44,17 @@ func (f *fakeServer) answer(what string) (*lease, error) {
 }
 
 func (f *fakeServer) obtain(_ context.Context, before *lease) (*lease, error) {
+	f.mu.Lock()
 	f.before = append(f.before, before)
+	f.mu.Unlock()
 	return f.answer("obtain")
+}
+
+// askedAgain returns the leases that were asked for again while the keepers go on; nil is one that asks for a new one.
+func (f *fakeServer) askedAgain() []*lease {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.before)
 }
 
 func (f *fakeServer) renew(_ context.Context, _ *lease, rebind bool) (*lease, error) {
