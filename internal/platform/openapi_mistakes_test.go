@@ -225,7 +225,7 @@ func (d *described) mistakes() {
 	} {
 		d.refused(call, "409 LEASE_LOST", asked{node: node, body: body})
 	}
-	d.refused("completeTask", "413 TOO_LARGE", asked{node: node, body: nodeapi.CompleteTask{LeaseID: got.Tasks[0].LeaseID, Result: json.RawMessage(`{"x":"` + strings.Repeat("x", nodeapi.MaxTaskResult) + `"}`)}})
+	d.refused("completeTask", "422 REPORT_REFUSED", asked{node: node, body: nodeapi.CompleteTask{LeaseID: got.Tasks[0].LeaseID, Result: json.RawMessage(`{"x":"` + strings.Repeat("x", nodeapi.MaxTaskResult) + `"}`)}})
 
 	// Machines that ask to be claimed.
 	claim := done[nodeapi.ClaimResponse](d, "claim", asked{body: machine("a")})

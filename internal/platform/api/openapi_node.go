@@ -14,6 +14,7 @@ func nodeCalls() []openapi.Call {
 	noTask := unknown("the node has no such task")
 	lost := refused(http.StatusConflict, nodeapi.CodeLeaseLost, "the lease isn't in force: it expired, another took its place, or the task has ended")
 	lease := []openapi.Error{missing("lease_id"), unprocessable("a value in the body can't be"), noTask, lost}
+	report := append([]openapi.Error{refused(http.StatusUnprocessableEntity, nodeapi.CodeReportRefused, "what is said of the task can't be taken, ever")}, lease...)
 	keyUsed := conflicting("the key has had a certificate already")
 	tooManyCertificates := refused(http.StatusTooManyRequests, nodeapi.CodeTooManyRequests, "the node had too many certificates of late")
 	return []openapi.Call{
@@ -84,24 +85,26 @@ func nodeCalls() []openapi.Call {
 		},
 		{
 			Path: post + nodeapi.PathTaskProgress, ID: "progressTask", Summary: "Say how far a task is, and keep its lease in force",
-			Requests: one(nodeapi.TaskProgress{}), MaxBody: maxProgress, Answer: nodeapi.TaskStanding{}, Errors: lease,
+			Requests: one(nodeapi.TaskProgress{}), MaxBody: maxProgress, Answer: nodeapi.TaskStanding{}, Errors: report,
 		},
 		{
 			Path: post + nodeapi.PathTaskComplete, ID: "completeTask", Summary: "End a task that was done",
 			Description: "The same end by the same lease is acknowledged again.",
-			Requests:    one(nodeapi.CompleteTask{}), MaxBody: maxTaskEnd, Answer: nodeapi.TaskEnd{}, Errors: lease,
+			Requests:    one(nodeapi.CompleteTask{}), MaxBody: maxTaskEnd, Answer: nodeapi.TaskEnd{}, Errors: report,
 		},
 		{
 			Path: post + nodeapi.PathTaskFail, ID: "failTask", Summary: "End a task that wasn't done",
 			Description: "The same end by the same lease is acknowledged again.",
 			Requests:    one(nodeapi.FailTask{}), MaxBody: maxTaskEnd, Answer: nodeapi.TaskEnd{},
-			Errors: append([]openapi.Error{missing("error")}, lease...),
+			Errors: report,
 		},
 		{
 			Path: post + nodeapi.PathEvents, ID: "tellEvents", Summary: "Tell what happened on the node",
 			Description: "An event that was told before, by its ID, counts once.",
 			Requests:    one(nodeapi.EventsRequest{}), MaxBody: maxEvents, Answer: nodeapi.EventsResponse{},
-			Errors: []openapi.Error{missing("an event's text"), unprocessable("a value in an event can't be")},
+			Errors: []openapi.Error{
+				refused(http.StatusUnprocessableEntity, nodeapi.CodeEventRefused, "one of the events can't be taken, ever"), unprocessable("there are too many events"),
+			},
 		},
 		{Path: get + nodeapi.PathConfig, ID: "getConfig", Summary: "Get what is set of the node beside its modules", Answer: nodeapi.NodeConfig{}},
 		{
