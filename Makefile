@@ -36,7 +36,7 @@ native: base
 	@$(MAKE) --no-print-directory $$(go env GOHOSTARCH)
 
 test: base tools vm
-	POWERNODE_REQUIRE_TOOLS=1 go test -race -timeout 15m ./...
+	POWERNODE_REQUIRE_TOOLS=1 go test -race -p 3 -timeout 15m ./...
 	CGO_ENABLED=0 go test -trimpath ./test/faults
 
 test-vm: base tools vm
