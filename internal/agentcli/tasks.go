@@ -154,11 +154,28 @@ func (h taskHandlers) softReboot(ctx context.Context, t task.Task, _ task.Out) (
 	}
 	return task.Result{Restart: func(ctx context.Context) error {
 		answer, err := h.outside.do(ctx, taskUnit, t.ID, false, []string{softRebootName, "--state=" + h.stateDir}, nil)
-		if err == nil {
-			_, err = answer.outcome()
+		if err != nil {
+			return downYet(ctx, err)
 		}
+		_, err = answer.outcome()
 		return err
 	}}, nil
+}
+
+// downMost is how long a system that goes down takes at most until it ends this service.
+const downMost = time.Minute
+
+// downYet returns nil where the system goes down although err has come of the command that was to see to that: systemd cancels what it is doing, that
+// command too, once it has begun. This service ends then as well; where it doesn't, it was a failure.
+func downYet(ctx context.Context, err error) error {
+	select {
+	case <-ctx.Done():
+	case <-time.After(downMost):
+	}
+	if ending(context.Cause(ctx)) {
+		return nil
+	}
+	return err
 }
 
 func (h taskHandlers) mayRestart(t task.Task) error {

@@ -273,3 +273,24 @@ func TestSyncOutcome(t *testing.T) {
 		t.Errorf("the service has %s to end, its tasks %s", serviceDrain, taskPatience)
 	}
 }
+
+// TestDownYet: systemd cancels the command of a soft-reboot that it has begun, and ends the service soon after. That is no failure of the task; where
+// the service goes on, it was one.
+func TestDownYet(t *testing.T) {
+	canceled := errors.New("its job is canceled")
+	synctest.Test(t, func(t *testing.T) {
+		if err := downYet(t.Context(), canceled); !errors.Is(err, canceled) {
+			t.Errorf("the service goes on: %v", err)
+		}
+		ctx, end := context.WithCancelCause(t.Context())
+		time.AfterFunc(10*time.Second, func() { end(task.ErrEnding) })
+		if err := downYet(ctx, canceled); err != nil {
+			t.Errorf("the service ends: %v", err)
+		}
+		ctx, end = context.WithCancelCause(t.Context())
+		end(context.DeadlineExceeded)
+		if err := downYet(ctx, canceled); !errors.Is(err, canceled) {
+			t.Errorf("the task's time is over: %v", err)
+		}
+	})
+}

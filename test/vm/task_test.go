@@ -78,6 +78,7 @@ func TestTasks(t *testing.T) {
 
 	p.Publish(app("3"))
 	live := s.done("update")
+	t.Logf("update: %s", live.Task.Result)
 	s.runs(3, "3")
 	said := s.Shell("journalctl -b -o cat POWERNODE_TASK=" + live.Task.ID).Stdout
 	for _, want := range []string{"a task is begun", "a task is complete", "audit who=operator"} {
