@@ -40,7 +40,7 @@ test: base tools vm
 	CGO_ENABLED=0 go test -trimpath ./test/faults
 
 test-vm: base tools vm
-	POWERNODE_VM=all POWERNODE_REQUIRE_TOOLS=1 go test -count=1 -timeout 60m ./test/vm -v $(if $(VM),-run '$(VM)')
+	CGO_ENABLED=0 POWERNODE_VM=all POWERNODE_REQUIRE_TOOLS=1 go test -count=1 -timeout 60m ./test/vm -v $(if $(VM),-run '$(VM)')
 
 lint: base
 	@scripts/setup lint

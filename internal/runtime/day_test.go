@@ -9,12 +9,13 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	goruntime "runtime"
 	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"go.uber.org/goleak"
 
 	"github.com/powernode/powernode-agent/internal/change"
 	"github.com/powernode/powernode-agent/internal/durable"
@@ -262,7 +263,7 @@ func (d *day) down(err error) {
 // twice, the node is in step and its certificate in force, the watchdog always fed, and neither goroutines nor descriptors stay.
 func TestADay(t *testing.T) {
 	m, procDir, state, run := newMachine(t.TempDir()), proc(t), t.TempDir(), t.TempDir()
-	goroutines, open := goruntime.NumGoroutine(), 0
+	running, open := goleak.IgnoreCurrent(), 0
 	synctest.Test(t, func(t *testing.T) {
 		d := newDay(t, m, procDir, state, run)
 		open = descriptors(t)
@@ -392,8 +393,8 @@ func TestADay(t *testing.T) {
 			t.Errorf("%d descriptors before, %d after", open, n)
 		}
 	})
-	if after := goruntime.NumGoroutine(); after > goroutines {
-		t.Errorf("%d goroutines before, %d after", goroutines, after)
+	if err := goleak.Find(running); err != nil {
+		t.Error(err)
 	}
 }
 
