@@ -137,6 +137,7 @@ func TestRefreshUnfinished(t *testing.T) {
 	}
 	last := nodes[2]
 	var refused platformtest.Answer
+	defer p.Clock.Stop()()
 	for range 40 {
 		if refused = p.Refresh(last, p.Key()); refused.Status != http.StatusOK {
 			break
@@ -424,6 +425,7 @@ func TestRenewRefused(t *testing.T) {
 	}
 	execute(t, p, "UPDATE nodes SET state = 'active' WHERE id = ?", node.ID)
 	var limited bool
+	defer p.Clock.Stop()()
 	for range 2 * 120 {
 		if a := p.Do(nil, http.MethodPost, nodeapi.PathRenew, strings.NewReader("{}")); a.Status == http.StatusTooManyRequests {
 			limited = true

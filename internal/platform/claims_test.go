@@ -313,6 +313,7 @@ func TestClaimHostile(t *testing.T) {
 	}
 
 	limited := false
+	defer p.Clock.Stop()()
 	for i := range 400 {
 		in := machine("a")
 		in.MAC = fmt.Sprintf("02:00:00:00:%02x:%02x", i/256, i%256)

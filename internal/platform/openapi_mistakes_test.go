@@ -267,6 +267,7 @@ func (d *described) certificateMistakes() {
 	late := p.RenewRequest(node, p.Key())
 	p.Clock.Advance(day / 24)
 	d.refused("renewCertificate", "422 PROOF_OUT_OF_TIME", asked{body: late})
+	defer p.Clock.Stop()()
 	for range 100 {
 		if _, got := d.call("refreshCertificate", asked{node: node, body: nodeapi.RefreshRequest{CSRPEM: p.CSR(p.Key())}}); got != "200" {
 			break

@@ -131,6 +131,7 @@ func TestRequestIDs(t *testing.T) {
 // TestOpenAPI makes too often.
 func TestAnonymousBounds(t *testing.T) {
 	p := platformtest.Start(t)
+	defer p.Clock.Stop()()
 	client := p.Client(nil)
 	client.Transport.(*http.Transport).DisableKeepAlives = false
 	t.Cleanup(client.CloseIdleConnections)
@@ -139,7 +140,7 @@ func TestAnonymousBounds(t *testing.T) {
 		{http.MethodGet, "/claim/ABCDEFGH", ""},
 	} {
 		refused := 0
-		// More than the largest burst, and than what is given back meanwhile.
+		// More than the largest burst.
 		for range 5000 {
 			req, err := http.NewRequestWithContext(t.Context(), c.method, p.URL+c.path, strings.NewReader(c.body))
 			if err != nil {

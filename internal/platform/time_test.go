@@ -75,6 +75,7 @@ func TestTime(t *testing.T) {
 			t.Errorf("%s: %d %s", name, a.Status, a.Body)
 		}
 	}
+	defer p.Clock.Stop()()
 	client := p.Client(nil)
 	client.Transport.(*http.Transport).DisableKeepAlives = false
 	for i := range 2000 {

@@ -38,6 +38,7 @@ func TestWrongTokens(t *testing.T) {
 	for range 100 {
 		expect("none", p.Do(nil, http.MethodGet, operatorapi.PathInfo, nil, "X-Forwarded-For", bad), http.StatusUnauthorized)
 	}
+	defer p.Clock.Stop()()
 	tries := 0
 	for a := (platformtest.Answer{}); a.Status != http.StatusTooManyRequests && tries < 200; tries++ {
 		path, wrong := operatorapi.PathInfo, fmt.Sprintf("Bearer wrong-%d", tries)

@@ -46,13 +46,31 @@ type Platform struct {
 type Clock struct {
 	mu    sync.Mutex
 	ahead time.Duration
+	// still is when it was stopped; zero while it goes.
+	still time.Time
 }
 
 // Now returns the moved time.
 func (c *Clock) Now() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if !c.still.IsZero() {
+		return c.still.Add(c.ahead)
+	}
 	return time.Now().Add(c.ahead)
+}
+
+// Stop lets no time pass until resume is called but what Advance adds, so that what is allowed with time is
+// the same on a machine of any speed.
+func (c *Clock) Stop() (resume func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.still = time.Now()
+	return func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.still = time.Time{}
+	}
 }
 
 // Advance moves the clock on.
