@@ -44,7 +44,8 @@ func TestOutlive(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	var errs strings.Builder
-	program := exec.CommandContext(ctx, os.Args[0], "-test.run=^TestOutlive$")
+	// Whoever runs the tests under nohup has them ignore the signal.
+	program := exec.CommandContext(ctx, "env", "--default-signal=HUP", os.Args[0], "-test.run=^TestOutlive$")
 	program.Env, program.Stdout, program.Stderr = append(os.Environ(), env+"="+dir), write, &errs
 	if err := program.Start(); err != nil {
 		t.Fatal(err)
