@@ -46,7 +46,7 @@
 // the tag powernode_killpoints: it restarts its machine on the spot at the operation that the kernel parameter
 // test.kill names, and QEMU ends there. TestLostWrites is about a cut that takes what the disk had in
 // memory too. POWERNODE_VM_KILLS is how many cuts there are, POWERNODE_VM_SEED, which is printed, which ones;
-// POWERNODE_VM_KILLS=writes is one at each labelled write, for as long as go test's -timeout allows.
+// POWERNODE_VM_KILLS=writes is one at each labelled write, and at each step of a live change, for as long as go test's -timeout allows.
 //
 // A command of the running system can be ended alone, too, as by kill -9: by "kill LABEL" in /run/test.kill, which a test writes
 // and removes while the machine runs. Without "kill " that is a power cut.

@@ -2,6 +2,7 @@ package vm
 
 import (
 	"encoding/json"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -18,7 +19,7 @@ const killFile = "/run/test.kill"
 
 // TestLiveKills ends a live change at labelled steps: the command alone, as by kill -9, after which the service brings the
 // running system to the old or the new generation, whole; or the whole machine, whose next boot does.
-// POWERNODE_VM_KILLS is how many of each, POWERNODE_VM_SEED which ones.
+// POWERNODE_VM_KILLS is how many kills, with half as many cuts, POWERNODE_VM_SEED which ones; "writes" is both at each step.
 func TestLiveKills(t *testing.T) {
 	whole(t)
 	s := newSiege(t)
@@ -41,14 +42,20 @@ func TestLiveKills(t *testing.T) {
 	if at := slices.IndexFunc(points, func(p string) bool { return strings.Contains(p, "change") }); at > 0 {
 		points = points[at:]
 	}
-	l := labelled{update: points}
+	l, cuts := labelled{update: slices.Clone(points)}, kills/2
+	if os.Getenv("POWERNODE_VM_KILLS") == eachWrite {
+		kills, cuts = len(points), len(points)
+	}
 	for _, p := range l.some(s, &l.update, kills) {
 		v.killedAlone(g, p)
 		if t.Failed() {
 			return
 		}
 	}
-	for _, p := range l.some(s, &l.update, kills/2) {
+	if len(l.update) < cuts {
+		l.update = points
+	}
+	for _, p := range l.some(s, &l.update, cuts) {
 		v.cutLive(g, p)
 		if t.Failed() {
 			return
