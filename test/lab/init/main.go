@@ -14,6 +14,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -46,6 +47,8 @@ func main() {
 		}
 		return
 	}
+	// What it starts can be hung up also where whoever runs the tests has nohup ignore that.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
 	if _, err := os.Stat("/proc/self"); err != nil && os.Getpid() == 1 {
 		if err := enterDisk(); err != nil {
 			fmt.Println("test init:", err)
