@@ -530,7 +530,34 @@ func TestTasksBehindAProxy(t *testing.T) {
 	}
 }
 
-// TestTasksLeaseLost: the work is told to end, and what it comes to isn't told under that lease.
+// TestTasksShortOutage: work that goes on through an outage that is longer than its lease goes on when the platform is back, whatever is asked
+// first then.
+func TestTasksShortOutage(t *testing.T) {
+	for i := range 20 {
+		m := newMachine(t.TempDir())
+		synctest.Test(t, func(t *testing.T) {
+			p := newTasking()
+			a := m.start(t, p, nil)
+			time.Sleep(time.Duration(i) * time.Second)
+			work, once := p.add("look-30m", nodeapi.TaskIntrospect, ""), p.add("once-30m", nodeapi.TaskAttach, "")
+			for range 3 {
+				time.Sleep(time.Minute)
+				p.with(func() { p.down = away(503, 0) })
+				time.Sleep(90*time.Second + time.Duration(i)*7*time.Second)
+				p.with(func() { p.down = nil })
+			}
+			time.Sleep(time.Hour)
+			for _, o := range []*offer{work, once} {
+				if o := p.see(o); o.state != nodeapi.TaskComplete || m.ran(o.ID) != 1 || m.ends[o.ID] != nil || o.Attempt != 4 || o.result != `{"run":1}` {
+					t.Errorf("%d: run %d times, %v: %+v", i, m.ran(o.ID), m.ends[o.ID], o)
+				}
+			}
+			a.stop()
+		})
+	}
+}
+
+// TestTasksLeaseLost: work that the platform doesn't give again is told to end, and what it comes to isn't told under that lease.
 func TestTasksLeaseLost(t *testing.T) {
 	m := newMachine(t.TempDir())
 	synctest.Test(t, func(t *testing.T) {
@@ -538,14 +565,19 @@ func TestTasksLeaseLost(t *testing.T) {
 		a := m.start(t, p, nil)
 		work, once := p.add("gc-3m", nodeapi.TaskGC, ""), (*offer)(nil)
 		time.Sleep(30 * time.Second)
-		p.with(func() { p.takeBack(work) })
+		lost := func(o *offer) {
+			p.with(func() { p.takeBack(o); o.Attempt, o.state = 1, nodeapi.TaskCancelled })
+			time.Sleep(2 * time.Minute)
+			p.with(func() { o.Attempt, o.state = 2, nodeapi.TaskPending; p.stir() })
+		}
+		lost(work)
 		time.Sleep(10 * time.Minute)
 		if p.state(work) != nodeapi.TaskComplete || m.ran("gc-3m") != 2 || p.see(work).result != `{"run":2}` || !errors.Is(m.ends["gc-3m"], task.ErrLeaseLost) {
 			t.Errorf("run %d times, %v: %+v", m.ran("gc-3m"), m.ends, work)
 		}
 		once = p.add("once-3m", nodeapi.TaskAttach, "")
 		time.Sleep(30 * time.Second)
-		p.with(func() { p.takeBack(once) })
+		lost(once)
 		time.Sleep(10 * time.Minute)
 		if p.state(once) != nodeapi.TaskFailed || m.ran("once-3m") != 1 || p.see(once).code != nodeapi.FailInterrupted {
 			t.Errorf("run %d times: %+v", m.ran("once-3m"), once)
