@@ -688,3 +688,54 @@ func TestTasksOnce(t *testing.T) {
 		<-a.ended
 	})
 }
+
+// TestTasksOnceSays what couldn't be asked for or told, and nothing of what a task has come to.
+func TestTasksOnceSays(t *testing.T) {
+	m := newMachine(t.TempDir())
+	synctest.Test(t, func(t *testing.T) {
+		p := newTasking()
+		once := func() error {
+			j, err := task.OpenJournal(filepath.Join(m.dir, "tasks"), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer j.Close()
+			return NewTasks(TasksConfig{
+				Platform: p, Journal: j, Handlers: m.handlers(), Boot: "boot", Once: true, Log: slog.New(slog.NewTextHandler(m.log, nil)),
+			}).Once(t.Context())
+		}
+		if err := once(); err != nil {
+			t.Errorf("there is nothing to do: %v", err)
+		}
+		p.add("broken", nodeapi.TaskSync, "")
+		if err := once(); err != nil {
+			t.Errorf("a task fails, and the platform hears of it: %v", err)
+		}
+		p.with(func() { p.down = away(503, 0) })
+		if err := once(); fault.AreaOf(err) != fault.Platform || nodehttp.StatusOf(err) != 503 {
+			t.Errorf("no tasks are leased: %v", err)
+		}
+		p.with(func() { p.down = nil })
+		look := p.add("look-10s", nodeapi.TaskIntrospect, "")
+		time.AfterFunc(5*time.Second, func() { p.with(func() { p.down = notOurs(400) }) })
+		if err := once(); err == nil || nodehttp.StatusOf(err) != 400 || m.ran("look-10s") != 1 {
+			t.Errorf("a result isn't told: %v", err)
+		}
+		p.with(func() { p.down = nil })
+		time.Sleep(2 * time.Minute) // the lease is over
+		if err := once(); err != nil || p.state(look) != nodeapi.TaskComplete || m.ran("look-10s") != 1 {
+			t.Errorf("it is told in the next round: %v, %+v", err, look)
+		}
+		late := p.add("late-10s", nodeapi.TaskIntrospect, "")
+		time.AfterFunc(9*time.Second, func() {
+			p.with(func() { p.takeBack(late); late.state = nodeapi.TaskCancelled })
+		})
+		if err := once(); err != nil {
+			t.Errorf("a result that the platform doesn't want: %v", err)
+		}
+		disk := &badJournal{err: errors.New("input/output error")}
+		if err := NewTasks(TasksConfig{Platform: p, Journal: disk, Boot: "boot", Once: true}).Once(t.Context()); !errors.Is(err, disk.err) {
+			t.Errorf("nothing is known of the tasks: %v", err)
+		}
+	})
+}
