@@ -282,6 +282,18 @@ func (m *machine) ran(id string) int {
 	return m.runs[id]
 }
 
+// wasToldToEnd tells whether a run's context ended for that cause.
+func (m *machine) wasToldToEnd(cause error) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, err := range m.ends {
+		if errors.Is(err, cause) {
+			return true
+		}
+	}
+	return false
+}
+
 // handlers are: gc, which takes as long as its ID says and can be done again; attach, which is done once; introspect, which reads.
 func (m *machine) handlers() []task.Handler {
 	work := func(ctx context.Context, t task.Task, out task.Out) (task.Result, error) {
