@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -119,17 +120,18 @@ func (s *assembled) reload(ctx context.Context, service *runtime.Service) {
 	}
 }
 
-// once does one round of everything: what the platform has for the node is done, and it is told.
+// once does one round of everything: what the platform has for the node is done, and it is told. The error is of what couldn't be asked for, kept or
+// told; not of what a task has come to.
 func (s *assembled) once(ctx context.Context, service *runtime.Service) error {
 	if _, err := service.Once(ctx); err != nil {
 		return err
 	}
-	var errs []error
+	errs := slices.Clone(s.work.missing)
 	if s.boots != nil {
 		errs = append(errs, s.boots.Once(ctx))
 	}
 	if s.work.tasks != nil {
-		s.work.tasks.Run(ctx, func(time.Duration) {})
+		errs = append(errs, s.work.tasks.Once(ctx))
 	}
 	if s.work.reconcile != nil {
 		errs = append(errs, s.work.reconcile.Once(ctx))

@@ -2,6 +2,7 @@ package agentcli
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
 	"maps"
@@ -47,6 +48,7 @@ type platformWork struct {
 	queue     *event.Queue
 	audited   string // the result that was written down last, by the goroutine of reconcile
 	closing   []io.Closer
+	missing   []error // what it goes on without
 
 	mu   sync.Mutex
 	runs map[string]nodeapi.TaskKind
@@ -60,6 +62,7 @@ func newPlatformWork(f *serviceFlags, platform *nodePlatform, facts boot.Facts, 
 	}
 	say := func(what string, err error) {
 		log.Error("the service goes on without "+what, "error", err, "hint", fault.HintOf(err))
+		w.missing = append(w.missing, fmt.Errorf("go without %s: %w", what, err))
 	}
 	queue, err := event.Open(filepath.Join(f.stateDir, eventsDir), event.Options{})
 	if err != nil {

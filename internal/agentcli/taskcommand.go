@@ -72,7 +72,7 @@ func doTask(ctx context.Context, app *cli.App, id string, args []string, words i
 	inner.Out, inner.Err, inner.Quiet, inner.Format = out, io.MultiWriter(said, app.Err), false, cli.JSON
 	answer := taskAnswer{Task: id, Code: inner.Run(forTask(ctx), New(&inner), args), Result: out.result()}
 	if answer.Code != cli.ExitOK {
-		answer.Error = said.failed().cut()
+		answer.Error, answer.Interrupted = said.failed().cut(), ctx.Err() != nil
 	}
 	return answer
 }

@@ -2,6 +2,7 @@ package agentcli
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -33,8 +34,17 @@ func TestDoTask(t *testing.T) {
 	if a.Code == 0 || a.Error == nil || a.Error.Message == "" || a.Error.Kind == "" || len(a.Result) > 0 {
 		t.Errorf("%+v", a)
 	}
-	if !strings.Contains(words.String(), "\nerror: "+a.Error.Message) || strings.Contains(words.String(), "{") {
-		t.Errorf("%q", words.String())
+	if !strings.Contains(words.String(), "\nerror: "+a.Error.Message) || strings.Contains(words.String(), "{") || a.Interrupted {
+		t.Errorf("%+v, %q", a, words.String())
+	}
+	// What was told to end, and isn't done, may have come to something else; what is done all the same is.
+	ended, end := context.WithCancel(t.Context())
+	end()
+	if a := doTask(ended, app, "t1", []string{"detach", "nginx", "--state=" + t.TempDir() + "/none", "--trust-policy=/none", "--output", "json"}, io.Discard); a.Code == 0 || !a.Interrupted {
+		t.Errorf("%+v", a)
+	}
+	if a := doTask(ended, app, "t1", []string{"version", "--output", "json"}, io.Discard); a.Code != 0 || a.Interrupted {
+		t.Errorf("%+v", a)
 	}
 }
 

@@ -29,6 +29,8 @@ type taskAnswer struct {
 	Code   int             `json:"code"`
 	Error  *taskError      `json:"error,omitempty"`
 	Result json.RawMessage `json:"result,omitempty"`
+	// Interrupted says that the command was told to end before it had, and isn't done.
+	Interrupted bool `json:"interrupted,omitempty"`
 }
 
 // taskError is an error as commands print it for --output json.

@@ -52,7 +52,7 @@ func (h taskHandlers) rollback(ctx context.Context, t task.Task, out task.Out) (
 		if err != nil {
 			return task.Result{}, err
 		}
-		if answer := h.outside.answer(taskUnit); done != nil && (answer == nil || answer.Task != t.ID) {
+		if done != nil && h.outside.cameTo(taskUnit, t.ID) == nil {
 			return task.Result{Data: done}, nil
 		}
 	}

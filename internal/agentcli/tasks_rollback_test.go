@@ -14,6 +14,7 @@ import (
 
 	"github.com/powernode/powernode-agent/internal/boot"
 	"github.com/powernode/powernode-agent/internal/change"
+	"github.com/powernode/powernode-agent/internal/cli"
 	"github.com/powernode/powernode-agent/internal/health/systemd"
 	"github.com/powernode/powernode-agent/internal/nodeapi"
 	"github.com/powernode/powernode-agent/internal/retain"
@@ -136,6 +137,13 @@ func TestRollbackIsDoneOnce(t *testing.T) {
 	}
 	if text, err := json.Marshal(result.Data); err != nil || string(text) != `{"outcome":"in step","generation":5,"rollback_to":3}` {
 		t.Errorf("%s, %v", text, err)
+	}
+	// The word of a command that was told to end is none of what it came to.
+	if _, err := says(t, taskAnswer{Task: "t1", Code: cli.ExitPartial, Interrupted: true})(t.Context(), systemd.Program{Output: filepath.Join(r.node.run, answerOf(taskUnit))}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.handlers.rollback(t.Context(), job, out); err != nil || len(r.ran) != 1 {
+		t.Errorf("%v, it was run %q", err, r.ran)
 	}
 	// One that came to nothing is done the second time: to the same generation.
 	r.runs(4)

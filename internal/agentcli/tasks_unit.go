@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/powernode/powernode-agent/internal/cli"
 	"github.com/powernode/powernode-agent/internal/durable"
 	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/health/systemd"
@@ -57,7 +58,7 @@ func (o *outside) do(ctx context.Context, unit, id string, again bool, args []st
 		return nil, err
 	}
 	if again {
-		if answer := o.answer(unit); answer != nil && answer.Task == id {
+		if answer := o.cameTo(unit, id); answer != nil {
 			o.log.Info("a command has ended while the service was away", "task", id, "unit", unitOf(unit), "exit_code", answer.Code)
 			return answer, nil
 		}
@@ -144,6 +145,17 @@ func (o *outside) free(ctx context.Context, unit string) error {
 			return err
 		}
 	}
+}
+
+// cameTo returns what the command of a task has come to by itself, nil for nothing. One that ended because it was told to has come to
+// nothing: whoever asks again is to have it done.
+func (o *outside) cameTo(unit, id string) *taskAnswer {
+	answer := o.answer(unit)
+	// By the exit code alone: an agent of before says no more.
+	if answer == nil || answer.Task != id || answer.Interrupted || answer.Code == cli.ExitInterrupted {
+		return nil
+	}
+	return answer
 }
 
 // answer returns what the last command of the unit has said, nil for nothing.

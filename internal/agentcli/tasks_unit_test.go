@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"log/slog"
 	"os"
 	"slices"
@@ -218,6 +219,37 @@ func TestOutsideEnds(t *testing.T) {
 			}
 		case err != nil || answer.Code != cli.ExitInterrupted:
 			t.Errorf("%+v, %v", answer, err)
+		}
+	}
+}
+
+// TestOutsideIsResumed: a command that was told to end since the lease of its task was lost is run again once there is another lease: what it said of
+// its end isn't what has become of the task.
+func TestOutsideIsResumed(t *testing.T) {
+	for _, end := range []taskAnswer{
+		{Task: "t1", Code: cli.ExitInterrupted, Error: &taskError{Message: "interrupted"}},
+		{Task: "t1", Code: cli.ExitPlatform, Error: &taskError{Message: "pull: nobody answers", Kind: "retry"}, Interrupted: true},
+		{Task: "t1", Code: cli.ExitPartial, Result: json.RawMessage(`{"outcome":"taken back"}`), Interrupted: true},
+	} {
+		o, m := newOutside(t)
+		h := taskHandlers{outside: o, stateDir: "/s"}
+		begun := make(chan struct{})
+		m.run = func(ctx context.Context, p systemd.Program) (int, error) {
+			close(begun)
+			<-m.interrupted
+			return says(t, end)(ctx, p)
+		}
+		ctx, cancel := context.WithCancelCause(t.Context())
+		go func() { <-begun; cancel(task.ErrLeaseLost) }()
+		if _, err := h.command(ctx, task.Task{ID: "t1", Kind: nodeapi.TaskUpdate, Attempt: 1, Run: 1}, quiet{io.Discard}); err == nil {
+			t.Error("it was told to end, and is done")
+		}
+		m.run = says(t, taskAnswer{Task: "t1", Result: json.RawMessage(`{"outcome":"live"}`)})
+		for run := 2; run <= 3; run++ {
+			result, err := h.command(t.Context(), task.Task{ID: "t1", Kind: nodeapi.TaskUpdate, Attempt: run, Run: run}, quiet{io.Discard})
+			if err != nil || len(m.ran) != 2 || string(plain(result.Data)) != `{"outcome":"live"}` {
+				t.Errorf("run %d after %+v: %s, %v, with %d commands", run, end, plain(result.Data), err, len(m.ran))
+			}
 		}
 	}
 }

@@ -360,7 +360,7 @@ func TestProxyOnlyWhenGiven(t *testing.T) {
 func TestRetryAfter(t *testing.T) {
 	now := time.Date(2026, 11, 23, 4, 0, 0, 0, time.UTC)
 	for h, want := range map[string]time.Duration{
-		"": 0, "0": 0, "7": 7 * time.Second, "-1": 0, "x": 0, "99999": maxRetryAfter, "99999999999": 0,
+		"": 0, "0": 0, "7": 7 * time.Second, "-1": 0, "x": 0, "99999": maxRetryAfter, "99999999999": maxRetryAfter, "999999999999999999999999": maxRetryAfter,
 		"Mon, 23 Nov 2026 04:00:30 GMT": 30 * time.Second, "Mon, 23 Nov 2026 03:00:30 GMT": 0,
 		"Tue, 24 Nov 2026 04:00:30 GMT": maxRetryAfter,
 	} {

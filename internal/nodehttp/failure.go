@@ -137,7 +137,7 @@ func (f *failure) transport(err error) error {
 // parseRetryAfter reads both forms of the header (RFC 9110, 10.2.3), bounded to maxRetryAfter.
 func parseRetryAfter(h string, now time.Time) time.Duration {
 	var d time.Duration
-	if n, err := strconv.ParseUint(h, 10, 32); err == nil {
+	if n, err := strconv.ParseUint(h, 10, 32); err == nil || errors.Is(err, strconv.ErrRange) {
 		d = time.Duration(n) * time.Second
 	} else if t, err := http.ParseTime(h); err == nil {
 		d = t.Sub(now)

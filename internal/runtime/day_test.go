@@ -131,7 +131,7 @@ func (d *day) generation(t *testing.T) (number uint64) {
 	}
 	in, err := trial.Read(s)
 	if err == nil {
-		err = s.PutTrial(trial.Order(in)[0].Begin(time.Now(), "boot"))
+		err = s.PutTrial(trial.Order(in)[0].Begin(d.keeper.Now(), "boot"))
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -144,7 +144,7 @@ func (d *day) gate(generation uint64) Gate {
 	g := health.New(health.Config{
 		Settings: health.Settings{Trial: true, Attempt: 1, Attempts: 3, PlatformReached: true, TimeoutSeconds: 3600}, Generation: generation, StateDir: d.state, RunDir: d.run, Every: 20 * time.Second,
 		System:  func(context.Context) (units.System, error) { return units.System{State: "running"}, nil },
-		Restart: func(context.Context) error { return errors.New("this machine doesn't restart") }, Uptime: func() time.Duration { return 0 }, Log: d.log,
+		Restart: func(context.Context) error { return errors.New("this machine doesn't restart") }, Uptime: func() time.Duration { return 0 }, Now: d.keeper.Now, Log: d.log,
 	})
 	return gate(func(ctx context.Context, reached func() bool, alive func(time.Duration)) {
 		g.Run(ctx, reached, alive)
@@ -231,7 +231,8 @@ func (d *day) start(t *testing.T) {
 	}
 }
 
-// newDay returns the service's surroundings; its clocks jump with the keeper's.
+// newDay returns the service's surroundings. The clocks of what goes by the time of day jump with the keeper's: certificates, the queue of events,
+// the gate. The other loops reckon with differences of time.Now within one process, which setting the clock doesn't change.
 func newDay(t *testing.T, m *machine, proc, state, run string) *day {
 	t.Helper()
 	d := &day{
@@ -259,7 +260,7 @@ func (d *day) down(err error) {
 }
 
 // TestADay is a day of a service with all of its loops and everything that goes wrong in a year: outages, a proxy that answers in the platform's place, lost
-// answers, lost leases, a service that is restarted, and a clock that jumps by years to and fro. Nothing is lost, nothing that may be done once is done
+// answers, lost leases, a service that is restarted, and a time of day that jumps by years to and fro. Nothing is lost, nothing that may be done once is done
 // twice, the node is in step and its certificate in force, the watchdog always fed, and neither goroutines nor descriptors stay.
 func TestADay(t *testing.T) {
 	m, procDir, state, run := newMachine(t.TempDir()), proc(t), t.TempDir(), t.TempDir()
@@ -270,7 +271,7 @@ func TestADay(t *testing.T) {
 		d.start(t)
 		kinds := []nodeapi.TaskKind{nodeapi.TaskGC, nodeapi.TaskAttach, nodeapi.TaskIntrospect}
 		lengths := []string{"50ms", "20s", "3m"}
-		var all []*offer
+		var all, withheld []*offer
 		at := map[string]int{} // descriptors by the time of day
 		for minute := range 24 * 60 {
 			if minute%5 == 0 {
@@ -289,13 +290,25 @@ func TestADay(t *testing.T) {
 				d.down(away(429, 2*time.Minute))
 			case 85:
 				d.down(nil)
-			case 26, 100, 115:
+			case 26, 101, 116:
+				// What runs is given again at once, or only after a while.
 				d.tasking.with(func() {
 					for _, o := range d.tasking.offers {
-						if o.state == nodeapi.TaskLeased {
-							d.tasking.takeBack(o)
+						if o.state != nodeapi.TaskLeased {
+							continue
+						}
+						d.tasking.takeBack(o)
+						if minute%180 != 26 {
+							o.state, withheld = nodeapi.TaskCancelled, append(withheld, o)
 						}
 					}
+				})
+			case 103, 118:
+				d.tasking.with(func() {
+					for _, o := range withheld {
+						o.state = nodeapi.TaskPending
+					}
+					withheld = nil
 				})
 			}
 			switch minute % 240 {
@@ -354,6 +367,9 @@ func TestADay(t *testing.T) {
 				}
 			}
 		})
+		if !m.wasToldToEnd(task.ErrLeaseLost) {
+			t.Error("no work was told to end since its lease was lost")
+		}
 		if left, err := d.queue.Next(100); err != nil || len(left.Events) > 0 {
 			t.Errorf("left in the queue: %+v, %v", left, err)
 		}

@@ -8,6 +8,8 @@ const (
 	MinInterval     = 5 * time.Second
 	MaxInterval     = 300 * time.Second
 	DefaultInterval = 30 * time.Second
+	// maxAsked bounds what a platform asks to wait. One that doesn't keep up with heartbeats puts them off by up to two intervals.
+	maxAsked = 2 * MaxInterval
 	// maxRetryInterval lets a node be back before the platform calls it stale (3 minutes) once
 	// the platform is.
 	maxRetryInterval = 120 * time.Second
@@ -43,7 +45,8 @@ func soonest(o Outcome, wait time.Duration, hurried bool) time.Duration {
 
 // NextInterval returns how long to wait before the next heartbeat. chance, of [0,1), spreads the
 // fleet: an acknowledged heartbeat's interval by a tenth both ways, a failed one's over the upper half of
-// an interval that doubles with each failure. A platform's request to wait is never undercut.
+// an interval that doubles with each failure. A platform's request to wait is never undercut, up to
+// 10 minutes.
 func NextInterval(o Outcome, chance float64) time.Duration {
 	scale := func(d time.Duration, f float64) time.Duration { return time.Duration(float64(d) * f) }
 	if o.Failures == 0 {
@@ -62,7 +65,7 @@ func NextInterval(o Outcome, chance float64) time.Duration {
 		d = min(MinInterval*2<<shift, most)
 	}
 	d = max(scale(d, 0.5+0.5*chance), MinInterval)
-	if asked := min(o.RetryAfter, MaxInterval); asked > 0 {
+	if asked := min(o.RetryAfter, maxAsked); asked > 0 {
 		d = max(d, scale(asked, 1+0.2*chance))
 	}
 	return d

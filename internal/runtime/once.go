@@ -30,6 +30,15 @@ func (b BootReports) Once(ctx context.Context) error {
 	return b.send(ctx, func(time.Duration) {}, map[string]time.Time{})
 }
 
+// Once does the tasks that the platform has for the node, of a Config with Once, and returns what it couldn't: ask for them, write down what it did, or
+// tell what became of it. What a task itself has come to is for the platform, and no error here.
+func (t *Tasks) Once(ctx context.Context) error {
+	t.Run(ctx, func(time.Duration) {})
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.wrong
+}
+
 // Once tells the platform what is in the queue, as far as it takes that.
 func (e Events) Once(ctx context.Context) error {
 	if e.Rand == nil {

@@ -59,6 +59,8 @@ type Tasks struct {
 
 	mu   sync.Mutex
 	view TasksView
+	// wrong is what couldn't be done when Run returned.
+	wrong error
 }
 
 // TasksView is what the loop does, for who looks at the service.
@@ -128,6 +130,7 @@ func (t *Tasks) Run(ctx context.Context, alive func(time.Duration)) {
 	}
 	w := newWorker(ctx, t, records)
 	defer w.close()
+	defer func() { t.failed(w.wrong()) }()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	ended := ctx.Done()
@@ -165,6 +168,12 @@ func (t *Tasks) Run(ctx context.Context, alive func(time.Duration)) {
 	}
 }
 
+func (t *Tasks) failed(err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.wrong = err
+}
+
 // load reads the journal. Without it no task is taken: it might have been done.
 func (t *Tasks) load(ctx context.Context, alive func(time.Duration)) ([]task.Record, bool) {
 	for {
@@ -177,6 +186,10 @@ func (t *Tasks) load(ctx context.Context, alive func(time.Duration)) ([]task.Rec
 			return records, true
 		}
 		t.c.Log.Error("no tasks are taken: the journal of tasks can't be read", "error", err, "hint", fault.HintOf(err))
+		if t.c.Once {
+			t.failed(err)
+			return nil, false
+		}
 		alive(journalAgain)
 		select {
 		case <-ctx.Done():

@@ -282,6 +282,18 @@ func (m *machine) ran(id string) int {
 	return m.runs[id]
 }
 
+// wasToldToEnd tells whether a run's context ended for that cause.
+func (m *machine) wasToldToEnd(cause error) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, err := range m.ends {
+		if errors.Is(err, cause) {
+			return true
+		}
+	}
+	return false
+}
+
 // handlers are: gc, which takes as long as its ID says and can be done again; attach, which is done once; introspect, which reads.
 func (m *machine) handlers() []task.Handler {
 	work := func(ctx context.Context, t task.Task, out task.Out) (task.Result, error) {
@@ -530,7 +542,34 @@ func TestTasksBehindAProxy(t *testing.T) {
 	}
 }
 
-// TestTasksLeaseLost: the work is told to end, and what it comes to isn't told under that lease.
+// TestTasksShortOutage: work that goes on through an outage that is longer than its lease goes on when the platform is back, whatever is asked
+// first then.
+func TestTasksShortOutage(t *testing.T) {
+	for i := range 20 {
+		m := newMachine(t.TempDir())
+		synctest.Test(t, func(t *testing.T) {
+			p := newTasking()
+			a := m.start(t, p, nil)
+			time.Sleep(time.Duration(i) * time.Second)
+			work, once := p.add("look-30m", nodeapi.TaskIntrospect, ""), p.add("once-30m", nodeapi.TaskAttach, "")
+			for range 3 {
+				time.Sleep(time.Minute)
+				p.with(func() { p.down = away(503, 0) })
+				time.Sleep(90*time.Second + time.Duration(i)*7*time.Second)
+				p.with(func() { p.down = nil })
+			}
+			time.Sleep(time.Hour)
+			for _, o := range []*offer{work, once} {
+				if o := p.see(o); o.state != nodeapi.TaskComplete || m.ran(o.ID) != 1 || m.ends[o.ID] != nil || o.Attempt != 4 || o.result != `{"run":1}` {
+					t.Errorf("%d: run %d times, %v: %+v", i, m.ran(o.ID), m.ends[o.ID], o)
+				}
+			}
+			a.stop()
+		})
+	}
+}
+
+// TestTasksLeaseLost: work that the platform doesn't give again is told to end, and what it comes to isn't told under that lease.
 func TestTasksLeaseLost(t *testing.T) {
 	m := newMachine(t.TempDir())
 	synctest.Test(t, func(t *testing.T) {
@@ -538,14 +577,19 @@ func TestTasksLeaseLost(t *testing.T) {
 		a := m.start(t, p, nil)
 		work, once := p.add("gc-3m", nodeapi.TaskGC, ""), (*offer)(nil)
 		time.Sleep(30 * time.Second)
-		p.with(func() { p.takeBack(work) })
+		lost := func(o *offer) {
+			p.with(func() { p.takeBack(o); o.Attempt, o.state = 1, nodeapi.TaskCancelled })
+			time.Sleep(2 * time.Minute)
+			p.with(func() { o.Attempt, o.state = 2, nodeapi.TaskPending; p.stir() })
+		}
+		lost(work)
 		time.Sleep(10 * time.Minute)
 		if p.state(work) != nodeapi.TaskComplete || m.ran("gc-3m") != 2 || p.see(work).result != `{"run":2}` || !errors.Is(m.ends["gc-3m"], task.ErrLeaseLost) {
 			t.Errorf("run %d times, %v: %+v", m.ran("gc-3m"), m.ends, work)
 		}
 		once = p.add("once-3m", nodeapi.TaskAttach, "")
 		time.Sleep(30 * time.Second)
-		p.with(func() { p.takeBack(once) })
+		lost(once)
 		time.Sleep(10 * time.Minute)
 		if p.state(once) != nodeapi.TaskFailed || m.ran("once-3m") != 1 || p.see(once).code != nodeapi.FailInterrupted {
 			t.Errorf("run %d times: %+v", m.ran("once-3m"), once)
@@ -654,5 +698,56 @@ func TestTasksOnce(t *testing.T) {
 		p.with(func() { p.down = away(503, 0) })
 		a = m.start(t, p, func(c *TasksConfig) { c.Once = true })
 		<-a.ended
+	})
+}
+
+// TestTasksOnceSays what couldn't be asked for or told, and nothing of what a task has come to.
+func TestTasksOnceSays(t *testing.T) {
+	m := newMachine(t.TempDir())
+	synctest.Test(t, func(t *testing.T) {
+		p := newTasking()
+		once := func() error {
+			j, err := task.OpenJournal(filepath.Join(m.dir, "tasks"), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer j.Close()
+			return NewTasks(TasksConfig{
+				Platform: p, Journal: j, Handlers: m.handlers(), Boot: "boot", Once: true, Log: slog.New(slog.NewTextHandler(m.log, nil)),
+			}).Once(t.Context())
+		}
+		if err := once(); err != nil {
+			t.Errorf("there is nothing to do: %v", err)
+		}
+		p.add("broken", nodeapi.TaskSync, "")
+		if err := once(); err != nil {
+			t.Errorf("a task fails, and the platform hears of it: %v", err)
+		}
+		p.with(func() { p.down = away(503, 0) })
+		if err := once(); fault.AreaOf(err) != fault.Platform || nodehttp.StatusOf(err) != 503 {
+			t.Errorf("no tasks are leased: %v", err)
+		}
+		p.with(func() { p.down = nil })
+		look := p.add("look-10s", nodeapi.TaskIntrospect, "")
+		time.AfterFunc(5*time.Second, func() { p.with(func() { p.down = notOurs(400) }) })
+		if err := once(); err == nil || nodehttp.StatusOf(err) != 400 || m.ran("look-10s") != 1 {
+			t.Errorf("a result isn't told: %v", err)
+		}
+		p.with(func() { p.down = nil })
+		time.Sleep(2 * time.Minute) // the lease is over
+		if err := once(); err != nil || p.state(look) != nodeapi.TaskComplete || m.ran("look-10s") != 1 {
+			t.Errorf("it is told in the next round: %v, %+v", err, look)
+		}
+		late := p.add("late-10s", nodeapi.TaskIntrospect, "")
+		time.AfterFunc(9*time.Second, func() {
+			p.with(func() { p.takeBack(late); late.state = nodeapi.TaskCancelled })
+		})
+		if err := once(); err != nil {
+			t.Errorf("a result that the platform doesn't want: %v", err)
+		}
+		disk := &badJournal{err: errors.New("input/output error")}
+		if err := NewTasks(TasksConfig{Platform: p, Journal: disk, Boot: "boot", Once: true}).Once(t.Context()); !errors.Is(err, disk.err) {
+			t.Errorf("nothing is known of the tasks: %v", err)
+		}
 	})
 }

@@ -1,16 +1,21 @@
 package runtime
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"runtime/debug"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/nodeapi"
+	"github.com/powernode/powernode-agent/internal/nodehttp"
 	"github.com/powernode/powernode-agent/internal/task"
 )
 
@@ -30,7 +35,7 @@ type worker struct {
 	cancels   map[string]context.CancelCauseFunc
 	restarts  map[string]func(context.Context) error
 	told      map[string]string // what was told of a task last
-	complaint map[difficulty]string
+	complaint map[difficulty]error
 
 	mu      sync.Mutex
 	written map[string]struct{} // the tasks that have something to tell; of any goroutine
@@ -43,7 +48,7 @@ func newWorker(ctx context.Context, t *Tasks, records []task.Record) *worker {
 	w := &worker{
 		t: t, inbox: make(chan func(time.Time)), over: make(chan struct{}), news: make(chan struct{}, 1),
 		outputs: map[string]*task.Output{}, cancels: map[string]context.CancelCauseFunc{}, restarts: map[string]func(context.Context) error{},
-		told: map[string]string{}, complaint: map[difficulty]string{}, written: map[string]struct{}{},
+		told: map[string]string{}, complaint: map[difficulty]error{}, written: map[string]struct{}{},
 	}
 	w.ctx, w.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
 	w.leaseCtx, w.endLease = context.WithCancel(w.ctx)
@@ -144,7 +149,7 @@ func stage(r task.Record) string { return fmt.Sprint(r.Phase, r.Runs) }
 func (w *worker) forget(id string) {
 	delete(w.outputs, id)
 	delete(w.restarts, id)
-	maps.DeleteFunc(w.complaint, func(d difficulty, _ string) bool { return d.task == id })
+	maps.DeleteFunc(w.complaint, func(d difficulty, _ error) bool { return d.task == id })
 }
 
 // begin runs a handler.
@@ -243,15 +248,27 @@ func (w *worker) post(tell func(now time.Time)) {
 
 // complain says once, until it changes, what can't be done about a task.
 func (w *worker) complain(what, id string, err error) {
-	d, text := difficulty{what, id}, ""
-	if err != nil {
-		text = err.Error()
-	}
-	switch {
-	case text == "":
+	d := difficulty{what, id}
+	before := w.complaint[d]
+	if err == nil {
 		delete(w.complaint, d)
-	case text != w.complaint[d]:
-		w.complaint[d] = text
+		return
+	}
+	w.complaint[d] = err
+	if before == nil || before.Error() != err.Error() {
 		w.t.c.Log.Warn("can't "+what, "error", err, "hint", fault.HintOf(err))
 	}
+}
+
+// wrong is what can't be done still, tasks being leased first. That a lease is lost isn't: the platform has had its say.
+func (w *worker) wrong() error {
+	var errs []error
+	for _, d := range slices.SortedFunc(maps.Keys(w.complaint), func(a, b difficulty) int {
+		return cmp.Or(strings.Compare(a.what, b.what), strings.Compare(a.task, b.task))
+	}) {
+		if err := w.complaint[d]; nodehttp.CodeOf(err) != nodeapi.CodeLeaseLost {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
 }

@@ -40,6 +40,7 @@ type Answer struct {
 // taken; those are left to the platform.
 func (d *Desk) Leased(now, asked time.Time, tasks []Task, a Answer) error {
 	d.asking, d.idle = false, true
+	defer d.sought(a.Verdict == OK)
 	if a.Verdict != OK {
 		first, most := leaseFirst, leaseMost
 		if a.Verdict != Away {
@@ -70,7 +71,20 @@ func (d *Desk) Leased(now, asked time.Time, tasks []Task, a Answer) error {
 	return errors.Join(errs...)
 }
 
-// take takes a task that was leased, and returns whether that changed anything.
+// sought takes down which of the tasks that run without a lease the platform hasn't given again, where it has answered.
+func (d *Desk) sought(answered bool) {
+	for _, e := range d.entries {
+		if e.seeking && e.sought && answered {
+			e.sought = false
+			if e.end == nil {
+				e.end = ErrLeaseLost
+			}
+		}
+		e.seeking = false
+	}
+}
+
+// take takes a task that was leased, and returns whether that gives this node something to do.
 func (d *Desk) take(now, asked time.Time, t Task) bool {
 	e := d.find(t.ID)
 	switch {
@@ -85,7 +99,7 @@ func (d *Desk) take(now, asked time.Time, t Task) bool {
 		e.handler, e.known = d.handler(t.Kind)
 	}
 	e.rec.Task.Lease, e.rec.Task.Attempt = t.Lease, t.Attempt
-	e.held, e.confirmed, e.dirty, e.cancel = true, false, true, false
+	e.held, e.confirmed, e.dirty, e.cancel, e.sought = true, false, true, false, false
 	e.plain, e.doubt, e.doubts = false, false, 0
 	e.renew.reset()
 	e.tell.reset()
@@ -104,7 +118,8 @@ func (d *Desk) take(now, asked time.Time, t Task) bool {
 		// Also where this disk says that it wasn't begun: a copy of it may have been in another machine.
 		d.done(e, now, failed(nodeapi.FailInterrupted, "it was begun before, and this node doesn't know what came of it"))
 	}
-	return true
+	// A platform that gives what runs, and doesn't know of the lease a moment later, isn't asked in a circle.
+	return !e.running
 }
 
 // unknown is the outcome of a task that there is no handler for.
@@ -154,8 +169,10 @@ func (d *Desk) Answered(now, asked time.Time, id, lease string, a Answer) {
 			}
 		}
 		e.doubt = false
-	case Lost, Gone:
-		d.lose(e)
+	case Lost:
+		d.lose(now, e)
+	case Gone:
+		d.drop(e)
 	case Refused:
 		if a.Told {
 			e.mute, e.output = true, false
@@ -171,8 +188,21 @@ func (d *Desk) Answered(now, asked time.Time, id, lease string, a Answer) {
 	}
 }
 
-// lose takes down that a lease isn't in force any more.
-func (d *Desk) lose(e *entry) {
+// lose takes down that a lease isn't in force any more. Work goes on until the platform has said whether it gives the task again: as it does where
+// it was away for longer than the lease, or was restarted.
+func (d *Desk) lose(now time.Time, e *entry) {
+	if !e.running || e.end != nil || e.cancel {
+		d.drop(e)
+		return
+	}
+	e.held, e.confirmed, e.sought = false, false, true
+	if d.lease.failures > 0 {
+		d.Wake(now) // it is back
+	}
+}
+
+// drop takes down that there is no lease any more, nor will be for the work under way.
+func (d *Desk) drop(e *entry) {
 	e.held, e.confirmed = false, false
 	switch {
 	case e.running && e.end == nil:
@@ -201,7 +231,7 @@ func (d *Desk) Reported(now time.Time, id, lease string, a Answer) {
 		}
 	case Lost:
 		if e.rec.Task.Lease == lease {
-			d.lose(e)
+			d.drop(e)
 		}
 	case Gone:
 		e.rec.Phase, e.dirty = Settled, true
@@ -237,6 +267,7 @@ func (d *Desk) Finished(now time.Time, id string, f Finish) {
 	}
 	end := e.end
 	e.running, e.end, e.ended, e.output = false, nil, time.Time{}, f.More
+	e.sought = false
 	if e.rec.Phase != Begun {
 		return // it was given up before
 	}

@@ -217,7 +217,13 @@ func (e *entry) report() Record {
 
 // ask returns the call for tasks, where there is a place for one.
 func (d *Desk) ask(now time.Time) Action {
-	if d.asking || d.draining || d.restarting() || d.s.Once && d.idle {
+	sought := 0
+	for _, e := range d.entries {
+		if e.sought && e.end == nil {
+			sought++
+		}
+	}
+	if d.asking || d.draining || d.restarting() || d.s.Once && d.idle && sought == 0 {
 		return Action{}
 	}
 	holding, open := []string{}, 0
@@ -233,14 +239,19 @@ func (d *Desk) ask(now time.Time) Action {
 		}
 	}
 	root, beside := d.places(true)
-	most := min(max(1-root, 0)+max(d.s.Beside-beside, 0), nodeapi.MaxLeased, mostOpen-open)
+	most := min(max(1-root, 0)+max(d.s.Beside-beside, 0), mostOpen-open)
+	// What is sought has its place.
+	most = min(max(most, 0)+sought, nodeapi.MaxLeased)
 	if most <= 0 || !d.due(now, d.lease.next) {
 		return Action{}
 	}
 	d.asking = true
 	a := Action{Do: Lease, Max: most, Wait: d.s.Wait, Holding: holding}
-	if d.s.Once {
+	if d.s.Once || sought > 0 {
 		a.Wait = 0
+	}
+	for _, e := range d.entries {
+		e.seeking = e.sought
 	}
 	if len(holding) > nodeapi.MaxHolding {
 		a.Holding = nil // which says nothing about them

@@ -90,6 +90,9 @@ type entry struct {
 	// the task is begun. until is when it runs out.
 	held, confirmed bool
 	until, renewAt  time.Time
+	// sought says that the lease of what runs was lost, and the platform is still to say whether it gives the task again; seeking that
+	// the call for tasks under way asks that.
+	sought, seeking bool
 
 	busy  bool // a call about it is under way
 	renew pause

@@ -277,7 +277,7 @@ func TestRestartedAgent(t *testing.T) {
 	}
 }
 
-// TestLeases: work goes on while the platform is away, and ends when it says that the lease is lost.
+// TestLeases: work goes on while the platform is away, and ends when it says that the lease is lost and doesn't give the task again.
 func TestLeases(t *testing.T) {
 	p := newPlay(t, Settings{})
 	p.lease(one("a", "1", kindResume))
@@ -294,6 +294,10 @@ func TestLeases(t *testing.T) {
 		p.never(End)
 	}
 	p.answer("a", Answer{Verdict: Lost})
+	p.lease() // of the call that was under way
+	p.never(End)
+	p.pass(leasePace)
+	p.lease()
 	if a := p.want(End, "a"); !errors.Is(a.Cause, ErrLeaseLost) {
 		t.Errorf("%+v", a)
 	}

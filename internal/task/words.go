@@ -87,7 +87,7 @@ type Result struct {
 // Why a task's context ended.
 var (
 	ErrCancelled = errors.New("the platform cancelled the task")
-	ErrLeaseLost = errors.New("the task's lease has ended")
+	ErrLeaseLost = errors.New("the task's lease has ended, and the platform gives no other")
 	ErrTimeout   = errors.New("the task took longer than it may")
 	ErrEnding    = errors.New("the agent ends")
 )

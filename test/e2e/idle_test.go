@@ -9,8 +9,14 @@ import (
 	"time"
 )
 
-// TestIdle measures what a service takes that has nothing to do, for as long as POWERNODE_E2E_IDLE says: resident memory, its own pages
-// and those of the program's file, and the share of one core over the time after the first minute.
+// What a service that has nothing to do may take: of memory, its own pages and those of the program's file, and of one core.
+const (
+	idleMemory = 25_000_000
+	idleShare  = 0.001
+)
+
+// TestIdle holds a service that has nothing to do to what it may take, for as long as POWERNODE_E2E_IDLE says: resident memory at the end, and the share
+// of one core over the time after the first minute. Processor time has steps of 10 ms: a time of less than 3 minutes proves little.
 func TestIdle(t *testing.T) {
 	length, err := time.ParseDuration(os.Getenv("POWERNODE_E2E_IDLE"))
 	if err != nil {
@@ -31,9 +37,30 @@ func TestIdle(t *testing.T) {
 	for _, name := range []string{"VmHWM", "VmRSS", "RssAnon", "RssFile", "RssShmem", "Threads"} {
 		t.Log(regexp.MustCompile(`(?m)^` + name + `:.*$`).FindString(status))
 	}
-	t.Logf("%s of a core in %s: %.3f %%", used, length, 100*used.Seconds()/length.Seconds())
+	share := used.Seconds() / length.Seconds()
+	t.Logf("%s of a core in %s: %.3f %%", used, length, 100*share)
+	if share >= idleShare {
+		t.Errorf("it takes %.3f %% of a core, and may take less than %.1f %%", 100*share, 100*idleShare)
+	}
+	if resident := kibibytes(t, status, "VmRSS") << 10; resident >= idleMemory {
+		t.Errorf("%d bytes are resident, and less than %d may be", resident, idleMemory)
+	}
 	s.served()
 	s.exit()
+}
+
+// kibibytes returns a field of /proc/PID/status that is a size (proc(5)).
+func kibibytes(t *testing.T, status, name string) int {
+	t.Helper()
+	found := regexp.MustCompile(`(?m)^` + name + `:\s+([0-9]+) kB$`).FindStringSubmatch(status)
+	if found == nil {
+		t.Fatalf("no %s in %q", name, status)
+	}
+	n, err := strconv.Atoi(found[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
 }
 
 // servicePID finds the service among the processes inside.
