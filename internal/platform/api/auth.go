@@ -57,7 +57,12 @@ func (a *API) node(r *http.Request) (db.Standing, error) {
 	if err != nil {
 		return db.Standing{}, err
 	}
-	if err := judge(node, cert, a.now()); err != nil {
+	now := a.now()
+	// A good certificate mustn't be said to have expired by a clock that is wrong: its node would ask for another.
+	if err := a.db.TimeKnown(); err != nil {
+		return db.Standing{}, err
+	}
+	if err := judge(node, cert, now); err != nil {
 		return a.barred(r, node, err)
 	}
 	if node.Used {
