@@ -16,8 +16,9 @@ import (
 // nodeHandler answers a node.
 type nodeHandler func(w http.ResponseWriter, r *http.Request, node db.Standing) (any, error)
 
-// asNode lets only nodes in good standing through.
+// asNode lets only nodes in good standing through, and few calls of each at once.
 func (a *API) asNode(serve nodeHandler) handler {
+	serve = a.few(serve)
 	return func(w http.ResponseWriter, r *http.Request) (any, error) {
 		node, err := a.node(r)
 		if err != nil {
