@@ -31,8 +31,8 @@ func newHTTPServer(handler http.Handler, logger *slog.Logger) *http.Server {
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    32 << 10,
 		// A bound on an answer ends a stream of HTTP/2, and has to be written to the connection for it: one that takes nothing would be held for ever.
-		HTTP2: &http.HTTP2Config{WriteByteTimeout: writeStall},
-		ErrorLog:          log.New(connectionLog{logger}, "", 0),
+		HTTP2:    &http.HTTP2Config{WriteByteTimeout: writeStall},
+		ErrorLog: log.New(connectionLog{logger}, "", 0),
 	}
 }
 
