@@ -149,10 +149,7 @@ func (d *described) crowds() {
 	node := d.p.Enroll("web-1", "amd64")
 	resume := d.p.Clock.Stop()
 	for _, id := range []string{"enroll", "renewCertificate", "signedTime", "claim", "getCABundle"} {
-		var body any
-		if d.operations[id].maxBody > 0 {
-			body = "{}"
-		}
+		body := emptyBody(d.operations[id])
 		for range 5000 {
 			if _, got := d.call(id, asked{body: body}); strings.HasPrefix(got, "429 ") {
 				break
@@ -204,8 +201,24 @@ func (d *described) crowds() {
 	_, release := crowded(d.t, d.p, node, 1)
 	d.refused("heartbeat", "429 TOO_MANY_REQUESTS", asked{node: node, body: pulse()})
 	release()
+	many := d.p.Enroll("web-2", "amd64")
+	release = busy(d.t, d.p, many)
+	d.each(func(op *operation) {
+		if op.caller == "node" {
+			d.refused(op.id, "429 TOO_MANY_REQUESTS", asked{node: many, body: emptyBody(op)})
+		}
+	})
+	release()
 	d.p.Stop()
 	wait.Wait()
+}
+
+// emptyBody is a body that is enough for a call that comes to nothing.
+func emptyBody(op *operation) any {
+	if op.maxBody > 0 {
+		return "{}"
+	}
+	return nil
 }
 
 // trouble makes every call that needs the database while what it needs first isn't there.

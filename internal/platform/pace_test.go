@@ -28,6 +28,17 @@ func crowded(t *testing.T, p *platformtest.Platform, node *platformtest.Node, mo
 		t.Fatalf("%d %s", a.Status, a.Body)
 	}
 	free := p.Hold()
+	refused, end := pulses(t, p, node, most)
+	return refused, func() {
+		free()
+		end()
+	}
+}
+
+// pulses sends more of the node's pulses than there may be under way, and returns the answers to those that were too many. end waits for the
+// others'.
+func pulses(t *testing.T, p *platformtest.Platform, node *platformtest.Node, most int) (refused []platformtest.Answer, end func()) {
+	t.Helper()
 	const more = 6
 	answers := make(chan platformtest.Answer, most+more)
 	var wait sync.WaitGroup
@@ -38,7 +49,6 @@ func crowded(t *testing.T, p *platformtest.Platform, node *platformtest.Node, mo
 		refused = append(refused, <-answers)
 	}
 	return refused, sync.OnceFunc(func() {
-		free()
 		wait.Wait()
 		for range most {
 			if a := <-answers; a.Status != http.StatusOK {

@@ -18,6 +18,9 @@ import (
 // drainTimeout is how long requests under way may go on once the platform is told to stop.
 const drainTimeout = 20 * time.Second
 
+// writeStall is how long a connection with HTTP/2 may take nothing of what there is for it.
+const writeStall = time.Minute
+
 // newHTTPServer sets the bounds of a connection. Bodies have none here: each handler bounds its
 // own, as JSON comes at once and a blob may take an hour.
 func newHTTPServer(handler http.Handler, logger *slog.Logger) *http.Server {
@@ -27,7 +30,9 @@ func newHTTPServer(handler http.Handler, logger *slog.Logger) *http.Server {
 		WriteTimeout:      2 * time.Minute,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    32 << 10,
-		ErrorLog:          log.New(connectionLog{logger}, "", 0),
+		// A bound on an answer ends a stream of HTTP/2, and has to be written to the connection for it: one that takes nothing would be held for ever.
+		HTTP2:    &http.HTTP2Config{WriteByteTimeout: writeStall},
+		ErrorLog: log.New(connectionLog{logger}, "", 0),
 	}
 }
 

@@ -2,6 +2,7 @@ package platform
 
 import (
 	"bufio"
+	"crypto/tls"
 	"errors"
 	"io"
 	"log/slog"
@@ -37,6 +38,55 @@ func (p pipes) Close() error { close(p.closed); return nil }
 
 func (p pipes) Addr() net.Addr { return &net.UnixAddr{Name: "pipe"} }
 
+// slow is a server with one caller.
+type slow struct {
+	// closed holds when the connection was closed.
+	closed chan time.Time
+	end    func()
+}
+
+// slowly starts a server, and returns the other side of a connection to it; secure is for one with TLS. Operators find a blob in its registry.
+func slowly(t *testing.T, secure *tls.Config) (net.Conn, slow) {
+	t.Helper()
+	log := slog.New(slog.DiscardHandler)
+	mux := http.NewServeMux()
+	mux.Handle("/api/", api.New(api.Options{Logger: log, Now: time.Now}).Handler())
+	mux.Handle(registry.Root, registry.New(registry.Options{Dir: blobDir(t), Index: oneBlob{}, Logger: log, Authenticate: func(r *http.Request) (*registry.Caller, error) {
+		if r.Header.Get("Authorization") == "" {
+			return nil, nil
+		}
+		return &registry.Caller{Operator: true}, nil
+	}}))
+	server := newHTTPServer(logging(log, mux), log)
+	s := slow{closed: make(chan time.Time, 1)}
+	server.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateClosed {
+			s.closed <- time.Now()
+		}
+	}
+	listener := pipes{make(chan net.Conn), make(chan struct{})}
+	served := make(chan error, 1)
+	if server.TLSConfig = secure; secure != nil {
+		go func() { served <- server.ServeTLS(listener, "", "") }()
+	} else {
+		go func() { served <- server.Serve(listener) }()
+	}
+	client, peer := net.Pipe()
+	listener.conns <- peer
+	s.end = func() {
+		if err := server.Close(); err != nil {
+			t.Error(err)
+		}
+		if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+			t.Error(err)
+		}
+		if err := client.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	return client, s
+}
+
 // TestSlowClients: whoever sends nothing, or not all of it, loses the connection after a bounded time, and hears why where an answer is
 // possible.
 func TestSlowClients(t *testing.T) {
@@ -57,16 +107,7 @@ func TestSlowClients(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				log := slog.New(slog.DiscardHandler)
-				mux := http.NewServeMux()
-				mux.Handle("/api/", api.New(api.Options{Logger: log, Now: time.Now}).Handler())
-				mux.Handle(registry.Root, registry.New(registry.Options{Logger: log, Authenticate: func(*http.Request) (*registry.Caller, error) { return nil, nil }}))
-				server := newHTTPServer(logging(log, mux), log)
-				listener := pipes{make(chan net.Conn), make(chan struct{})}
-				served := make(chan error, 1)
-				go func() { served <- server.Serve(listener) }()
-				client, peer := net.Pipe()
-				listener.conns <- peer
+				client, server := slowly(t, nil)
 				begun := time.Now()
 				go func() {
 					// The server may be gone before all is written.
@@ -88,15 +129,7 @@ func TestSlowClients(t *testing.T) {
 				if took := time.Since(begun); took > tc.within {
 					t.Errorf("it was held for %s", took)
 				}
-				if err := server.Close(); err != nil {
-					t.Error(err)
-				}
-				if err := <-served; !errors.Is(err, http.ErrServerClosed) {
-					t.Error(err)
-				}
-				if err := client.Close(); err != nil {
-					t.Error(err)
-				}
+				server.end()
 			})
 		})
 	}

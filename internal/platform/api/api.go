@@ -90,7 +90,8 @@ type API struct {
 	enrollAsked, plainAsked *addressLimiter
 	// wrongTokens bounds what each address may show of wrong operators' tokens.
 	wrongTokens *wrongTokens
-	// polls are the calls that wait for tasks.
+	// calls are those of nodes that are under way, polls those of them that wait for tasks.
+	calls *underWay
 	polls *polls
 	// pace is that of heartbeats.
 	pace *pace
@@ -112,6 +113,7 @@ func New(o Options) *API {
 		plainAsked:      newAddressLimiter(plainBurst, plainInterval, o.Now),
 		attempts:        newLimiters(auditedAttempts, time.Minute, o.Now),
 		wrongTokens:     newWrongTokens(o.Now),
+		calls:           newUnderWay(maxCalls),
 		polls:           newPolls(),
 		pace:            newPace(o.HeartbeatInterval, o.HeartbeatsAtOnce, o.Now),
 		certificateLife: o.CertificateLife,

@@ -16,8 +16,9 @@ import (
 // nodeHandler answers a node.
 type nodeHandler func(w http.ResponseWriter, r *http.Request, node db.Standing) (any, error)
 
-// asNode lets only nodes in good standing through.
+// asNode lets only nodes in good standing through, and few calls of each at once.
 func (a *API) asNode(serve nodeHandler) handler {
+	serve = a.few(serve)
 	return func(w http.ResponseWriter, r *http.Request) (any, error) {
 		node, err := a.node(r)
 		if err != nil {
@@ -57,7 +58,12 @@ func (a *API) node(r *http.Request) (db.Standing, error) {
 	if err != nil {
 		return db.Standing{}, err
 	}
-	if err := judge(node, cert, a.now()); err != nil {
+	now := a.now()
+	// A good certificate mustn't be said to have expired by a clock that is wrong: its node would ask for another.
+	if err := a.db.TimeKnown(); err != nil {
+		return db.Standing{}, err
+	}
+	if err := judge(node, cert, now); err != nil {
 		return a.barred(r, node, err)
 	}
 	if node.Used {

@@ -184,12 +184,12 @@ func (a *API) nodeModules(_ http.ResponseWriter, r *http.Request, node db.Standi
 	for _, m := range modules {
 		list.Modules = append(list.Modules, a.nodeView(m))
 	}
-	root, text := a.expected(r.Context(), node.Architecture, modules)
-	if text != "" {
-		a.log.Warn("no root digest for a node's modules", "node", node.NodeID, "reason", text)
+	want := a.expected(r.Context(), node.Architecture, modules)
+	if want.text != "" {
+		a.log.Warn("no root digest for a node's modules", "node", node.NodeID, "reason", want.text)
 	}
-	if !root.Digest.IsZero() {
-		list.RootDigest = root.Digest.String()
+	if !want.root.Digest.IsZero() {
+		list.RootDigest = want.root.Digest.String()
 		// Before the node can run it, lest it count as drifted.
 		if err := a.db.RootExpected(r.Context(), node.NodeID, list.RootDigest); err != nil {
 			return nil, err

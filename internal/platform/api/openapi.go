@@ -146,7 +146,8 @@ func settleNode(c *openapi.Call, anyone bool) {
 			refused(http.StatusUnauthorized, nodeapi.CodeCertificateRevoked, "an operator, or a new enrollment, ended the certificate"),
 			refused(http.StatusUnauthorized, nodeapi.CodeCertificateSuperseded, "the certificate's successor has been used"),
 			refused(http.StatusUnauthorized, nodeapi.CodeCertificateExpired, "the certificate is outside its validity"),
-			refused(http.StatusUnauthorized, nodeapi.CodeNodeInactive, "the node was taken out of service"))
+			refused(http.StatusUnauthorized, nodeapi.CodeNodeInactive, "the node was taken out of service"),
+			refused(http.StatusTooManyRequests, nodeapi.CodeTooManyRequests, "the node has too many calls under way"))
 	}
 	settle(c)
 	// The time and the authorities are the platform's own.

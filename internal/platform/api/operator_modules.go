@@ -136,10 +136,10 @@ func (a *API) assignments(r *http.Request, node db.Node) (any, error) {
 	if list.RemoveMost, err = a.db.RemoveMost(r.Context(), node.ID); err != nil {
 		return nil, err
 	}
-	root, text := a.expected(r.Context(), node.Architecture, modules)
-	list.ExpectedRootError = text
-	if !root.Digest.IsZero() {
-		list.ExpectedRootDigest = root.Digest.String()
+	want := a.expected(r.Context(), node.Architecture, modules)
+	list.ExpectedRootError = want.text
+	if !want.root.Digest.IsZero() {
+		list.ExpectedRootDigest = want.root.Digest.String()
 	}
 	return list, nil
 }

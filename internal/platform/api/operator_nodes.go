@@ -56,7 +56,7 @@ func (a *API) createNode(w http.ResponseWriter, r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return a.operatorView(r.Context(), node, nil, false), nil
+	return a.operatorView(node, expectation{}, false), nil
 }
 
 func checkNodeName(name string) error {
@@ -84,13 +84,25 @@ func (a *API) listNodes(_ http.ResponseWriter, r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	assigned, err := a.db.AllAssigned(r.Context())
+	if err != nil {
+		return nil, err
+	}
+	// Most nodes of a fleet have the same modules: what those amount to is looked up once.
+	type kind struct {
+		architecture string
+		modules      *db.ModuleSet
+	}
+	known := map[kind]expectation{}
 	list := operatorapi.NodeList{Nodes: []operatorapi.Node{}}
 	for _, node := range nodes {
-		modules, err := a.db.Assigned(r.Context(), node.ID)
-		if err != nil {
-			return nil, err
+		k := kind{node.Architecture, assigned[node.ID]}
+		want, has := known[k]
+		if !has && k.modules != nil {
+			want = a.expected(r.Context(), node.Architecture, k.modules.Modules)
+			known[k] = want
 		}
-		view := a.operatorView(r.Context(), node, modules, explained[node.ID])
+		view := a.operatorView(node, want, explained[node.ID])
 		if state != "" && view.State != state {
 			continue
 		}
@@ -126,7 +138,8 @@ func (a *API) showNode(_ http.ResponseWriter, r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	detail.Node = a.operatorView(ctx, node, modules, explained[node.ID])
+	want := a.expected(ctx, node.Architecture, modules)
+	detail.Node = a.operatorView(node, want, explained[node.ID])
 	waiting, err := a.concerns(ctx, node.ID)
 	if err != nil {
 		return nil, err
@@ -146,8 +159,7 @@ func (a *API) showNode(_ http.ResponseWriter, r *http.Request) (any, error) {
 	for _, c := range certificates {
 		detail.Certificates = append(detail.Certificates, a.certificateView(c))
 	}
-	root, _ := a.expected(ctx, node.Architecture, modules)
-	for _, c := range root.Conflicts {
+	for _, c := range want.root.Conflicts {
 		detail.Conflicts = append(detail.Conflicts, operatorapi.Conflict(c))
 	}
 	if detail.Boots, err = a.boots(r, node.ID); err != nil {
@@ -158,16 +170,15 @@ func (a *API) showNode(_ http.ResponseWriter, r *http.Request) (any, error) {
 }
 
 // operatorView puts together what the operator sees of a node. explained says that the root it reports was expected of it at some time.
-func (a *API) operatorView(ctx context.Context, node db.Node, modules []db.Module, explained bool) operatorapi.Node {
+func (a *API) operatorView(node db.Node, want expectation, explained bool) operatorapi.Node {
 	view := operatorapi.Node{
 		ID: node.ID, Name: node.Name, Status: operatorapi.NodePending, CreatedAt: node.CreatedAt, Architecture: node.Architecture, Modules: node.Modules,
 	}
-	root, text := a.expected(ctx, node.Architecture, modules)
-	view.ExpectedRootError = text
-	if !root.Digest.IsZero() {
-		view.ExpectedRootDigest = root.Digest.String()
+	view.ExpectedRootError = want.text
+	if !want.root.Digest.IsZero() {
+		view.ExpectedRootDigest = want.root.Digest.String()
 	}
-	facts := instep.Facts{Now: a.now(), SilentAfter: a.pace.silence(), Expected: view.ExpectedRootDigest, Unexpected: text, Explained: explained}
+	facts := instep.Facts{Now: a.now(), SilentAfter: a.pace.silence(), Expected: view.ExpectedRootDigest, Unexpected: want.text, Explained: explained}
 	if node.Report == nil {
 		view.State, view.StateReason = instep.Judge(facts)
 		return view
@@ -190,24 +201,30 @@ func (a *API) operatorView(ctx context.Context, node db.Node, modules []db.Modul
 	return view
 }
 
-// expected returns the composition that a node should run, or a text that says why there is none.
+// expectation is the composition that a node should run, or a text that says why there is none; neither without modules.
+type expectation struct {
+	root db.Root
+	text string
+}
+
+// expected returns what modules amount to on an architecture.
 // The platform's own trouble with one node's modules is logged, and keeps nobody from the rest.
-func (a *API) expected(ctx context.Context, architecture string, modules []db.Module) (root db.Root, text string) {
+func (a *API) expected(ctx context.Context, architecture string, modules []db.Module) expectation {
 	if len(modules) == 0 {
-		return db.Root{}, ""
+		return expectation{}
 	}
 	if architecture == "" {
-		return db.Root{}, "the node's architecture isn't known before it enrolls"
+		return expectation{text: "the node's architecture isn't known before it enrolls"}
 	}
 	root, err := a.catalog.ExpectedRoot(db.WithoutIntent(ctx), architecture, modules)
 	switch {
 	case err == nil:
-		return root, root.Refusal
+		return expectation{root, root.Refusal}
 	case fault.KindOf(err) == fault.Refuse:
-		return db.Root{}, err.Error()
+		return expectation{text: err.Error()}
 	default:
 		a.log.Error("no root digest could be computed", "architecture", architecture, "error", err)
-		return db.Root{}, "the platform couldn't compute it; see its log"
+		return expectation{text: "the platform couldn't compute it; see its log"}
 	}
 }
 

@@ -41,8 +41,7 @@ func (a *API) leaseTasks(w http.ResponseWriter, r *http.Request, node db.Standin
 		return nil, invalid("max: want 1 to %d; wait_seconds: want 0 or more; holding: want at most %d leases", nodeapi.MaxLeased, nodeapi.MaxHolding)
 	}
 	if !a.polls.enter(node.NodeID) {
-		w.Header().Set("Retry-After", "5")
-		return nil, refuse(http.StatusTooManyRequests, nodeapi.CodeTooManyRequests, "this node has %d calls for tasks under way", maxPolls)
+		return nil, crowded(w, "this node has %d calls for tasks under way", maxPolls)
 	}
 	defer a.polls.leave(node.NodeID)
 	tasks, err := a.awaitTasks(r, node.NodeID, in)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 
@@ -14,6 +15,47 @@ import (
 func (d *DB) Assigned(ctx context.Context, nodeID string) ([]Module, error) {
 	return d.modules(ctx, moduleColumns+"a.downgrade_to = v.id"+moduleTables+
 		"JOIN assignments a ON a.module_id = m.id WHERE a.node_id = ? "+orderRank, nodeID)
+}
+
+// ModuleSet is the modules of all nodes that have the same, the one that wins first. Whether one of them may go down isn't in it.
+type ModuleSet struct{ Modules []Module }
+
+// AllAssigned returns every node's modules, by the node's ID; those without any aren't in it. Nodes that have the same have one set. However many
+// nodes there are, it asks twice.
+func (d *DB) AllAssigned(ctx context.Context) (map[string]*ModuleSet, error) {
+	type pair struct{ node, module string }
+	rows, err := d.read.Query(ctx, "SELECT node_id, module_id FROM assignments ORDER BY node_id")
+	pairs, err := collect(rows, err, func(rows *sql.Rows, p *pair) error { return rows.Scan(&p.node, &p.module) })
+	if err != nil {
+		return nil, d.explain(err)
+	}
+	ranked, err := d.modules(ctx, selectModules+orderRank)
+	if err != nil {
+		return nil, err
+	}
+	ranks := make(map[string]int, len(ranked))
+	for i, m := range ranked {
+		ranks[m.ID] = i
+	}
+	out, sets := map[string]*ModuleSet{}, map[string]*ModuleSet{}
+	for i := 0; i < len(pairs); {
+		node, its := pairs[i].node, []int{}
+		for ; i < len(pairs) && pairs[i].node == node; i++ {
+			if rank, ok := ranks[pairs[i].module]; ok {
+				its = append(its, rank)
+			}
+		}
+		slices.Sort(its)
+		name := fmt.Sprint(its)
+		if sets[name] == nil {
+			sets[name] = &ModuleSet{}
+			for _, rank := range its {
+				sets[name].Modules = append(sets[name].Modules, ranked[rank])
+			}
+		}
+		out[node] = sets[name]
+	}
+	return out, nil
 }
 
 // Assign assigns a module to a node. Doing it again changes nothing, but that allowDowngrade, unless it is nil, says whether

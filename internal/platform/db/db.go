@@ -88,7 +88,7 @@ func (d *DB) Ping(ctx context.Context) error {
 	if err := d.write.dialect.writable(ctx, d.write.pool); err != nil {
 		return d.explain(err)
 	}
-	return d.timeKnown()
+	return d.TimeKnown()
 }
 
 // NewID returns a random UUID (RFC 9562, version 4).

@@ -33,6 +33,7 @@ type postgresDialect struct {
 	instance string
 	// queries are those that were translated before. There are as many as this package has.
 	queries sync.Map
+	turns   turns
 }
 
 // openPostgres connects to a server.
@@ -127,6 +128,10 @@ func (*postgresDialect) options(writes bool) *sql.TxOptions {
 		return &sql.TxOptions{Isolation: sql.LevelReadCommitted}
 	}
 	return &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true}
+}
+
+func (p *postgresDialect) turn(ctx context.Context, owner string) (leave func(), err error) {
+	return p.turns.take(ctx, owner, lockWait)
 }
 
 // serialize takes locks that end with the transaction, the one of all before that of an owner. Two owners of one hash wait for each other.

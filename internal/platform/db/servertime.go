@@ -53,10 +53,16 @@ type instant struct {
 	run  time.Duration
 }
 
-// set reports whether the clock was set between two instants, or the machine stood still.
-func (i instant) set(later instant) bool {
-	return (later.wall.Sub(i.wall) - (later.run - i.run)).Abs() > stepped
+// step is by how much the clock was set between two instants, or the machine stood still; 0 where it wasn't.
+func (i instant) step(later instant) time.Duration {
+	if by := later.wall.Sub(i.wall) - (later.run - i.run); by.Abs() > stepped {
+		return by
+	}
+	return 0
 }
+
+// set reports whether the clock was set between two instants, or the machine stood still.
+func (i instant) set(later instant) bool { return i.step(later) != 0 }
 
 // look is one look at the server's clock: it was server between the two instants.
 type look struct {
@@ -91,19 +97,25 @@ func (s *serverTime) instant() instant {
 	return instant{wall: s.machine().Round(0), run: time.Since(s.begun)}
 }
 
-// now returns the server's time as well as it is known.
+// now returns the server's time as well as it is known. Where the machine's clock was set since the server was asked, that is by how long the
+// process has run: handshakes ask for the time, too, and can't be told that it isn't known.
 func (s *serverTime) now() time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.own().Add(s.offset)
+	own := s.own().Add(s.offset)
+	if s.at == (instant{}) {
+		return own
+	}
+	return own.Add(-s.at.step(s.instant()))
 }
 
-// known returns an error where it isn't known well enough to judge what others have written.
+// known returns an error where it isn't known well enough to judge what others have written. That the clock was set counts from that moment on, not
+// when it is next seen to.
 func (s *serverTime) known() error {
 	now := s.instant()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.good && now.run-s.at.run <= lookLife {
+	if s.good && !s.at.set(now) && now.run-s.at.run <= lookLife {
 		return nil
 	}
 	return fault.New(fault.Retry, fault.General, "see that the database answers within a second, and both machines' clocks",
@@ -212,8 +224,8 @@ const noTime = "the time of the database's server isn't known; no leases until i
 // Now returns the time: over PostgreSQL the server's, by which all platforms over it judge; else this machine's.
 func (d *DB) Now() time.Time { return d.now() }
 
-// timeKnown returns an error where the time isn't known well enough to judge what another platform has written.
-func (d *DB) timeKnown() error {
+// TimeKnown returns an error, fault.Retry, where the time isn't known well enough to judge what another platform has written.
+func (d *DB) TimeKnown() error {
 	if d.server == nil {
 		return nil
 	}

@@ -128,20 +128,37 @@ func TestClockIsSet(t *testing.T) {
 	if s.due() || s.known() != nil {
 		t.Error("it isn't known after it was asked for")
 	}
-	m.set(10 * time.Minute)
-	if !s.due() || s.known() == nil {
-		t.Error("a clock that was set is believed")
+	for _, off := range []time.Duration{10 * time.Minute, -10 * time.Minute} {
+		m.set(off)
+		// Before anybody looks whether there is need to ask again.
+		if s.known() == nil {
+			t.Errorf("set by %s: it is believed", off)
+		}
+		if wrong := time.Until(s.now()).Abs(); wrong > maxRoundTrip {
+			t.Errorf("set by %s: it is %s off", off, wrong)
+		}
+		if !s.due() || s.known() == nil {
+			t.Errorf("set by %s: nobody asks again", off)
+		}
 	}
+	// What was seen isn't forgotten where the clock is put right again.
+	if m.set(0); s.known() == nil {
+		t.Error("a clock that was set to and fro is believed")
+	}
+	m.set(10 * time.Minute)
 	check(t, s.measure(ctx))
 	if off := time.Until(s.now()).Abs(); s.known() != nil || off > maxRoundTrip {
 		t.Errorf("it is %s off", off)
 	}
 	// The platform's own does so by itself.
-	for tries := 0; time.Until(d.Now()).Abs() > maxRoundTrip; tries++ {
+	for tries := 0; d.TimeKnown() != nil; tries++ {
 		if tries > 6000 {
 			t.Fatal("it is never put right")
 		}
 		time.Sleep(lookTick / 100)
+	}
+	if off := time.Until(d.Now()).Abs(); off > maxRoundTrip {
+		t.Errorf("the platform's own is %s off", off)
 	}
 }
 

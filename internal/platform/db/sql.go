@@ -22,6 +22,9 @@ type dialect interface {
 	args(list []any) []any
 	// options are those of a transaction that writes, or only reads.
 	options(writes bool) *sql.TxOptions
+	// turn waits, before a transaction takes a connection, until no other of the same owner in this process is under way, where it would only wait
+	// for it. leave follows its end.
+	turn(ctx context.Context, owner string) (leave func(), err error)
 	// serialize makes a transaction wait until no other is under way that might meet it: those of the same owner, and those
 	// of none; where owner is "", all.
 	serialize(ctx context.Context, tx *sql.Tx, owner string) error
@@ -167,6 +170,11 @@ func (d *DB) updateOf(ctx context.Context, owner string, fn func(tx *txn) error)
 
 // once is one attempt of updateOf.
 func (d *DB) once(ctx context.Context, owner string, fn func(tx *txn) error) (topics []string, err error) {
+	leave, err := d.write.dialect.turn(ctx, owner)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
 	tx, err := d.write.pool.BeginTx(ctx, d.write.dialect.options(true))
 	if err != nil {
 		return nil, err

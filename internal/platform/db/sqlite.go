@@ -70,6 +70,9 @@ func (sqliteDialect) args(list []any) []any { return list }
 // options are none: the pools are made for writing and for reading.
 func (sqliteDialect) options(bool) *sql.TxOptions { return nil }
 
+// turn has nothing to do: there is one connection that writes, and who has it waits for nobody.
+func (sqliteDialect) turn(context.Context, string) (func(), error) { return func() {}, nil }
+
 func (sqliteDialect) serialize(context.Context, *sql.Tx, string) error { return nil }
 
 // notify has nothing to do: no other process has the file open.

@@ -13,7 +13,7 @@ const tasksAtOnce = 1000
 // ExpireTasks gives up the tasks that have waited for their nodes for too long, of tasksAtOnce nodes at most, and returns of how many
 // nodes. Several processes may do it at the same time.
 func (d *DB) ExpireTasks(ctx context.Context) (nodes int, err error) {
-	if err := d.timeKnown(); err != nil {
+	if err := d.TimeKnown(); err != nil {
 		return 0, err
 	}
 	rows, err := d.read.Query(ctx, "SELECT DISTINCT t.node_id FROM tasks t WHERE "+isOpen+
@@ -33,7 +33,7 @@ func (d *DB) ExpireTasks(ctx context.Context) (nodes int, err error) {
 
 // settleTasks writes down what has become of a node's tasks by the passing of time.
 func (d *DB) settleTasks(ctx context.Context, tx *txn, nodeID string) error {
-	if err := d.timeKnown(); err != nil {
+	if err := d.TimeKnown(); err != nil {
 		return err
 	}
 	open, err := openTasks(ctx, tx, nodeID)

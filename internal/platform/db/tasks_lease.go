@@ -36,7 +36,7 @@ type Handout struct {
 // that another transaction has locked mustn't be skipped for the same reason.
 func (d *DB) LeaseTasks(ctx context.Context, nodeID string, holding []string, most int) (Handout, error) {
 	var out Handout
-	if err := d.timeKnown(); err != nil {
+	if err := d.TimeKnown(); err != nil {
 		return out, err
 	}
 	idle := false
@@ -162,7 +162,7 @@ func (d *DB) EndTask(ctx context.Context, nodeID, id string, out TaskOutcome) (T
 // changeTask puts what change makes of one of a node's tasks in its place.
 func (d *DB) changeTask(ctx context.Context, nodeID, id string, change func(tx *txn, t *Task) error) (Task, error) {
 	var t Task
-	if err := d.timeKnown(); err != nil {
+	if err := d.TimeKnown(); err != nil {
 		return t, err
 	}
 	err := d.updateOf(ctx, nodeID, func(tx *txn) error {
