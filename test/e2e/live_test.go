@@ -69,6 +69,38 @@ func TestLiveChanges(t *testing.T) {
 	s.exit()
 }
 
+// TestASandboxChangesNothing: from another mount namespace than the machine's no change is made, which would be mounted there alone, and
+// none is brought to its end; the machine itself goes on as ever, also once its root was changed.
+func TestASandboxChangesNothing(t *testing.T) {
+	t.Parallel()
+	p := newPlatform(t)
+	for _, m := range []mod{base("1"), app("1"), site("1")} {
+		p.Publish(m)
+	}
+	n := p.node("web", "base", "app")
+	s := n.boot()
+	p.Operator("assign", "web", "site").OK(t)
+	for range 2 {
+		first, before := s.status(), n.records()
+		for _, args := range [][]string{{"update"}, {"update", "--dry-run"}, {"update", "--stage"}, {"attach", "site"}, {"detach", "app"}, {"rollback"}, {"sync"}, {"gc"}} {
+			s.sandboxed(args...).Refused(t, 3, "mount namespace of its own", "nsenter --target 1 --mount")
+		}
+		n.sameRecords(before)
+		if now := s.status(); !reflect.DeepEqual(now, first) {
+			t.Errorf("a sandbox changed the machine: %+v, and before %+v", now, first)
+		}
+		// What can't be read wants to be removed, which is a change, too.
+		if err := s.write(filepath.Join(boot.RunDir, change.ConfirmName), "x"); err != "" {
+			t.Fatal(err)
+		}
+		s.sandboxed("finish").Refused(t, 3, "mount namespace of its own")
+		if u, code := s.change("update"); code != 0 || !s.has("/usr/share/x") || s.has(filepath.Join(boot.RunDir, change.ConfirmName)) {
+			t.Errorf("the machine itself: exit code %d, %+v", code, u)
+		}
+	}
+	s.exit()
+}
+
 // everything is the node's whole disk but for its locks, and what is mounted inside, as text.
 func (s *system) everything() string {
 	s.t.Helper()
