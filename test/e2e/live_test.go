@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -101,7 +102,7 @@ func TestASandboxChangesNothing(t *testing.T) {
 	s.exit()
 }
 
-// everything is the node's whole disk but for its locks, and what is mounted inside, as text.
+// everything is the node's whole disk but for its locks, the records of this boot, and what is mounted inside, as text.
 func (s *system) everything() string {
 	s.t.Helper()
 	var all []string
@@ -124,7 +125,29 @@ func (s *system) everything() string {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	return strings.Join(all, "\n") + s.read("/proc/self/mountinfo")
+	return strings.Join(append(all, s.ofTheBoot(boot.RunDir)...), "\n") + s.read("/proc/self/mountinfo")
+}
+
+// ofTheBoot is what is below the directory of this boot, with the content of what is small; mounts are in another table.
+func (s *system) ofTheBoot(dir string) []string {
+	s.t.Helper()
+	names := strings.Fields(s.do("list", "", dir).Stdout)
+	slices.Sort(names)
+	var all []string
+	for _, name := range names {
+		path := filepath.Join(dir, name)
+		a := s.do("read", "", path)
+		switch {
+		case name == "bin", strings.HasPrefix(name, "upper"): // the programs, and the writable layer
+			all = append(all, path)
+		case a.Error != "":
+			all = append(append(all, path+": "+a.Error), s.ofTheBoot(path)...)
+		default:
+			sum := sha256.Sum256([]byte(a.Stdout))
+			all = append(all, path+" "+hex.EncodeToString(sum[:]))
+		}
+	}
+	return all
 }
 
 // TestDryRunsChangeNothing on the disk, in what is mounted, or at the platform; and say what the change then does.
@@ -134,15 +157,21 @@ func TestDryRunsChangeNothing(t *testing.T) {
 	for _, m := range []mod{base("1"), app("1"), site("1")} {
 		p.Publish(m)
 	}
-	n := p.node("web", "base", "app", "site")
+	n := p.node("web", "base", "app")
 	s := n.boot()
+	p.Operator("assign", "web", "site").OK(t)
+	if u, code := s.change("update"); code != 0 || u.Outcome != change.WentLive {
+		t.Fatalf("exit code %d, %+v", code, u)
+	}
 	p.Publish(app("2"), "--priority", "7")
-	for _, args := range [][]string{{"update"}, {"detach", "site"}, {"rollback", "1"}, {"update", "--stage"}} {
+	for _, args := range [][]string{
+		{"update"}, {"detach", "site"}, {"rollback", "1"}, {"rollback"}, {"attach", "app"}, {"attach", p.Listen + "/modules/app:2"}, {"update", "--stage"},
+	} {
 		before, seen := s.everything(), n.detail()
-		dry, code := s.change(append(args, "--dry-run", "--files")...)
-		if args[0] == "rollback" {
-			continue // it is the one that runs: refused
+		if !strings.Contains(before, filepath.Join(boot.RunDir, boot.FactsName)) {
+			t.Fatal("the records of the boot aren't looked at")
 		}
+		dry, code := s.change(append(args, "--dry-run", "--files")...)
 		if code != 0 || !dry.DryRun || dry.Plan == nil || dry.Generation != 0 || len(dry.Plan.Files.List) != dry.Plan.Files.Total() {
 			t.Errorf("%v: exit code %d, %+v", args, code, dry)
 		}
