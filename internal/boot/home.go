@@ -2,6 +2,7 @@ package boot
 
 import (
 	"errors"
+	"path/filepath"
 
 	"github.com/powernode/powernode-agent/internal/mount"
 	"github.com/powernode/powernode-agent/internal/switchroot"
@@ -22,4 +23,27 @@ func (f Facts) Home(root string) (bool, error) {
 		return false, err
 	}
 	return switchroot.MachineNamespace()
+}
+
+// Switched writes down, below root, which mount is there after a soft-reboot: who hasn't the right to see the namespaces of others, as the service,
+// knows it again by that. In another namespace than the machine's it does nothing.
+func Switched(root string) error {
+	home, err := switchroot.MachineNamespace()
+	if err != nil || !home {
+		return err
+	}
+	return switched(root)
+}
+
+func switched(root string) error {
+	f, err := ReadFacts(root)
+	if err != nil {
+		return err
+	}
+	at, err := mount.At(root)
+	if err != nil || at.ID.Same(f.Mount) {
+		return err
+	}
+	f.Mount = at.ID
+	return f.write(filepath.Join(root, RunDir))
 }
