@@ -1,6 +1,8 @@
 package agentcli
 
 import (
+	"errors"
+
 	"github.com/spf13/cobra"
 
 	"github.com/powernode/powernode-agent/internal/boot"
@@ -17,7 +19,10 @@ func adoptCommand(*cli.App) *cobra.Command {
 		Hidden: true,
 		Args:   cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			_, err := rootfs.Adopt(boot.RunDir, boot.FactsName)
+			adopted, err := rootfs.Adopt(boot.RunDir, boot.FactsName)
+			if adopted {
+				err = errors.Join(err, boot.Switched("/"))
+			}
 			return err
 		},
 	}

@@ -70,6 +70,9 @@ func (f *changeFlags) run(ctx context.Context, app *cli.App) (*changeDoc, error)
 	if err := f.check(); err != nil {
 		return nil, err
 	}
+	if err := atHome("/", f.stateDir); err != nil {
+		return nil, err
+	}
 	progress := app.NewProgress()
 	doc, err := f.change(ctx, app, progress)
 	progress.Close()

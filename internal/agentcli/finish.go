@@ -95,6 +95,9 @@ func toFinish(runDir string) bool {
 
 // finish does it, unless somebody is at work, who does the same. What it tells is good beside an error too.
 func finish(ctx context.Context, stateDir string) (finishDoc, error) {
+	if err := atHome("/", stateDir); err != nil {
+		return finishDoc{}, err
+	}
 	st, unlock, err := openLocked(stateDir)
 	if fault.KindOf(err) == fault.Retry {
 		return finishDoc{}, nil

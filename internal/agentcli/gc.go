@@ -82,6 +82,10 @@ func gc(ctx context.Context, root, stateDir string, o retain.Options, dryRun boo
 		}
 		return &gcDoc{*r}, nil
 	}
+	// What is in use is found out by what is mounted, too.
+	if err := atHome(root, stateDir); err != nil {
+		return nil, err
+	}
 	if reader, err := openStore(stateDir); err != nil { // what isn't there isn't made
 		return nil, err
 	} else if err := reader.Close(); err != nil {

@@ -77,18 +77,22 @@ func syncOutcome(answer *taskAnswer) (config string, changed bool, err error) {
 	var doc struct {
 		ConfigDigest string `json:"config_digest"`
 		Parts        []struct {
-			Result syncResult `json:"result"`
+			Result    syncResult `json:"result"`
+			Unreached bool       `json:"unreached"`
 		} `json:"parts"`
 	}
 	// Without a result there is none; the answer says why.
 	_ = json.Unmarshal(answer.Result, &doc)
+	kind := fault.Refuse // what was refused is asked for again, in its time
 	for _, p := range doc.Parts {
+		if p.Unreached {
+			kind = fault.Retry
+		}
 		changed = changed || p.Result == syncChanged || p.Result == syncPartly
 	}
 	_, err = answer.outcome()
 	if answer.Code == cli.ExitPartial && err != nil {
-		// What was refused is asked for again, in its time.
-		err = fault.New(fault.Refuse, fault.Partial, "powernode-agent status says more", "%w", err)
+		err = fault.New(kind, fault.Partial, "powernode-agent status says more", "%w", err)
 	}
 	return doc.ConfigDigest, changed, err
 }

@@ -27,6 +27,9 @@ import (
 // softReboot makes the root of a staged generation beside the one that runs, counts the attempt, has a
 // guard watch it, and tells systemd to go on in it.
 func (f *updateFlags) softReboot(ctx context.Context, generation uint64) error {
+	if err := atHome("/", f.stateDir); err != nil {
+		return err
+	}
 	trust, err := boot.LoadTrust(f.trust)
 	if err != nil {
 		return err

@@ -34,6 +34,9 @@ A part that fails keeps no other back: the exit code is 8 then. An empty or malf
 refused, and takes nothing from anybody. With --dry-run nothing is changed, and what would be is shown.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := atHome("/", f.stateDir); err != nil {
+				return err
+			}
 			s := f.syncer(app)
 			machine := s.machine
 			s.machine = func() (configured, func(), error) { return patiently(cmd.Context(), machine) }
@@ -147,7 +150,11 @@ func (d *changeDoc) part() syncPart {
 		part.Added = append(part.Added, line)
 	}
 	for _, f := range d.Failed {
-		part.Remarks = append(part.Remarks, f.Name+" "+f.Version+" is refused: "+f.Reason)
+		what := " is refused: "
+		if f.Unreached {
+			part.Unreached, what = true, " can't be had: "
+		}
+		part.Remarks = append(part.Remarks, f.Name+" "+f.Version+what+f.Reason)
 	}
 	for _, text := range d.Undone {
 		part.Remarks = append(part.Remarks, "not done: "+text)

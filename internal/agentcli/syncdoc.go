@@ -32,8 +32,10 @@ type syncPart struct {
 	Added   []string `json:"added,omitempty"`
 	Removed []string `json:"removed,omitempty"`
 	Remarks []string `json:"remarks,omitempty"`
-	Error   string   `json:"error,omitempty"`
-	Hint    string   `json:"hint,omitempty"`
+	// Unreached says that a registry couldn't be reached, and so another attempt may do more.
+	Unreached bool   `json:"unreached,omitempty"`
+	Error     string `json:"error,omitempty"`
+	Hint      string `json:"hint,omitempty"`
 }
 
 // The parts.

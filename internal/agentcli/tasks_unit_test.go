@@ -294,6 +294,7 @@ func TestSyncOutcome(t *testing.T) {
 		{taskAnswer{Result: json.RawMessage(`{"config_digest":"c","parts":[{"part":"modules","result":"in step"}]}`)}, "c", false, ""},
 		{taskAnswer{Result: json.RawMessage(`{"config_digest":"c","parts":[{"result":"changed"}]}`)}, "c", true, ""},
 		{taskAnswer{Code: 8, Result: json.RawMessage(`{"config_digest":"c","parts":[{"result":"failed","error":"x"}]}`)}, "c", false, "refuse"},
+		{taskAnswer{Code: 8, Result: json.RawMessage(`{"config_digest":"c","parts":[{"part":"modules","result":"partly","unreached":true,"remarks":["app 2 can't be had: x"]}]}`)}, "c", true, "retry"},
 		{taskAnswer{Code: 5, Error: &taskError{Message: "away", Kind: "retry"}}, "", false, "retry"},
 	} {
 		config, changed, err := syncOutcome(&c.answer)

@@ -33,11 +33,12 @@ import (
 type aNode struct {
 	t                testing.TB
 	root, run, state string
+	runs             uint64
 }
 
 func newANode(t testing.TB, state string, runs uint64) *aNode {
 	t.Helper()
-	n := &aNode{t: t, root: t.TempDir(), state: state}
+	n := &aNode{t: t, root: t.TempDir(), state: state, runs: runs}
 	n.run = filepath.Join(n.root, boot.RunDir)
 	if err := os.MkdirAll(n.run, 0o700); err != nil {
 		t.Fatal(err)
@@ -55,6 +56,26 @@ func (n *aNode) put(name string, v any) {
 	if err != nil {
 		n.t.Fatal(err)
 	}
+}
+
+// mounted has its root be a mount, and the one of its boot.
+func (n *aNode) mounted() mount.ID {
+	n.t.Helper()
+	mounttest.NeedMounts(n.t)
+	if err := unix.Mount(n.root, n.root, "", unix.MS_BIND, ""); err != nil {
+		n.t.Fatal(err)
+	}
+	n.t.Cleanup(func() {
+		if err := unix.Unmount(n.root, unix.MNT_DETACH); err != nil {
+			n.t.Error(err)
+		}
+	})
+	root, err := mount.At(n.root)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	n.put(boot.FactsName, map[string]any{"generation": n.runs, "state_dir": n.state, "mount": root.ID})
+	return root.ID
 }
 
 // waits has a generation wait for its confirmation.
@@ -222,20 +243,8 @@ func TestFinishWithoutDevices(t *testing.T) {
 	if err := os.Symlink("/proc", filepath.Join(n.root, "proc")); err != nil {
 		t.Fatal(err)
 	}
-	mounttest.NeedMounts(t)
-	if err := unix.Mount(n.root, n.root, "", unix.MS_BIND, ""); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(n.root, unix.MNT_DETACH); err != nil {
-			t.Error(err)
-		}
-	})
-	root, err := mount.At(n.root)
-	if err != nil {
-		t.Fatal(err)
-	}
-	n.put(change.JournalName, map[string]any{"from_generation": 3, "to_generation": 9, "root": root.ID, "before": map[string]any{"local": map[string]any{}}})
+	root := n.mounted()
+	n.put(change.JournalName, map[string]any{"from_generation": 3, "to_generation": 9, "root": root, "before": map[string]any{"local": map[string]any{}}})
 	st, err := store.Open(n.state, store.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -279,6 +288,7 @@ func TestGCWaits(t *testing.T) {
 	if err := os.Symlink("/proc", filepath.Join(n.root, "proc")); err != nil {
 		t.Fatal(err)
 	}
+	n.mounted()
 	collect := func() error {
 		_, err := gc(t.Context(), n.root, n.state, retain.Options{Now: time.Now(), Newest: 1}, false)
 		return err

@@ -75,7 +75,7 @@ func (w *work) plan(ctx context.Context, c *composed) (*Step, error) {
 	if err := w.cantReplace(w.result.Plan); err != nil && !w.request.DryRun {
 		return nil, err
 	} else if err != nil {
-		w.remark("the change would be refused: " + fault.OneLine(err.Error()))
+		w.wouldBeRefused(err)
 	}
 	if w.request.DryRun {
 		w.result.Outcome = WouldStage

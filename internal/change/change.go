@@ -97,6 +97,10 @@ type work struct {
 	held bool
 	// unrestored says that what was said of a change that came to nothing couldn't all be taken back.
 	unrestored bool
+	// silent counts for how many modules in a row a registry couldn't be reached, by its host.
+	silent map[string]int
+	// cut is the first outage while modules were pulled.
+	cut error
 	// findings are those of the plan.
 	findings Findings
 	// nothingLeft says that what was wrong was left out, and nothing else is to be done.
@@ -121,7 +125,7 @@ func (c *Changer) Do(ctx context.Context, request Request) (*Result, error) {
 
 // do does what was found out to be asked for.
 func (w *work) do(ctx context.Context) (*Result, error) {
-	c, request, all := w.c, w.request, w.wanted.names()
+	request, all := w.request, w.wanted.names()
 	if err := desired.Guard(w.from.Modules, all, w.request.RemoveMost || w.wanted.removeMost); err != nil {
 		return nil, err
 	}
@@ -143,18 +147,32 @@ func (w *work) do(ctx context.Context) (*Result, error) {
 		}
 		return w.result, err
 	}
-	if !request.DryRun {
-		var offers []*assemble.Offer
-		for _, p := range w.parts {
-			if p.offer != nil {
-				offers = append(offers, p.offer)
-			}
-		}
-		if err := retain.Preflight(ctx, c.Store, retain.PullsOf(offers), retain.Options{Running: c.Running.Generation}); err != nil {
-			return nil, err
-		}
+	if err := w.preflight(ctx); err != nil && (!request.DryRun || fault.KindOf(err) != fault.Refuse) {
+		return nil, err
+	} else if err != nil {
+		w.wouldBeRefused(err)
 	}
 	return w.result, w.make(ctx)
+}
+
+// preflight refuses what wouldn't fit on the disk.
+func (w *work) preflight(ctx context.Context) error {
+	var offers []*assemble.Offer
+	for _, p := range w.parts {
+		if p.offer != nil {
+			offers = append(offers, p.offer)
+		}
+	}
+	return retain.Preflight(ctx, w.c.Store, retain.PullsOf(offers), retain.Options{Running: w.c.Running.Generation})
+}
+
+// wouldBeRefused has a dry run say so.
+func (w *work) wouldBeRefused(err error) {
+	text := "the change would be refused: " + fault.OneLine(err.Error())
+	if hint := fault.HintOf(err); hint != "" {
+		text += "; " + hint
+	}
+	w.remark(text)
 }
 
 // begin reads what there is.

@@ -16,20 +16,32 @@ import (
 	"github.com/powernode/powernode-agent/internal/store"
 )
 
-// lookAt finds out what each wanted module is, and puts in the place of one that is refused what runs of it.
+// lookAt finds out what each wanted module is, and puts in the place of one that is refused, or whose registry can't be reached, what runs of
+// it. Where no module can be looked at for that, the whole may go well another time.
 func (w *work) lookAt(ctx context.Context) error {
+	var down error
+	looked := false
 	for _, a := range w.wanted.assigned {
-		offer, err := w.c.Reconciler.Look(ctx, w.floors.Apply(a))
+		var offer *assemble.Offer
+		err := w.ask(ctx, a.Repository, func() (err error) {
+			offer, err = w.c.Reconciler.Look(ctx, w.floors.Apply(a))
+			return err
+		})
 		switch {
 		case err == nil:
+			looked = true
 			w.parts = append(w.parts, part{assigned: a, offer: offer, want: offer.Wanted, seal: offer.Sealed.Seal, manifest: offer.Sealed.Manifest})
-		case retryable(ctx, err):
-			return err
-		case w.single():
+		case w.single(), retryable(ctx, err) && !outage(ctx, err):
 			return err
 		default:
+			if down == nil && outage(ctx, err) {
+				down = err
+			}
 			w.instead(part{assigned: a}, err)
 		}
+	}
+	if down != nil && !looked {
+		return down
 	}
 	w.parts = append(w.parts, w.wanted.kept...)
 	return nil
@@ -45,9 +57,9 @@ func (w *work) instead(p part, reason error) {
 		// What can't be attached isn't the administrator's word either.
 		w.wanted.local = w.wanted.local.As(w.local, name)
 	}
-	f := Failure{Name: name, Version: version, Reason: fault.OneLine(reason.Error())}
+	f := Failure{Name: name, Version: version, Reason: fault.OneLine(reason.Error()), Unreached: unreached(reason)}
 	w.parts = slices.DeleteFunc(w.parts, func(o part) bool { return o.assigned.Name == name })
-	for _, g := range slices.Concat(w.base.Modules, w.from.Modules) {
+	for _, g := range slices.Concat(w.stagedOf(p, f.Unreached), w.base.Modules, w.from.Modules) {
 		// The same manifest with another priority is something else: what it does there may be wrong, and what runs is right.
 		if g.Name != name || g == p.record() {
 			continue
@@ -63,6 +75,17 @@ func (w *work) instead(p part, reason error) {
 		break
 	}
 	w.result.Failed = append(w.result.Failed, f)
+}
+
+// stagedOf returns what is staged of a module in the version that is wanted, where that can't be asked for now: an outage takes back nothing that is
+// to run at the next boot.
+func (w *work) stagedOf(p part, unreached bool) []store.GenerationModule {
+	if !unreached {
+		return nil
+	}
+	return slices.DeleteFunc(slices.Clone(w.staged().Modules), func(g store.GenerationModule) bool {
+		return g.Name != p.assigned.Name || g.Version != p.assigned.Version
+	})
 }
 
 // composed is a root that was composed. Its image is made meanwhile.
@@ -123,6 +146,9 @@ func (w *work) settled(before int) (bool, error) {
 		return false, nil
 	}
 	w.result.compare(w.from, w.parts)
+	if w.cut != nil && len(w.result.Changes) == 0 {
+		return true, w.cut // there is nothing else to do
+	}
 	if len(w.parts) == 0 {
 		return true, noneUsable(len(w.wanted.names()), w.result)
 	}
@@ -169,8 +195,11 @@ func (w *work) obtain(ctx context.Context) error {
 		if got == nil || got.Wanted != p.want {
 			got, err = w.obtainOne(ctx, p)
 		}
-		if err != nil && p.offer != nil && !retryable(ctx, err) && !w.single() {
-			// What came isn't what was signed. What runs is proven in its stead.
+		if err != nil && p.offer != nil && (outage(ctx, err) || !retryable(ctx, err)) && !w.single() {
+			// What came isn't what was signed, or nothing came. What runs is proven in its stead.
+			if w.cut == nil && outage(ctx, err) {
+				w.cut = err
+			}
 			w.instead(p, err)
 			i := slices.IndexFunc(w.parts, func(o part) bool { return o.assigned.Name == p.assigned.Name })
 			if i < 0 {
@@ -188,16 +217,31 @@ func (w *work) obtain(ctx context.Context) error {
 
 // obtainOne has one module proven. A dry run reads what isn't in the store, and keeps nothing.
 func (w *work) obtainOne(ctx context.Context, p part) (*assemble.Proven, error) {
-	switch {
-	case p.offer != nil && w.request.DryRun && !p.offer.Here:
-		return w.c.Reconciler.Peek(ctx, p.offer)
-	case p.offer != nil && !w.request.DryRun:
-		fetched, err := w.c.Reconciler.Bring(ctx, p.offer)
-		if err != nil {
-			return nil, err
-		}
-		w.result.Pulled.Add(fetched.Pulled)
+	if p.offer == nil || p.offer.Here && w.request.DryRun {
+		return w.c.Reconciler.ProveOne(ctx, p.want)
 	}
+	if p.offer.Here {
+		return w.bring(ctx, p)
+	}
+	var got *assemble.Proven
+	err := w.ask(ctx, p.want.Repository, func() (err error) {
+		if w.request.DryRun {
+			got, err = w.c.Reconciler.Peek(ctx, p.offer)
+		} else {
+			got, err = w.bring(ctx, p)
+		}
+		return err
+	})
+	return got, err
+}
+
+// bring has one module that was looked at in the store, and proven.
+func (w *work) bring(ctx context.Context, p part) (*assemble.Proven, error) {
+	fetched, err := w.c.Reconciler.Bring(ctx, p.offer)
+	if err != nil {
+		return nil, err
+	}
+	w.result.Pulled.Add(fetched.Pulled)
 	return w.c.Reconciler.ProveOne(ctx, p.want)
 }
 

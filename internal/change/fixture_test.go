@@ -33,6 +33,9 @@ type world struct {
 	key      *signing.Key
 	verifier *signature.Verifier
 
+	// host is the registry that modules are published in; all are in the one layout.
+	host string
+
 	// manifest is added to the next module's manifest.yaml.
 	manifest string
 
@@ -51,12 +54,12 @@ func (w *world) Modules(context.Context) (*nodeapi.ModuleList, error) {
 
 func newWorld(t testing.TB) *world {
 	t.Helper()
-	w := &world{t: t, level: mount.Checked, at: filepath.Join(t.TempDir(), "layout")}
+	w := &world{t: t, level: mount.Checked, host: "example.org", at: filepath.Join(t.TempDir(), "layout")}
 	var err error
 	if w.key, err = signing.GenerateKey(); err != nil {
 		t.Fatal(err)
 	}
-	policy, err := signature.LoadPolicy([]byte("schema_version: 1\nrules:\n  - name: r\n    images: [\"example.org/**\"]\n    keys: [{file: k.pub}]\n"),
+	policy, err := signature.LoadPolicy([]byte("schema_version: 1\nrules:\n  - name: r\n    images: [\"example.org/**\", \"127.0.0.1:1/**\"]\n    keys: [{file: k.pub}]\n"),
 		fstest.MapFS{"k.pub": {Data: w.key.PublicPEM()}})
 	if err == nil {
 		w.verifier, err = signature.NewVerifier(policy, signature.Options{})
@@ -99,7 +102,7 @@ func (w *world) publish(name, version string, files map[string]string, by *signi
 		w.t.Fatal(err)
 	}
 	m := nodeapi.Module{
-		ID: "id-" + name, Name: name, Version: version, Repository: "example.org/modules/" + name, Digest: string(image.Digest), EffectivePriority: 10_000,
+		ID: "id-" + name, Name: name, Version: version, Repository: w.host + "/modules/" + name, Digest: string(image.Digest), EffectivePriority: 10_000,
 	}
 	if by == nil {
 		return m

@@ -151,4 +151,6 @@ type Failure struct {
 	Reason  string `json:"reason"`
 	// Kept is the version that stays in its place; "" where the module is new, and so left out.
 	Kept string `json:"kept_version,omitempty"`
+	// Unreached says that its registry couldn't be reached, or wasn't well: nothing is said of the module, which may be had another time.
+	Unreached bool `json:"unreached,omitempty"`
 }

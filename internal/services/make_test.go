@@ -13,6 +13,7 @@ import (
 
 	"github.com/powernode/powernode-agent/internal/fault"
 	"github.com/powernode/powernode-agent/internal/module"
+	"github.com/powernode/powernode-agent/internal/oracle"
 )
 
 var update = flag.Bool("update", false, "write the golden files")
@@ -122,7 +123,7 @@ func TestMakeGolden(t *testing.T) {
 func TestSystemdTakesTheUnits(t *testing.T) {
 	analyze, err := exec.LookPath("systemd-analyze")
 	if err != nil {
-		t.Skip("systemd-analyze isn't installed")
+		oracle.Missing(t, "systemd-analyze isn't installed; it is in the package systemd")
 	}
 	set := MakeAll([]Module{moduleOf(t, shop), moduleOf(t, legacy), moduleOf(t, everything)}, Node{Agent: "/bin/true", AppArmor: true, SELinux: true, Privileged: []string{"chrony"}})
 	if len(set.Refused) > 0 {
@@ -174,7 +175,7 @@ services:
 func TestSecurityScore(t *testing.T) {
 	analyze, err := exec.LookPath("systemd-analyze")
 	if err != nil {
-		t.Skip("systemd-analyze isn't installed")
+		oracle.Missing(t, "systemd-analyze isn't installed; it is in the package systemd")
 	}
 	set := MakeAll([]Module{moduleOf(t, shop), moduleOf(t, legacy)}, Node{Agent: agentPath})
 	if len(set.Modules) != 2 {
@@ -193,7 +194,7 @@ func TestSecurityScore(t *testing.T) {
 		}
 		out, err := exec.CommandContext(t.Context(), analyze, "security", "--offline=yes", "--no-pager", "--threshold="+most[u.Kind], file).CombinedOutput()
 		if strings.Contains(string(out), "unrecognized option") {
-			t.Skip("this systemd-analyze is older than 250")
+			oracle.Missing(t, "this systemd-analyze is older than 250")
 		}
 		i := strings.LastIndex(string(out), "Overall exposure level")
 		if err != nil || i < 0 {

@@ -74,6 +74,16 @@ func Allowed(o Options) error {
 	return err
 }
 
+// MachineNamespace reports whether this process is known to be in the mount namespace that the machine runs in: that of the
+// machine's first process. Where that can't be found out, as in a container with PIDs of its own, it is false.
+func MachineNamespace() (bool, error) {
+	f, err := look()
+	if err != nil {
+		return false, fmt.Errorf("look whose mount namespace this is: %w", err)
+	}
+	return f.machineNamespace, nil
+}
+
 // look finds out the facts.
 func look() (facts, error) {
 	root, err := mount.At("/")

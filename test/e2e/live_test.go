@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -69,7 +70,39 @@ func TestLiveChanges(t *testing.T) {
 	s.exit()
 }
 
-// everything is the node's whole disk but for its locks, and what is mounted inside, as text.
+// TestASandboxChangesNothing: from another mount namespace than the machine's no change is made, which would be mounted there alone, and
+// none is brought to its end; the machine itself goes on as ever, also once its root was changed.
+func TestASandboxChangesNothing(t *testing.T) {
+	t.Parallel()
+	p := newPlatform(t)
+	for _, m := range []mod{base("1"), app("1"), site("1")} {
+		p.Publish(m)
+	}
+	n := p.node("web", "base", "app")
+	s := n.boot()
+	p.Operator("assign", "web", "site").OK(t)
+	for range 2 {
+		first, before := s.status(), n.records()
+		for _, args := range [][]string{{"update"}, {"update", "--dry-run"}, {"update", "--stage"}, {"attach", "site"}, {"detach", "app"}, {"rollback"}, {"sync"}, {"gc"}} {
+			s.sandboxed(args...).Refused(t, 3, "mount namespace of its own", "nsenter --target 1 --mount")
+		}
+		n.sameRecords(before)
+		if now := s.status(); !reflect.DeepEqual(now, first) {
+			t.Errorf("a sandbox changed the machine: %+v, and before %+v", now, first)
+		}
+		// What can't be read wants to be removed, which is a change, too.
+		if err := s.write(filepath.Join(boot.RunDir, change.ConfirmName), "x"); err != "" {
+			t.Fatal(err)
+		}
+		s.sandboxed("finish").Refused(t, 3, "mount namespace of its own")
+		if u, code := s.change("update"); code != 0 || !s.has("/usr/share/x") || s.has(filepath.Join(boot.RunDir, change.ConfirmName)) {
+			t.Errorf("the machine itself: exit code %d, %+v", code, u)
+		}
+	}
+	s.exit()
+}
+
+// everything is the node's whole disk but for its locks, the records of this boot, and what is mounted inside, as text.
 func (s *system) everything() string {
 	s.t.Helper()
 	var all []string
@@ -92,7 +125,29 @@ func (s *system) everything() string {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	return strings.Join(all, "\n") + s.read("/proc/self/mountinfo")
+	return strings.Join(append(all, s.ofTheBoot(boot.RunDir)...), "\n") + s.read("/proc/self/mountinfo")
+}
+
+// ofTheBoot is what is below the directory of this boot, with the content of what is small; mounts are in another table.
+func (s *system) ofTheBoot(dir string) []string {
+	s.t.Helper()
+	names := strings.Fields(s.do("list", "", dir).Stdout)
+	slices.Sort(names)
+	var all []string
+	for _, name := range names {
+		path := filepath.Join(dir, name)
+		a := s.do("read", "", path)
+		switch {
+		case name == "bin", strings.HasPrefix(name, "upper"): // the programs, and the writable layer
+			all = append(all, path)
+		case a.Error != "":
+			all = append(append(all, path+": "+a.Error), s.ofTheBoot(path)...)
+		default:
+			sum := sha256.Sum256([]byte(a.Stdout))
+			all = append(all, path+" "+hex.EncodeToString(sum[:]))
+		}
+	}
+	return all
 }
 
 // TestDryRunsChangeNothing on the disk, in what is mounted, or at the platform; and say what the change then does.
@@ -102,15 +157,21 @@ func TestDryRunsChangeNothing(t *testing.T) {
 	for _, m := range []mod{base("1"), app("1"), site("1")} {
 		p.Publish(m)
 	}
-	n := p.node("web", "base", "app", "site")
+	n := p.node("web", "base", "app")
 	s := n.boot()
+	p.Operator("assign", "web", "site").OK(t)
+	if u, code := s.change("update"); code != 0 || u.Outcome != change.WentLive {
+		t.Fatalf("exit code %d, %+v", code, u)
+	}
 	p.Publish(app("2"), "--priority", "7")
-	for _, args := range [][]string{{"update"}, {"detach", "site"}, {"rollback", "1"}, {"update", "--stage"}} {
+	for _, args := range [][]string{
+		{"update"}, {"detach", "site"}, {"rollback", "1"}, {"rollback"}, {"attach", "app"}, {"attach", p.Listen + "/modules/app:2"}, {"update", "--stage"},
+	} {
 		before, seen := s.everything(), n.detail()
-		dry, code := s.change(append(args, "--dry-run", "--files")...)
-		if args[0] == "rollback" {
-			continue // it is the one that runs: refused
+		if !strings.Contains(before, filepath.Join(boot.RunDir, boot.FactsName)) {
+			t.Fatal("the records of the boot aren't looked at")
 		}
+		dry, code := s.change(append(args, "--dry-run", "--files")...)
 		if code != 0 || !dry.DryRun || dry.Plan == nil || dry.Generation != 0 || len(dry.Plan.Files.List) != dry.Plan.Files.Total() {
 			t.Errorf("%v: exit code %d, %+v", args, code, dry)
 		}

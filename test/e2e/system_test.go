@@ -62,7 +62,18 @@ func (s *system) console() string { return s.process.Log.String() }
 // run runs a program inside.
 func (s *system) run(args ...string) result {
 	s.t.Helper()
-	a := s.do("run", "", args...)
+	return s.ran("run", args...)
+}
+
+// sandboxed runs the agent inside, in a mount namespace of its own.
+func (s *system) sandboxed(args ...string) result {
+	s.t.Helper()
+	return s.ran("sandboxed", append([]string{boot.AgentPath}, args...)...)
+}
+
+func (s *system) ran(op string, args ...string) result {
+	s.t.Helper()
+	a := s.do(op, "", args...)
 	if a.Error != "" {
 		s.t.Fatalf("%v: %s", args, a.Error)
 	}

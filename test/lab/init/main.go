@@ -121,7 +121,10 @@ func do(r request) (answer, error) {
 	case "self":
 		return answer{Stdout: strings.Join(append(os.Args, os.Environ()...), "\n")}, nil
 	case "run":
-		return run(r)
+		return run(r, nil)
+	case "sandboxed":
+		// As run, in a mount namespace of its own.
+		return run(r, &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS})
 	case "start":
 		return answer{}, start(r)
 	case "stop":
@@ -187,9 +190,10 @@ func keep(path, text string) error {
 	return dir.Sync()
 }
 
-func run(r request) (answer, error) {
+func run(r request, how *syscall.SysProcAttr) (answer, error) {
 	var out, errs bytes.Buffer
 	cmd := exec.Command(r.Args[0], r.Args[1:]...)
+	cmd.SysProcAttr = how
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(r.Data), &out, &errs
 	err := cmd.Run()
 	var exit *exec.ExitError
