@@ -154,5 +154,8 @@ func refreshed(ctx context.Context, app *cli.App, r services.Refresher) error {
 	for name, why := range e.Failed {
 		fmt.Fprintln(app.Out, cli.Printable(fmt.Sprintf("%s can't be looked up: %s", name, why)))
 	}
+	if remark := e.Remark(); remark != "" {
+		fmt.Fprintln(app.Out, cli.Printable(remark))
+	}
 	return err
 }

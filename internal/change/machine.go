@@ -178,6 +178,32 @@ func (f *Findings) heldSince(r live.Result) []string {
 	return remarks
 }
 
+// cutOff says whose mount namespaces a swap or its way back has cut off from what is mounted later, although that brought them no new root, and
+// whom no plan restarts.
+func (f *Findings) cutOff(r live.Result) []string {
+	return cutOff(append(slices.Clone(r.Kept), r.Late...), func(unit string) bool {
+		return f.Aftercare != nil && (has(f.Aftercare.Stop, unit) || has(f.Aftercare.Restart, unit))
+	})
+}
+
+func cutOff(namespaces []live.Namespace, restarts func(unit string) bool) []string {
+	var out []string
+	say := func(who string) {
+		out = append(out, who+" is to be restarted: for the change, which didn't stay, its mount namespace was cut off, and doesn't see all of what is mounted here from now on")
+	}
+	for _, n := range namespaces {
+		for _, unit := range n.Units {
+			if !restarts(unit) {
+				say(unit)
+			}
+		}
+		if len(n.Units) == 0 && len(n.PIDs) > 0 {
+			say(fmt.Sprintf("process %d %s", n.PIDs[0], strings.Join(n.Commands, ", ")))
+		}
+	}
+	return out
+}
+
 // Swap implements System. What was settled needn't be undone: the upper means the same over the old root. It is settled before
 // anything is stopped, and once more directly before the first directory is replaced. What somebody changed over the
 // old root even after that, and that proves it, is mended. What proves nothing has it go back, and try again.
@@ -237,6 +263,7 @@ func (m *Machine) swap(ctx context.Context, s Step, f Findings) (remarks []strin
 	}
 	result, err := live.Swap(ctx, spec)
 	if err != nil {
+		remarks = append(remarks, f.cutOff(result)...)
 		if halfWay != nil && !live.Recoverable(m.Place.RunDir) {
 			remarks = append(remarks, m.mendBack(context.WithoutCancel(ctx), *halfWay)...)
 		}
@@ -246,7 +273,9 @@ func (m *Machine) swap(ctx context.Context, s Step, f Findings) (remarks []strin
 		m.Swapped(result)
 	}
 	remarks = append(remarks, f.heldSince(result)...)
-	if err := m.replace(ctx, s.To.RootDigest, f.Replaced); err != nil {
+	result, err = m.replace(ctx, s.To.RootDigest, f.Replaced)
+	remarks = append(remarks, f.heldSince(result)...)
+	if err != nil {
 		more, wentBack := m.goBack(context.WithoutCancel(ctx), s, f)
 		return append(remarks, more...), errors.Join(err, wentBack)
 	}

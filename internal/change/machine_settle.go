@@ -187,7 +187,9 @@ func (m *Machine) goBack(ctx context.Context, s Step, f Findings) ([]string, err
 		}
 		return nil
 	}
-	if err := live.Undo(ctx, place); err != nil {
+	result, err := live.Undo(ctx, place)
+	remarks = append(remarks, f.cutOff(result)...)
+	if err != nil {
 		return remarks, err
 	}
 	return append(remarks, m.mendBack(ctx, back)...), nil

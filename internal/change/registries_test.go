@@ -31,13 +31,13 @@ func (o *outages) Resolve(ctx context.Context, ref ociimage.Reference, arch stri
 	return o.Source.Resolve(ctx, ref, arch)
 }
 
-// cutOff are registries that answer, and of which no layer comes where nobody listens.
-type cutOff struct {
+// layerless are registries that answer, and of which no layer comes where nobody listens.
+type layerless struct {
 	ociimage.Source
 	layout *ociimage.Layout
 }
 
-func (c cutOff) Resolve(ctx context.Context, ref ociimage.Reference, arch string) (*ociimage.Image, error) {
+func (c layerless) Resolve(ctx context.Context, ref ociimage.Reference, arch string) (*ociimage.Image, error) {
 	image, err := c.layout.Resolve(ctx, ref, arch)
 	if err == nil {
 		image.Repository = ref.Repository
@@ -45,7 +45,7 @@ func (c cutOff) Resolve(ctx context.Context, ref ociimage.Reference, arch string
 	return image, err
 }
 
-func (c cutOff) Attached(ctx context.Context, image *ociimage.Image) (ociimage.Attachments, error) {
+func (c layerless) Attached(ctx context.Context, image *ociimage.Image) (ociimage.Attachments, error) {
 	return c.layout.Attached(ctx, image)
 }
 
@@ -133,7 +133,7 @@ func TestAPullIsCutOff(t *testing.T) {
 	n.module("app", "2", map[string]string{"usr/app": long("app2")})
 	client := ociimage.NewClient(ociimage.Options{Retry: ociimage.Retrying{Attempts: 1}})
 	t.Cleanup(client.Close)
-	source := cutOff{client, n.layout}
+	source := layerless{client, n.layout}
 	for _, dry := range []bool{true, false} {
 		if r, err := n.doFrom(source, Request{Kind: Update, DryRun: dry}); fault.KindOf(err) != fault.Retry || fault.AreaOf(err) != fault.Platform {
 			t.Errorf("nothing else is to be done, dry run %t: %+v, %v", dry, r, err)

@@ -64,32 +64,32 @@ func (w *work) cantReplace(p *Plan) error {
 
 // replace takes local changes out of the writable layer, over the new root, and has everybody see what that has there. It is part of a
 // swap: who goes back calls putBack before.
-func (m *Machine) replace(ctx context.Context, to fsverity.Digest, paths []string) error {
+func (m *Machine) replace(ctx context.Context, to fsverity.Digest, paths []string) (live.Result, error) {
 	if len(paths) == 0 {
-		return nil
+		return live.Result{}, nil
 	}
 	found, err := live.OpenUpper(m.Place)
 	if err != nil {
-		return err
+		return live.Result{}, err
 	}
 	defer found.Close()
 	upper, err := durable.OpenDir(found.Name(), m.Place.Hook)
 	if err != nil {
-		return err
+		return live.Result{}, err
 	}
 	defer upper.Close()
 	layerDir, err := durable.OpenDir(filepath.Dir(found.Name()), m.Place.Hook)
 	if err != nil {
-		return err
+		return live.Result{}, err
 	}
 	defer layerDir.Close()
 	aside, err := layerDir.MakeSub(rootfs.DroppedName(to), 0o700, "dropped")
 	if err != nil {
-		return err
+		return live.Result{}, err
 	}
 	defer aside.Close()
 	if err := delta.Drop(ctx, upper, aside, paths); err != nil {
-		return err
+		return live.Result{}, err
 	}
 	var tops []string
 	for _, p := range paths {

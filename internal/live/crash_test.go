@@ -61,6 +61,7 @@ func crashScenario(booted bool) durabletest.Scenario {
 				t.Errorf("after a fault at %q there is a journal", op)
 			}
 			n.whole(want)
+			n.litterFree()
 			v := string("abc"[want.Generation-1])
 			n.wantContent(map[string]string{
 				"usr/version": v, "etc/version": v, "usr/share/inside": "submount", "usr/share/nested/inside": "nested", "usr/mine": "mine",
@@ -90,7 +91,8 @@ func crashSwap(dir string, hook durable.Hook) error {
 		return err
 	}
 	if err := hook("current"); err != nil {
-		return errors.Join(err, Undo(context.Background(), a.Place))
+		_, back := Undo(context.Background(), a.Place)
+		return errors.Join(err, back)
 	}
 	if err := os.WriteFile(filepath.Join(dir, "current"), nil, 0o600); err != nil {
 		return err

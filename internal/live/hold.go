@@ -17,7 +17,7 @@ import (
 
 // hold keeps new trees out of the namespaces that are to go on with the old ones: the mounts there that
 // would receive them become private, and nothing else changes. The price: nothing that is mounted at
-// "/" here later on is seen there until the processes are restarted.
+// "/" here later on is seen there until the processes are restarted. Beside an error it returns those that it came to.
 func (w *work) hold(names []string) ([]Namespace, error) {
 	if len(names) == 0 {
 		return nil, nil
@@ -26,12 +26,15 @@ func (w *work) hold(names []string) ([]Namespace, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, n := range kept {
+	if err := w.noteCut(kept); err != nil {
+		return nil, err
+	}
+	for i, n := range kept {
 		if len(n.receives) == 0 {
 			continue
 		}
 		if err := n.enter(n.makePrivate); err != nil {
-			return nil, fault.New(fault.Refuse, fault.Mount, atBoot, "keep the sandbox of process %d (%s) as it is: %w", n.PIDs[0], strings.Join(n.Commands, ", "), err)
+			return kept[:i+1], fault.New(fault.Refuse, fault.Mount, atBoot, "keep the sandbox of process %d (%s) as it is: %w", n.PIDs[0], strings.Join(n.Commands, ", "), err)
 		}
 	}
 	return kept, nil

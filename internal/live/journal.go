@@ -35,6 +35,8 @@ type Journal struct {
 	Changes []Change `json:"changes"`
 	// Base is the mount at "/". After a soft reboot it is another one, and the journal about nothing.
 	Base mount.ID `json:"base"`
+	// Kept are the mount namespaces that were cut off for it from what is mounted here later, or were about to be.
+	Kept []Namespace `json:"kept,omitempty"`
 }
 
 // ReadJournal returns the journal of a change that isn't finished; an error that wraps fs.ErrNotExist

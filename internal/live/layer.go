@@ -28,7 +28,7 @@ func (w *work) swapLayer(ctx context.Context) (Result, error) {
 func (w *work) forward(ctx context.Context) (Result, error) {
 	result, err := w.swap(ctx)
 	if err != nil {
-		return Result{}, err
+		return result, err
 	}
 	layer, err := w.layer()
 	if err == nil {

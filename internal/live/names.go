@@ -1,7 +1,6 @@
 package live
 
 import (
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -159,13 +158,13 @@ func (w *work) link(c Change) error {
 
 // relink goes by a temporary name, so that the link is there at each moment.
 func (w *work) relink(c Change) error {
-	temp := tempName()
+	temp := tempName(c.To.Target)
 	if err := unix.Symlinkat(c.To.Target, int(w.root.Fd()), temp); err != nil {
 		return fmt.Errorf("make the link /%s: %w", c.Name, err)
 	}
-	err := unix.Lsetxattr(w.inUpper(temp), mark, []byte(w.base.Digest.String()), 0)
+	err := w.markTemp(c.Name, temp)
 	if err == nil {
-		err = unix.Renameat(int(w.root.Fd()), temp, int(w.root.Fd()), c.Name)
+		err = w.step(c.Name+":rename", func() error { return unix.Renameat(int(w.root.Fd()), temp, int(w.root.Fd()), c.Name) })
 	}
 	if err != nil {
 		return errors.Join(fmt.Errorf("make the link /%s: %w", c.Name, err), unix.Unlinkat(int(w.root.Fd()), temp, 0))
@@ -189,18 +188,22 @@ func (w *work) unlink(name string) error {
 	if info.Mode&unix.S_IFMT != unix.S_IFCHR || info.Rdev != 0 {
 		return nil
 	}
-	temp := tempName()
+	temp := tempName(whiteout)
 	err = unix.Mknodat(int(w.upper.Fd()), temp, unix.S_IFCHR, 0)
 	if err == nil {
-		err = unix.Lsetxattr(w.inUpper(temp), mark, []byte(w.base.Digest.String()), 0)
+		err = w.markTemp(name, temp)
 	}
 	if err == nil {
-		err = unix.Renameat(int(w.upper.Fd()), temp, int(w.upper.Fd()), name)
+		err = w.step(name+":rename", func() error { return unix.Renameat(int(w.upper.Fd()), temp, int(w.upper.Fd()), name) })
 	}
 	if err != nil {
 		return errors.Join(fmt.Errorf("mark the removed link /%s: %w", name, err), unix.Unlinkat(int(w.upper.Fd()), temp, 0))
 	}
 	return nil
+}
+
+func (w *work) markTemp(name, temp string) error {
+	return w.step(name+":mark", func() error { return unix.Lsetxattr(w.inUpper(temp), mark, []byte(w.base.Digest.String()), 0) })
 }
 
 // made reports whether a top-level directory was made by a live change under the union that is at "/"
@@ -224,8 +227,6 @@ func (w *work) spare(name string) bool {
 
 // inUpper is the path of a name in the upper's root.
 func (w *work) inUpper(name string) string { return filepath.Join(w.upper.Name(), name) }
-
-func tempName() string { return ".powernode-" + strings.ToLower(rand.Text()) }
 
 func lstat(dir *os.File, name string) (unix.Stat_t, error) {
 	var stat unix.Stat_t

@@ -161,7 +161,8 @@ func (n *node) goLive(hook durable.Hook) error {
 		if _, there := os.Stat(filepath.Join(n.dir, "current")); there == nil {
 			return errors.Join(err, Finish(n.run, nil))
 		}
-		return errors.Join(err, Undo(context.Background(), place))
+		_, back := Undo(context.Background(), place)
+		return errors.Join(err, back)
 	}
 	return Finish(n.run, hook)
 }

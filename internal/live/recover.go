@@ -15,6 +15,8 @@ type Recovered struct {
 	Journal Journal
 	// Forward says that it was brought to its end; else it was undone.
 	Forward bool
+	// Kept are the mount namespaces that were cut off by the change, or by its way back, as those of a Result beside an error.
+	Kept []Namespace
 }
 
 // Recover brings a change to an end that somebody who is gone began: back to where it came from, or
@@ -39,37 +41,42 @@ func Recover(ctx context.Context, place Place, current uint64) (r Recovered, ok 
 	if !base.ID.Same(j.Base) {
 		return Recovered{}, false, Finish(place.RunDir, place.Hook)
 	}
-	return r, true, settle(ctx, place, r)
+	result, err := settle(ctx, place, r)
+	r.Kept = cut(Result{Late: j.Kept}, result).all()
+	return r, true, err
 }
 
-// Undo takes back a change that Swap made, before Finish.
-func Undo(ctx context.Context, place Place) error {
+// Undo takes back a change that Swap made, before Finish. The Result has the mount namespaces that were cut off for the way back, beside an
+// error, too.
+func Undo(ctx context.Context, place Place) (Result, error) {
 	if err := place.fill(); err != nil {
-		return err
+		return Result{}, err
 	}
 	j, err := ReadJournal(place.RunDir)
 	if err != nil {
-		return err
+		return Result{}, err
 	}
-	return settle(ctx, place, Recovered{Journal: j})
+	result, err := settle(ctx, place, Recovered{Journal: j})
+	return cut(result), err
 }
 
-func settle(ctx context.Context, place Place, r Recovered) error {
+func settle(ctx context.Context, place Place, r Recovered) (result Result, err error) {
 	w, err := begin(Spec{Place: place, From: r.Journal.From, To: r.Journal.To, Changes: r.Journal.Changes})
 	if err != nil {
-		return err
+		return Result{}, err
 	}
 	defer w.close()
+	w.journal = r.Journal
 	if r.Forward {
-		_, err = w.forward(ctx)
+		result, err = w.forward(ctx)
 		w.tidy()
 	} else {
-		err = w.back(ctx)
+		result, err = w.back(ctx)
 	}
 	if err != nil {
-		return err
+		return result, err
 	}
-	return removeJournal(w.dir)
+	return result, removeJournal(w.dir)
 }
 
 // Recoverable reports whether there is a change to recover from.

@@ -61,7 +61,8 @@ func TestMixture(t *testing.T) {
 	if _, err := Swap(context.Background(), n.spec(a, b)); err == nil || fault.HintOf(err) == "" {
 		t.Errorf("a second change: %v", err)
 	}
-	must(t, Undo(context.Background(), n.place()))
+	_, err = Undo(context.Background(), n.place())
+	must(t, err)
 	if got := whole(a); got != "a" {
 		t.Errorf("undone: %s", got)
 	}

@@ -23,7 +23,8 @@ type Result struct {
 	Prepared, Swapped time.Duration
 	// Directories are the names that were replaced.
 	Directories []string
-	// Kept are the mount namespaces that go on with the old trees.
+	// Kept are the mount namespaces that go on with the old trees. Beside an error they are those alone that were cut off for the
+	// change all the same: what is mounted later at "/", or in what they keep, isn't seen there until their processes are restarted.
 	Kept []Namespace
 	// Late are those that were just being made when it was looked for such, and that got the new trees upon their own mounts. That is taken
 	// back; their processes may see neither the old tree nor the new one, and are to be restarted.
@@ -58,13 +59,14 @@ func (r *replacement) close() {
 	}
 }
 
-// swap makes the change, from wherever an earlier one stopped.
+// swap makes the change, from wherever an earlier one stopped. What it says of namespaces is so beside an error, too.
 func (w *work) swap(ctx context.Context) (Result, error) {
 	begun := time.Now()
 	var result Result
 	if err := w.sweepScratch(); err != nil {
 		return Result{}, err
 	}
+	w.sweepNames()
 	replaced, err := w.replacements()
 	defer func() {
 		for _, r := range replaced {
@@ -81,31 +83,31 @@ func (w *work) swap(ctx context.Context) (Result, error) {
 		result.Directories = append(result.Directories, r.change.Name)
 	}
 	if result.Kept, err = w.hold(result.Directories); err != nil {
-		return Result{}, err
+		return result, err
 	}
 	if err := w.beforeReplace(ctx, replaced); err != nil {
-		return Result{}, err
+		return result, err
 	}
 	if err := w.unchanged(replaced); err != nil {
-		return Result{}, err
+		return result, err
 	}
 	result.Prepared = time.Since(begun)
 	if err := w.replace(replaced); err != nil {
-		return Result{}, err
+		return result, err
 	}
 	result.Swapped = time.Since(begun) - result.Prepared
 	if err := w.afterReplace(ctx, replaced); err != nil {
-		return Result{}, err
+		return result, err
 	}
 	for _, c := range w.spec.Changes {
 		if !c.mounts() {
 			if err := w.link(c); err != nil {
-				return Result{}, err
+				return result, err
 			}
 		}
 	}
 	if err := w.finish(replaced); err != nil {
-		return Result{}, err
+		return result, err
 	}
 	late, err := w.holdLate(result.Directories, result.Kept)
 	if err != nil {

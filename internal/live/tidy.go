@@ -1,6 +1,7 @@
 package live
 
 import (
+	"crypto/rand"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -38,7 +39,7 @@ func tidyWorks(parent, used string) error {
 	if len(entries) <= worksMax {
 		return nil
 	}
-	temp := workPrefix + strings.TrimPrefix(tempName(), ".")
+	temp := workPrefix + strings.ToLower(rand.Text())
 	if err := dir.MkdirAll(temp, 0o700); err != nil {
 		return err
 	}

@@ -150,8 +150,12 @@ func (s *tieScan) isLock(fields []string) bool {
 // listening reads a line of /proc/net/unix (proc_net_unix(5)): address, references, protocol, flags, type, state, inode, path. It is
 // of a socket that others connect or send to: one that listens, or one of datagrams that has a name and no peer.
 func listening(line string) (inode uint64, path string, ok bool) {
-	fields := strings.SplitN(strings.Join(strings.Fields(line), " "), " ", 8)
-	if len(fields) < 8 || !strings.HasPrefix(fields[7], "/") {
+	var fields [7]string
+	for i := range fields {
+		fields[i], line, _ = strings.Cut(strings.TrimLeft(line, " "), " ")
+	}
+	path = line // as it is: it may have spaces, also several in a row
+	if !strings.HasPrefix(path, "/") {
 		return 0, "", false
 	}
 	const accepts = 0x10000 // __SO_ACCEPTCON
@@ -160,7 +164,7 @@ func listening(line string) (inode uint64, path string, ok bool) {
 		return 0, "", false
 	}
 	inode, err = strconv.ParseUint(fields[6], 10, 64)
-	return inode, fields[7], err == nil
+	return inode, path, err == nil
 }
 
 func isSocket(path string) bool {

@@ -57,7 +57,7 @@ func TestTies(t *testing.T) {
 		l, err := net.Listen("unix", path)
 		must(t, err)
 		t.Cleanup(func() { l.Close() })
-		d, err := net.ListenPacket("unixgram", n.in(dir+"/datagrams"))
+		d, err := net.ListenPacket("unixgram", n.in(dir+"/data  grams"))
 		must(t, err)
 		t.Cleanup(func() { d.Close() })
 		must(t, unix.Mkfifo(n.in(dir+"/fifo"), 0o600))
@@ -73,7 +73,7 @@ func TestTies(t *testing.T) {
 		t.Errorf("in another directory: %s", got)
 	}
 	hold("usr")
-	const locks, fifo = "socket /usr/datagrams, fifo /usr/fifo, lock /usr/flock, lock /usr/ofd, lock /usr/posix, socket /usr/socket", "fifo /usr/fifo, "
+	const locks, fifo = "socket /usr/data  grams, fifo /usr/fifo, lock /usr/flock, lock /usr/ofd, lock /usr/posix, socket /usr/socket", "fifo /usr/fifo, "
 	if got := ties(true, "usr"); got != locks {
 		t.Errorf("got %s, want %s", got, locks)
 	}
@@ -100,12 +100,13 @@ func TestTies(t *testing.T) {
 
 func TestListening(t *testing.T) {
 	for line, want := range map[string]string{
-		"ffff8: 00000002 00000000 00010000 0001 01 12345 /run/a b": "/run/a b",
-		"ffff8: 00000002 00000000 00000000 0002 01 12345 /dev/log": "/dev/log",
-		"ffff8: 00000003 00000000 00000000 0001 03 12345 /run/a":   "",
-		"ffff8: 00000002 00000000 00010000 0001 01 12345 @abc":     "",
-		"ffff8: 00000002 00000000 00010000 0001 01 12345":          "",
-		"Num       RefCount Protocol Flags    Type St Inode Path":  "",
+		"ffff8: 00000002 00000000 00010000 0001 01 12345 /run/a b":   "/run/a b",
+		"ffff8: 00000002 00000000 00000000 0002 01 12345 /dev/log":   "/dev/log",
+		"ffff8: 00000002 00000000 00010000 0001 01    12 /a  b   c ": "/a  b   c ",
+		"ffff8: 00000003 00000000 00000000 0001 03 12345 /run/a":     "",
+		"ffff8: 00000002 00000000 00010000 0001 01 12345 @abc":       "",
+		"ffff8: 00000002 00000000 00010000 0001 01 12345":            "",
+		"Num       RefCount Protocol Flags    Type St Inode Path":    "",
 		"": "",
 	} {
 		if _, path, ok := listening(line); path != want || ok != (want != "") {

@@ -27,6 +27,8 @@ type work struct {
 	works []string
 	// undoing says that the change is the way back of one that was not brought to its end.
 	undoing bool
+	// journal is what the change's one says.
+	journal Journal
 	// anew says that what shows the root image that is wanted is replaced, too.
 	anew bool
 }
@@ -180,7 +182,7 @@ func foreign(name string, e mount.Entry) error {
 // Swap changes the running root from one root image to another. When it returns nil, the new one is
 // what everybody sees, and the journal stays until the caller, having made the new generation
 // current, calls Finish, or Undo. When it returns an error, the system is on the root that it was on;
-// if that could not be brought about, the error says so, and Recover tries again.
+// if that could not be brought about, the error says so, and Recover tries again. The Result is of worth beside an error, too.
 func Swap(ctx context.Context, spec Spec) (Result, error) {
 	if err := spec.fill(); err != nil {
 		return Result{}, err
@@ -198,33 +200,36 @@ func Swap(ctx context.Context, spec Spec) (Result, error) {
 	if err := w.refuse(); err != nil {
 		return Result{}, err
 	}
-	j := Journal{Version: journalV1, Phase: Swapping, From: spec.From, To: spec.To, Changes: spec.Changes, Base: w.base.Entry.ID}
-	if err := w.dir.WriteJSON(JournalName, j, 0o600, "live-begin"); err != nil {
+	w.journal = Journal{Version: journalV1, Phase: Swapping, From: spec.From, To: spec.To, Changes: spec.Changes, Base: w.base.Entry.ID}
+	if err := w.dir.WriteJSON(JournalName, w.journal, 0o600, "live-begin"); err != nil {
 		return Result{}, errors.Join(err, removeJournal(w.dir))
 	}
 	result, err := w.swapLayer(ctx)
 	if err == nil {
-		j.Phase = Swapped
-		err = w.dir.WriteJSON(JournalName, j, 0o600, "live-done")
+		w.journal.Phase = Swapped
+		err = w.dir.WriteJSON(JournalName, w.journal, 0o600, "live-done")
 	}
 	if err != nil {
-		return Result{}, w.undo(ctx, err)
+		w.journal.Phase = Swapping
+		back, err := w.undo(ctx, err)
+		return cut(result, back), err
 	}
 	w.tidy()
 	return result, nil
 }
 
 // undo goes back after an error.
-func (w *work) undo(ctx context.Context, cause error) error {
-	if err := w.back(context.WithoutCancel(ctx)); err != nil {
-		return fault.New(fault.Broken, fault.Mount, "run powernode-agent status, and reboot if it doesn't come back",
+func (w *work) undo(ctx context.Context, cause error) (Result, error) {
+	back, err := w.back(context.WithoutCancel(ctx))
+	if err != nil {
+		return back, fault.New(fault.Broken, fault.Mount, "run powernode-agent status, and reboot if it doesn't come back",
 			"%w; and the way back failed: %w", cause, err)
 	}
-	return errors.Join(cause, removeJournal(w.dir))
+	return back, errors.Join(cause, removeJournal(w.dir))
 }
 
 // back brings everything to the From side, wherever the change stopped.
-func (w *work) back(ctx context.Context) error {
+func (w *work) back(ctx context.Context) (Result, error) {
 	b := *w
 	b.undoing = true
 	b.spec.From, b.spec.To = w.spec.To, w.spec.From
@@ -232,10 +237,10 @@ func (w *work) back(ctx context.Context) error {
 	for _, c := range w.spec.Changes {
 		b.spec.Changes = append(b.spec.Changes, c.reverse())
 	}
-	_, err := b.swap(ctx)
+	result, err := b.swap(ctx)
 	b.tidy()
 	if err == nil {
 		w.tookBack()
 	}
-	return err
+	return result, err
 }

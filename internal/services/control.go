@@ -112,7 +112,7 @@ func (c Control) Do(ctx context.Context, name string, action Action) (Report, er
 	}
 	report := Report{Module: made.Module, Version: made.Version, Action: action, OK: true}
 	if action == ActionStatus {
-		report.Remarks = made.Remarks
+		report.Remarks = slices.Clone(made.Remarks)
 	}
 	units := make([]string, len(made.Services))
 	for i, s := range made.Services {
@@ -131,6 +131,9 @@ func (c Control) Do(ctx context.Context, name string, action Action) (Report, er
 	for i := range report.Services {
 		s := &report.Services[i]
 		s.see(states[i])
+		if action == ActionStatus {
+			report.Remarks = append(report.Remarks, made.Services[i].egressRemarks(c.Run)...)
+		}
 		if made.Services[i].Health {
 			if h, err := ReadHealth(c.Run, s.Unit); err == nil {
 				s.Health = &h

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/powernode/powernode-agent/internal/module"
 )
@@ -61,6 +62,16 @@ func hostName(s string) bool {
 		}
 	}
 	return true
+}
+
+// egressRemarks are what a person should know of what was found when names were looked up for the service.
+func (s Service) egressRemarks(run string) []string {
+	var e Egress
+	looksUp := slices.ContainsFunc(s.Helpers, func(name string) bool { return strings.HasSuffix(name, suffixes[KindEgress]) })
+	if !looksUp || readRecord(run, egressDir, s.Unit, &e) != nil || e.Remark() == "" {
+		return nil
+	}
+	return []string{e.Remark()}
 }
 
 // egressRemarks are what a person should know of the way that egress is limited.

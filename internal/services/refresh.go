@@ -39,7 +39,9 @@ type Egress struct {
 	Failed map[string]string `json:"failed,omitempty"`
 	// Allowed is all that the service may talk to, besides the machine itself.
 	Allowed []netip.Addr `json:"allowed"`
-	At      time.Time    `json:"at"`
+	// NoNameServer are the machine's name servers where none of them is open to the service: each is a cloud's metadata service.
+	NoNameServer []netip.Addr `json:"no_name_server,omitempty"`
+	At           time.Time    `json:"at"`
 }
 
 // Answer is what a lookup of one name gave.
@@ -49,20 +51,20 @@ type Answer struct {
 }
 
 // Next returns what counts after another lookup. fixed are the addresses that count always: those of the manifest, and the name servers,
-// without which the service could resolve nothing itself. An address that no answer of a DNS server may open (link-local, as the
-// metadata services of clouds have, multicast, unspecified) has to stand in the manifest.
+// without which the service could resolve nothing itself. An address that no answer of a DNS server may open (link-local, multicast,
+// unspecified, and those of the metadata services of clouds) has to stand in the manifest.
 func (e Egress) Next(fixed []netip.Addr, answers map[string]Answer, now time.Time) Egress {
 	next := Egress{Unit: e.Unit, Names: make(map[string]map[netip.Addr]time.Time), Failed: make(map[string]string), At: now}
 	next.Allowed = slices.Clone(fixed)
 	for name, answer := range answers {
 		known := make(map[netip.Addr]time.Time)
 		for a, at := range e.Names[name] {
-			if answer.Err != nil || now.Sub(at) < addressKept {
+			if mayBeNamed(a) && (answer.Err != nil || now.Sub(at) < addressKept) {
 				known[a] = at
 			}
 		}
 		for _, a := range answer.Addresses {
-			if a = a.Unmap().WithZone(""); a.IsGlobalUnicast() {
+			if a = a.Unmap().WithZone(""); mayBeNamed(a) {
 				known[a] = now
 			}
 		}
@@ -83,6 +85,15 @@ func (e Egress) Next(fixed []netip.Addr, answers map[string]Answer, now time.Tim
 	slices.SortFunc(next.Allowed, netip.Addr.Compare)
 	next.Allowed = slices.Compact(next.Allowed)
 	return next
+}
+
+// Remark is what a person should know of it; "" for nothing.
+func (e Egress) Remark() string {
+	if len(e.NoNameServer) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%s can look up no names: the machine's only name server, %s, is the metadata service of a cloud, too, and stays closed; "+
+		"have a resolver run on the machine (systemd-resolved), or name that address in egress_allow", e.Unit, e.NoNameServer[0])
 }
 
 // Refresher keeps the addresses of the names that one service may connect to.
@@ -109,8 +120,11 @@ func (r Refresher) Refresh(ctx context.Context) (Egress, error) {
 		before = Egress{} // a record that isn't there or can't be read says nothing
 	}
 	before.Unit = r.Unit
-	fixed := append(slices.Clone(r.Addresses), nameServers(r.ResolvConf)...)
-	next := before.Next(fixed, r.lookUp(ctx), r.Now())
+	servers, closed := openServers(nameServers(r.ResolvConf), r.Addresses)
+	next := before.Next(append(slices.Clone(r.Addresses), servers...), r.lookUp(ctx), r.Now())
+	if len(servers) == 0 {
+		next.NoNameServer = closed
+	}
 	allowed := []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}
 	for _, a := range next.Allowed {
 		allowed = append(allowed, netip.PrefixFrom(a, a.BitLen()))
