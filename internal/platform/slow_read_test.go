@@ -9,6 +9,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"math/big"
@@ -108,7 +109,7 @@ func TestSteadyReader(t *testing.T) {
 		n := int64(0)
 		for more := int64(1); more > 0; n += more {
 			time.Sleep(50 * time.Second)
-			if more, err = io.CopyN(io.Discard, resp.Body, 64<<10); err != nil && err != io.EOF {
+			if more, err = io.CopyN(io.Discard, resp.Body, 64<<10); err != nil && !errors.Is(err, io.EOF) {
 				t.Fatal(err)
 			}
 		}

@@ -575,7 +575,7 @@ func TestTasksLeaseLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newTasking()
 		a := m.start(t, p, nil)
-		work, once := p.add("gc-3m", nodeapi.TaskGC, ""), (*offer)(nil)
+		work := p.add("gc-3m", nodeapi.TaskGC, "")
 		time.Sleep(30 * time.Second)
 		lost := func(o *offer) {
 			p.with(func() { p.takeBack(o); o.Attempt, o.state = 1, nodeapi.TaskCancelled })
@@ -587,7 +587,7 @@ func TestTasksLeaseLost(t *testing.T) {
 		if p.state(work) != nodeapi.TaskComplete || m.ran("gc-3m") != 2 || p.see(work).result != `{"run":2}` || !errors.Is(m.ends["gc-3m"], task.ErrLeaseLost) {
 			t.Errorf("run %d times, %v: %+v", m.ran("gc-3m"), m.ends, work)
 		}
-		once = p.add("once-3m", nodeapi.TaskAttach, "")
+		once := p.add("once-3m", nodeapi.TaskAttach, "")
 		time.Sleep(30 * time.Second)
 		lost(once)
 		time.Sleep(10 * time.Minute)
