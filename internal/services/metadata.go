@@ -6,8 +6,8 @@ import (
 )
 
 // metadata reports whether a cloud answers there who the machine is, and hands out its credentials. Whoever owns a name that a service may talk to
-// chooses the name's addresses, and some clouds' name servers have such an address: neither opens it. The addresses are those of the
-// clouds' own documents, also the ones that are link-local, as name servers may be:
+// chooses the name's addresses, and some clouds' name servers have such an address: neither opens it. The addresses are those that
+// are known to us, also the ones that are link-local, as name servers may be:
 //   - 169.254.169.254 of most, and the same in IPv6 of OpenStack, Oracle and Akamai;
 //   - fd00:ec2::254 of AWS, and its credentials of ECS and EKS: 169.254.170.2, 169.254.170.23, fd00:ec2::23;
 //   - fd20:ce::254 of Google, and 169.254.169.252, where its Kubernetes engine has that of workloads;
