@@ -19,8 +19,9 @@ func adoptCommand(*cli.App) *cobra.Command {
 		Hidden: true,
 		Args:   cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			adopted, err := rootfs.Adopt(boot.RunDir, boot.FactsName)
-			if adopted {
+			_, err := rootfs.Adopt(boot.RunDir, boot.FactsName)
+			// Also where an earlier one was killed in between. A system that no boot of ours began has no facts.
+			if _, unread := boot.ReadFacts("/"); unread == nil {
 				err = errors.Join(err, boot.Switched("/"))
 			}
 			return err

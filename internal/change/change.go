@@ -99,8 +99,8 @@ type work struct {
 	unrestored bool
 	// silent counts for how many modules in a row a registry couldn't be reached, by its host.
 	silent map[string]int
-	// cut is the first outage while modules were pulled.
-	cut error
+	// down is the first outage while modules were looked at, cut the first while they were pulled.
+	down, cut error
 	// findings are those of the plan.
 	findings Findings
 	// nothingLeft says that what was wrong was left out, and nothing else is to be done.
@@ -248,12 +248,15 @@ func (w *work) asItIs() (bool, error) {
 	wanted, r := records(w.parts), w.result
 	again := w.request.Retry || w.request.Kind != Update
 	if n, reason := trial.Left(w.known, wanted); n != 0 && !again {
-		return true, notAgain(n, reason)
+		return true, w.notAgain(n, reason)
 	}
 	if w.from.Number != 0 && assemble.Same(w.from.Modules, wanted) && w.request.Kind != Rollback {
 		r.Outcome, r.Generation, r.RootDigest = InStep, w.from.Number, w.from.RootDigest
 		pending := w.known.Staged != 0 && w.known.Staged != w.from.Number
 		switch {
+		case pending && w.outage() != nil:
+			// What is staged may be what is wanted, or nearer to it.
+			return true, w.outage()
 		case pending && w.request.DryRun:
 			r.Outcome = WouldWithdraw
 		case pending:
@@ -266,7 +269,7 @@ func (w *work) asItIs() (bool, error) {
 		return true, w.say()
 	}
 	if n, reason := trial.Refused(w.known, wanted); n != 0 && !again {
-		return true, notAgain(n, reason)
+		return true, w.notAgain(n, reason)
 	}
 	staged := w.generation(w.known.Staged)
 	if staged.Number != 0 && assemble.Same(staged.Modules, wanted) && !w.request.Retry && w.stages() {
@@ -276,7 +279,19 @@ func (w *work) asItIs() (bool, error) {
 	return false, nil
 }
 
-func notAgain(n uint64, reason string) error {
+// outage returns the first, be it that a module was looked at or pulled: what is left of the wish may be something else then.
+func (w *work) outage() error {
+	if w.down != nil {
+		return w.down
+	}
+	return w.cut
+}
+
+// notAgain refuses a set of modules that was found bad, unless it is that for an outage alone.
+func (w *work) notAgain(n uint64, reason string) error {
+	if err := w.outage(); err != nil {
+		return err
+	}
 	return fault.New(fault.Refuse, fault.Policy, "assign another version, or try once more with --retry",
 		"generation %d holds exactly these modules, and isn't tried again: %s", n, reason)
 }

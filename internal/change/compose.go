@@ -19,7 +19,6 @@ import (
 // lookAt finds out what each wanted module is, and puts in the place of one that is refused, or whose registry can't be reached, what runs of
 // it. Where no module can be looked at for that, the whole may go well another time.
 func (w *work) lookAt(ctx context.Context) error {
-	var down error
 	looked := false
 	for _, a := range w.wanted.assigned {
 		var offer *assemble.Offer
@@ -34,14 +33,14 @@ func (w *work) lookAt(ctx context.Context) error {
 		case w.single(), retryable(ctx, err) && !outage(ctx, err):
 			return err
 		default:
-			if down == nil && outage(ctx, err) {
-				down = err
+			if w.down == nil && outage(ctx, err) {
+				w.down = err
 			}
 			w.instead(part{assigned: a}, err)
 		}
 	}
-	if down != nil && !looked {
-		return down
+	if w.down != nil && !looked {
+		return w.down
 	}
 	w.parts = append(w.parts, w.wanted.kept...)
 	return nil

@@ -181,15 +181,16 @@ func (f *Findings) heldSince(r live.Result) []string {
 // cutOff says whose mount namespaces a swap or its way back has cut off from what is mounted later, although that brought them no new root, and
 // whom no plan restarts.
 func (f *Findings) cutOff(r live.Result) []string {
-	return cutOff(append(slices.Clone(r.Kept), r.Late...), func(unit string) bool {
-		return f.Aftercare != nil && (has(f.Aftercare.Stop, unit) || has(f.Aftercare.Restart, unit))
-	})
+	return cutOff(append(slices.Clone(r.Kept), r.Late...), f.Aftercare)
 }
 
-func cutOff(namespaces []live.Namespace, restarts func(unit string) bool) []string {
+func cutOff(namespaces []live.Namespace, care *aftercare.Plan) []string {
 	var out []string
 	say := func(who string) {
-		out = append(out, who+" is to be restarted: for the change, which didn't stay, its mount namespace was cut off, and doesn't see all of what is mounted here from now on")
+		out = append(out, who+" is to be restarted: its mount namespace was cut off for a swap that was taken back, and doesn't see all of what is mounted here from now on")
+	}
+	restarts := func(unit string) bool {
+		return care != nil && (has(care.Stop, unit) || has(care.Restart, unit))
 	}
 	for _, n := range namespaces {
 		for _, unit := range n.Units {

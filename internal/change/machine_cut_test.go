@@ -85,7 +85,7 @@ func TestAFailedSwapTellsWhomItCutOff(t *testing.T) {
 func TestRecoverTellsWhomAKilledSwapCutOff(t *testing.T) {
 	m, old, next, pid := cutOffNode(t)
 	m.killedAt("live-usr:attach", m.step(old, next), func(string) {})
-	m.saysCutOff(pid, m.recovers(old).Remarks)
+	m.saysCutOff(pid, cutOff(m.recovers(old).CutOff, nil))
 	m.reads("usr/app", long("1"))
 }
 
@@ -99,6 +99,9 @@ func TestCutOff(t *testing.T) {
 	r := live.Result{Kept: []live.Namespace{unit("a.service"), unit("b.service"), unit("c.service", "d.service")}, Late: []live.Namespace{{PIDs: []int{7}, Commands: []string{"bwrap"}}, {}}}
 	got := f.cutOff(r)
 	if len(got) != 3 || !strings.HasPrefix(got[0], "c.service is to be restarted") || !strings.HasPrefix(got[1], "d.service") || !strings.HasPrefix(got[2], "process 7 bwrap") {
+		t.Errorf("%q", got)
+	}
+	if got := cutOff(r.Kept, f.Aftercare); len(got) != 2 {
 		t.Errorf("%q", got)
 	}
 	if got := (&Findings{}).cutOff(r); len(got) != 5 {

@@ -71,7 +71,9 @@ func (m *Machine) Recover(ctx context.Context, current uint64) (Recovered, bool,
 	if err != nil || !ok {
 		return Recovered{}, false, err
 	}
-	out.Remarks = append(out.Remarks, cutOff(r.Kept, func(string) bool { return false })...)
+	if !r.Forward {
+		out.CutOff = r.Kept
+	}
 	if from != nil && !forward {
 		out.Remarks = append(out.Remarks, m.mendBack(ctx, back)...)
 		out.Remarks = append(out.Remarks, m.tidy(ctx, to, from)...)

@@ -82,7 +82,8 @@ func (c *Changer) Recover(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	c.earlier.undone = slices.Concat(r.Remarks, remarks, more)
+	cut := cutOff(r.CutOff, j.Aftercare) // the way back restarts the same, and starts what was stopped
+	c.earlier.undone = slices.Concat(r.Remarks, cut, remarks, more)
 	if runs == j.To || len(c.earlier.undone) > 0 {
 		more = c.keepUndone(c.earlier.undone)
 		c.earlier.undone = append(c.earlier.undone, more...)

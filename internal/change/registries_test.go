@@ -126,6 +126,40 @@ func TestAnOutageTakesNothingBack(t *testing.T) {
 	}
 }
 
+// TestAnOutageWithdrawsNothing: also where something else is wanted than what is staged, which can't be asked for.
+func TestAnOutageWithdrawsNothing(t *testing.T) {
+	n := twoRegistries(t)
+	n.host = deadHost
+	n.module("app", "2", map[string]string{"usr/app": long("app2")})
+	if r := n.must(Request{Kind: Update, Stage: true}); r.Outcome != Staged {
+		t.Fatalf("%+v", r)
+	}
+	n.module("app", "3", map[string]string{"usr/app": long("app3")})
+	for _, dry := range []bool{true, false} {
+		r, err := n.doFrom(&outages{Source: n.layout, down: []string{deadHost}}, Request{Kind: Update, DryRun: dry})
+		if fault.KindOf(err) != fault.Retry || n.pointer(store.Staged) != 2 {
+			t.Errorf("dry run %t: %+v, %v; %d is staged", dry, r, err, n.pointer(store.Staged))
+		}
+	}
+}
+
+// TestAnOutageIsNoRefusal: what is left of the wish in an outage may be a set that was found bad; the wish isn't.
+func TestAnOutageIsNoRefusal(t *testing.T) {
+	n := twoRegistries(t)
+	n.host = "example.org"
+	n.module("base", "2", map[string]string{"usr/base": long("base2")})
+	n.must(Request{Kind: Update})
+	n.must(Request{Kind: Rollback})
+	if _, err := n.do(Request{Kind: Update}); fault.KindOf(err) != fault.Refuse {
+		t.Fatalf("what was gone back from: %v", err)
+	}
+	n.host = deadHost
+	n.module("app", "2", map[string]string{"usr/app": long("app2")})
+	if r, err := n.doFrom(&outages{Source: n.layout, down: []string{deadHost}}, Request{Kind: Update}); fault.KindOf(err) != fault.Retry {
+		t.Errorf("%+v, %v", r, err)
+	}
+}
+
 // TestAPullIsCutOff: what can't be pulled keeps nobody else back, and is an outage where there is nothing else to do.
 func TestAPullIsCutOff(t *testing.T) {
 	n := twoRegistries(t)

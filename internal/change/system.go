@@ -7,6 +7,7 @@ import (
 	"github.com/powernode/powernode-agent/internal/assemble"
 	"github.com/powernode/powernode-agent/internal/delta"
 	"github.com/powernode/powernode-agent/internal/difference"
+	"github.com/powernode/powernode-agent/internal/live"
 	"github.com/powernode/powernode-agent/internal/mount"
 	"github.com/powernode/powernode-agent/internal/store"
 	"github.com/powernode/powernode-agent/internal/tree"
@@ -83,4 +84,6 @@ type Recovered struct {
 	Forward    bool
 	// Remarks are what a person should know.
 	Remarks []string
+	// CutOff are the mount namespaces that a change which is taken back has cut off from what is mounted later.
+	CutOff []live.Namespace
 }
