@@ -35,9 +35,9 @@ $(ARCHES): base
 native: base
 	@$(MAKE) --no-print-directory $$(go env GOHOSTARCH)
 
-# Each program that ends would wait a second for races that it may still have; the tests start hundreds.
+# Each program that ends would wait a second for races that it may still have; the tests start hundreds. The longest come first.
 test: base tools vm
-	GORACE=atexit_sleep_ms=10 POWERNODE_REQUIRE_TOOLS=1 go test -race -p 3 -timeout 15m ./...
+	GORACE=atexit_sleep_ms=10 POWERNODE_REQUIRE_TOOLS=1 go test -race -p 3 -timeout 15m ./test/... ./...
 	CGO_ENABLED=0 go test -trimpath ./test/faults
 
 test-vm: base tools vm
