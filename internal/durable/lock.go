@@ -10,6 +10,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -29,6 +30,10 @@ const (
 // Lock is an advisory lock (flock(2)) on a file. It ends with Unlock or with its process, so it
 // is never stale.
 type Lock struct{ f *os.File }
+
+// held keeps the files of locks reachable: the garbage collector closes a file that nobody refers to any more, and its lock
+// would end with it.
+var held sync.Map
 
 // Holder is a process that holds a lock.
 type Holder struct {
@@ -70,6 +75,7 @@ func (d *Dir) TryLock(name string, mode LockMode) (*Lock, error) {
 		l.f.Close()
 		return nil, err
 	}
+	held.Store(l.f, nil)
 	return l, nil
 }
 
@@ -103,7 +109,10 @@ func (l *Lock) Try(mode LockMode) error {
 }
 
 // Unlock gives the lock up.
-func (l *Lock) Unlock() error { return l.f.Close() }
+func (l *Lock) Unlock() error {
+	held.Delete(l.f)
+	return l.f.Close()
+}
 
 func (l *Lock) holders() []Holder {
 	var st unix.Stat_t

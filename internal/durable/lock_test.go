@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -60,6 +61,40 @@ func TestLock(t *testing.T) {
 		t.Fatal(err)
 	}
 	third.Unlock()
+}
+
+// TestLockForgotten: nobody refers to the lock any more, and it is held until the process ends all the same.
+func TestLockForgotten(t *testing.T) {
+	d, err := OpenDir(t.TempDir(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	if _, err := d.TryLock("l", Exclusive); err != nil {
+		t.Fatal(err)
+	}
+	// A file that was forgotten after it is closed: so the collector has seen both.
+	r, _, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	closed := make(chan error, 1)
+	go func() {
+		_, err := r.Read(make([]byte, 1))
+		closed <- err
+	}()
+	for seen := false; !seen; {
+		runtime.GC()
+		select {
+		case <-closed:
+			seen = true
+		case <-time.After(time.Millisecond):
+		}
+	}
+	if _, err := d.TryLock("l", Exclusive); fault.KindOf(err) != fault.Retry {
+		t.Errorf("%v: want it held", err)
+	}
 }
 
 // TestLockDiesWithItsHolder kills a process that holds the lock.

@@ -233,9 +233,10 @@ func TestCollectRefuses(t *testing.T) {
 		"another is at work": {func(st *store.Store, _ *Options) error {
 			other, err := store.Open(st.Path(), store.Options{})
 			if err == nil {
+				t.Cleanup(func() { other.Close() })
 				err = other.Hold()
 			}
-			return err // until the test ends
+			return err
 		}, fault.Retry, "locked by process"},
 	} {
 		t.Run(name, func(t *testing.T) {
