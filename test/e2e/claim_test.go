@@ -18,8 +18,7 @@ func TestClaimedNode(t *testing.T) {
 	if err != nil || len(links) < 2 {
 		t.Skip("this machine has no network card to be known by")
 	}
-	p := newPlatform(t)
-	p.Publish(base("1"))
+	p := platformWith(t, base("1"))
 	n := p.node("web", "base")
 	n.flags = []string{"--identity-source", "claim"}
 	write(t, n.identity, fmt.Appendf(nil, "SERVER=%s\nCA_PEM=\"%s\"\n", n.token.PlatformURL, n.token.CAPEM), 0o600)

@@ -11,8 +11,7 @@ import (
 // token any more, boots what ran, and says why it isn't in touch with the platform.
 func TestLostCredentialsDontStrandANode(t *testing.T) {
 	t.Parallel()
-	p := newPlatform(t)
-	p.Publish(base("1"))
+	p := platformWith(t, base("1"))
 	n := p.node("web", "base")
 	s := n.boot()
 	first := s.status()

@@ -18,8 +18,7 @@ func (n *node) object(content string) string {
 // makes it good from what is signed, or refuses with the one sentence, and never runs it.
 func TestDamagedDisk(t *testing.T) {
 	t.Parallel()
-	p := newPlatform(t)
-	p.Publish(base("1"))
+	p := platformWith(t, base("1"))
 	a := p.Publish(app("1"))
 	manifest := strings.TrimPrefix(a.Images[0].Digest, "sha256:")
 	seal, err := fsverity.ParseDigest(a.Images[0].Seal)
@@ -109,9 +108,7 @@ func rubbish(t testing.TB, path string) {
 // the running node, and so does a boot that reaches the registry. Without it the boot refuses.
 func TestDamageIsNamedAndMended(t *testing.T) {
 	t.Parallel()
-	p := newPlatform(t)
-	p.Publish(base("1"))
-	p.Publish(app("1"))
+	p := platformWith(t, base("1"), app("1"))
 	n := p.node("web", "base", "app")
 	s := n.boot()
 	root := s.status().RootDigest
@@ -153,9 +150,7 @@ func TestDamageIsNamedAndMended(t *testing.T) {
 // remark that says why.
 func TestTheWayBack(t *testing.T) {
 	t.Parallel()
-	p := newPlatform(t)
-	p.Publish(base("1"))
-	p.Publish(app("1"))
+	p := platformWith(t, base("1"), app("1"))
 	n := p.node("web", "base", "app")
 	s := n.boot()
 	first := s.status()

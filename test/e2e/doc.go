@@ -8,8 +8,7 @@
 //
 // A test reads like a session of an operator:
 //
-//	p := newPlatform(t)
-//	p.Publish(base("1"))
+//	p := platformWith(t, base("1"))
 //	n := p.node("web", "base")
 //	s := n.boot()
 //	s.agent("status")

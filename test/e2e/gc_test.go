@@ -25,9 +25,7 @@ type collected struct {
 // does all that it runs, boots, and could go back to.
 func TestCollection(t *testing.T) {
 	t.Parallel()
-	p := newPlatform(t)
-	p.Publish(base("1"))
-	p.Publish(app("1"))
+	p := platformWith(t, base("1"), app("1"))
 	n := p.node("web", "base", "app")
 	for v := 2; v <= 7; v++ {
 		s := n.boot()

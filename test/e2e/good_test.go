@@ -12,9 +12,7 @@ import (
 // run, report.
 func TestFirstBoot(t *testing.T) {
 	t.Parallel()
-	p := newPlatform(t)
-	p.Publish(base("1"))
-	p.Publish(app("1"))
+	p := platformWith(t, base("1"), app("1"))
 	p.Publish(site("1"), "--variety", "config")
 	n := p.node("web", "base", "app", "site")
 

@@ -166,8 +166,7 @@ func (p *platform) says(version string, m mod, f forgery) func() (string, string
 // TestHostileRegistry: what lies in the registry was damaged or taken away after it was pushed.
 func TestHostileRegistry(t *testing.T) {
 	t.Parallel()
-	p := newPlatform(t)
-	p.Publish(base("1"))
+	p := platformWith(t, base("1"))
 	for _, c := range []struct {
 		name string
 		// blob picks the file to spoil.

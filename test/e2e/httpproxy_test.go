@@ -77,8 +77,7 @@ func (p *httpProxy) tunnel(near net.Conn) {
 // it boots again; and doesn't tell the proxy's password.
 func TestHTTPProxy(t *testing.T) {
 	t.Parallel()
-	p := newPlatform(t)
-	p.Publish(base("1"))
+	p := platformWith(t, base("1"))
 	noise := make([]byte, 1<<20)
 	for i := range noise {
 		noise[i] = byte(rand.Int())

@@ -22,9 +22,7 @@ func TestIdle(t *testing.T) {
 	if err != nil {
 		t.Skip("POWERNODE_E2E_IDLE says for how long: 5m")
 	}
-	p := newPlatform(t)
-	p.Publish(base("1"))
-	p.Publish(app("1"))
+	p := platformWith(t, base("1"), app("1"))
 	s := p.node("web", "base", "app").boot()
 	s.serve()
 	s.done("introspect")

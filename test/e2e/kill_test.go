@@ -21,10 +21,7 @@ func TestKilledBoots(t *testing.T) {
 	t.Logf("POWERNODE_E2E_SEED=%d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
 
-	p := newPlatform(t)
-	for _, m := range []mod{base("1"), app("1"), large(2 << 20)} {
-		p.Publish(m)
-	}
+	p := platformWith(t, base("1"), app("1"), large(2<<20))
 	modules := []string{"base", "app", "large"}
 	model := p.node("model", modules...)
 	// Nodes that have run, for the second half.

@@ -120,8 +120,7 @@ func (n *node) behind() bool {
 // failed heartbeat, the other is led to the new CA when it comes back, and a second roll ends without force.
 func TestRotationAndRoll(t *testing.T) {
 	t.Parallel()
-	p := newPlatform(t)
-	p.Publish(base("1"))
+	p := platformWith(t, base("1"))
 	off, late := p.node("off", "base"), p.node("late", "base")
 	l := late.boot()
 	l.report()
@@ -314,8 +313,7 @@ func (s *system) enrollsAnew() {
 // a new token without a restart of its service.
 func TestRevoked(t *testing.T) {
 	t.Parallel()
-	p := newPlatform(t)
-	p.Publish(base("1"))
+	p := platformWith(t, base("1"))
 	n := p.node("web", "base")
 	s := n.boot()
 	first := s.status()
@@ -364,8 +362,7 @@ func TestRevoked(t *testing.T) {
 // TestRevokedWhileOff: a node that was revoked while it was off, and given a new token, is enrolled in the boot that hears of it.
 func TestRevokedWhileOff(t *testing.T) {
 	t.Parallel()
-	p := newPlatform(t)
-	p.Publish(base("1"))
+	p := platformWith(t, base("1"))
 	n := p.node("web", "base")
 	s := n.boot()
 	s.report()
@@ -384,8 +381,7 @@ func TestRevokedWhileOff(t *testing.T) {
 // TestClone runs two machines with one identity, as after the copy of a disk.
 func TestClone(t *testing.T) {
 	t.Parallel()
-	p := newPlatform(t)
-	p.Publish(base("1"))
+	p := platformWith(t, base("1"))
 	n := p.node("web", "base")
 	s := n.boot()
 	s.report()

@@ -27,10 +27,7 @@ import (
 // and what was changed locally stays.
 func TestLiveChanges(t *testing.T) {
 	t.Parallel()
-	p := newPlatform(t)
-	for _, m := range []mod{base("1"), app("1"), site("1")} {
-		p.Publish(m)
-	}
+	p := platformWith(t, base("1"), app("1"), site("1"))
 	n := p.node("web", "base", "app")
 	s := n.boot()
 	first := s.status()
@@ -74,10 +71,7 @@ func TestLiveChanges(t *testing.T) {
 // none is brought to its end; the machine itself goes on as ever, also once its root was changed.
 func TestASandboxChangesNothing(t *testing.T) {
 	t.Parallel()
-	p := newPlatform(t)
-	for _, m := range []mod{base("1"), app("1"), site("1")} {
-		p.Publish(m)
-	}
+	p := platformWith(t, base("1"), app("1"), site("1"))
 	n := p.node("web", "base", "app")
 	s := n.boot()
 	p.Operator("assign", "web", "site").OK(t)
@@ -153,10 +147,7 @@ func (s *system) ofTheBoot(dir string) []string {
 // TestDryRunsChangeNothing on the disk, in what is mounted, or at the platform; and say what the change then does.
 func TestDryRunsChangeNothing(t *testing.T) {
 	t.Parallel()
-	p := newPlatform(t)
-	for _, m := range []mod{base("1"), app("1"), site("1")} {
-		p.Publish(m)
-	}
+	p := platformWith(t, base("1"), app("1"), site("1"))
 	n := p.node("web", "base", "app")
 	s := n.boot()
 	p.Operator("assign", "web", "site").OK(t)
@@ -200,9 +191,7 @@ func TestDryRunsChangeNothing(t *testing.T) {
 // TestWhatIsChangedHereStays: a local change of a file that a new version changes too is told of, and stays.
 func TestWhatIsChangedHereStays(t *testing.T) {
 	t.Parallel()
-	p := newPlatform(t)
-	p.Publish(base("1"))
-	p.Publish(app("1"))
+	p := platformWith(t, base("1"), app("1"))
 	n := p.node("web", "base", "app")
 	s := n.boot()
 	if err := s.write("/etc/app/page", "my page"); err != "" {
@@ -235,10 +224,7 @@ func TestWhatIsChangedHereStays(t *testing.T) {
 // TestGuards: nothing is taken from a node by a slip of the hand, and no module goes lower than it was.
 func TestGuards(t *testing.T) {
 	t.Parallel()
-	p := newPlatform(t)
-	for _, m := range []mod{base("1"), app("2"), site("1")} {
-		p.Publish(m)
-	}
+	p := platformWith(t, base("1"), app("2"), site("1"))
 	n := p.node("web", "base", "app", "site")
 	s := n.boot()
 	p.Operator("unassign", "web", "app", "site").OK(t)
@@ -286,10 +272,7 @@ func TestGuards(t *testing.T) {
 // TestLiveWithOneBadModule: the good ones go live, the bad one stays, and the exit code says so.
 func TestLiveWithOneBadModule(t *testing.T) {
 	t.Parallel()
-	p := newPlatform(t)
-	for _, m := range []mod{base("1"), app("1"), site("1")} {
-		p.Publish(m)
-	}
+	p := platformWith(t, base("1"), app("1"), site("1"))
 	n := p.node("web", "base", "app", "site")
 	s := n.boot()
 	p.Publish(app("2"), "--key", lab.ForeignKey(t)+".key")
@@ -320,10 +303,7 @@ func TestLiveWithOneBadModule(t *testing.T) {
 // that was killed.
 func TestConfirmWindow(t *testing.T) {
 	t.Parallel()
-	p := newPlatform(t)
-	for _, m := range []mod{base("1"), app("1"), site("1")} {
-		p.Publish(m)
-	}
+	p := platformWith(t, base("1"), app("1"), site("1"))
 	n := p.node("web", "base", "app", "site")
 	s := n.boot()
 	first := s.status()
@@ -374,10 +354,7 @@ func (s *system) killChild(arg string) {
 // TestKilledChanges: whenever a change is killed, the next command finds the old root or the new one, whole, and goes on.
 func TestKilledChanges(t *testing.T) {
 	t.Parallel()
-	p := newPlatform(t)
-	for _, m := range []mod{base("1"), app("1"), site("1")} {
-		p.Publish(m)
-	}
+	p := platformWith(t, base("1"), app("1"), site("1"))
 	n := p.node("web", "base", "app", "site")
 	s := n.boot()
 	with := s.status().RootDigest
@@ -410,10 +387,7 @@ func TestKilledChanges(t *testing.T) {
 // TestWordsOutlastABoot: what was attached, detached and rolled back stays so when the node boots, with the platform in reach.
 func TestWordsOutlastABoot(t *testing.T) {
 	t.Parallel()
-	p := newPlatform(t)
-	for _, m := range []mod{base("1"), app("1"), site("1")} {
-		p.Publish(m)
-	}
+	p := platformWith(t, base("1"), app("1"), site("1"))
 	n := p.node("web", "base", "app", "site")
 	s := n.boot()
 	if u, code := s.change("detach", "site"); code != 0 || u.Outcome != change.WentLive {

@@ -59,8 +59,7 @@ func same(*operatorapi.Credentials) {}
 // keeps nothing of it.
 func TestOperatorRefuses(t *testing.T) {
 	t.Parallel()
-	p := newPlatform(t)
-	p.Publish(app("1"))
+	p := platformWith(t, app("1"))
 	p.Operator("node", "create", "there").OK(t)
 	good := site("1").Layout(t)
 	cases := []struct {

@@ -17,9 +17,7 @@ type ownerSaid struct {
 // TestOwner: a path is a module's, another one's after a live change, and what was changed here is told, by owner and by status.
 func TestOwner(t *testing.T) {
 	t.Parallel()
-	p := newPlatform(t)
-	p.Publish(base("1"))
-	p.Publish(app("1"))
+	p := platformWith(t, base("1"), app("1"))
 	p.Publish(site("1"), "--variety", "config")
 	n := p.node("web", "base", "app")
 	s := n.boot()

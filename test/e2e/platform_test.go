@@ -22,6 +22,16 @@ func newPlatform(t testing.TB, flags ...string) *platform {
 	return &platform{lab.NewPlatform(t, flags...)}
 }
 
+// platformWith starts a platform that has these modules.
+func platformWith(t testing.TB, modules ...mod) *platform {
+	t.Helper()
+	p := newPlatform(t)
+	for _, m := range modules {
+		p.Publish(m)
+	}
+	return p
+}
+
 // on returns the platform as another test's, for its messages.
 func (p *platform) on(t testing.TB) *platform {
 	c := *p.Platform

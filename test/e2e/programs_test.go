@@ -12,8 +12,7 @@ import (
 func TestLinkerCacheAtBoot(t *testing.T) {
 	t.Parallel()
 	program, library := linker(t)
-	p := newPlatform(t)
-	p.Publish(base("1"))
+	p := platformWith(t, base("1"))
 	p.Publish(mod{
 		Name: "libs", Version: "1", Programs: map[string][]byte{"usr/sbin/ldconfig": program, "opt/lib/libpowernode.so.1": library},
 		Files: map[string]string{"etc/ld.so.conf": "/opt/lib\n", "var/cache/ldconfig/": ""},

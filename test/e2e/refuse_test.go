@@ -19,9 +19,7 @@ import (
 // the node's records stay as they are.
 func TestBootRefuses(t *testing.T) {
 	t.Parallel()
-	p := newPlatform(t)
-	p.Publish(base("1"))
-	p.Publish(app("1"))
+	p := platformWith(t, base("1"), app("1"))
 	other := map[string]string{"amd64": "arm64", "arm64": "amd64"}[hostArch]
 	foreign := app("1")
 	foreign.Name, foreign.Arch = "foreign-machine", other

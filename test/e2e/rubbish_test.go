@@ -84,8 +84,7 @@ func TestRubbishBesideASignature(t *testing.T) {
 // part of it, a token for one, isn't left in the running system for everyone to read.
 func TestOnlyThePolicyGoesIntoTheSystem(t *testing.T) {
 	t.Parallel()
-	p := newPlatform(t)
-	p.Publish(base("1"))
+	p := platformWith(t, base("1"))
 	n := p.node("web", "base")
 	beside := filepath.Join(filepath.Dir(n.trust), "identity.cfg")
 	if err := os.WriteFile(beside, []byte("KEY=secret\n"), 0o600); err != nil {

@@ -130,8 +130,7 @@ func files(t testing.TB, dir string) []string {
 // TestPlatformEnds: SIGTERM and SIGINT end it in order, and what it made is found again.
 func TestPlatformEnds(t *testing.T) {
 	t.Parallel()
-	p := newPlatform(t)
-	p.Publish(base("1"))
+	p := platformWith(t, base("1"))
 	n := p.node("web", "base")
 	for _, s := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
 		if r := p.End(t, s); r.Code != 0 || strings.Contains(r.Stderr, "powernode-platform: ") {

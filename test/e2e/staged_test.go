@@ -55,9 +55,7 @@ func (s *system) boots() []operatorapi.Boot {
 // boot is of what was staged; the operator sees that boot.
 func TestUpdateIsStaged(t *testing.T) {
 	t.Parallel()
-	p := newPlatform(t)
-	p.Publish(base("1"))
-	p.Publish(app("1"))
+	p := platformWith(t, base("1"), app("1"))
 	n := p.node("web", "base", "app")
 	s := n.boot()
 	first := s.status()
@@ -103,9 +101,7 @@ func TestUpdateIsStaged(t *testing.T) {
 // platform nothing changes.
 func TestUpdateRefuses(t *testing.T) {
 	t.Parallel()
-	p := newPlatform(t)
-	p.Publish(base("1"))
-	p.Publish(app("1"))
+	p := platformWith(t, base("1"), app("1"))
 	n := p.node("web", "base", "app")
 	s := n.boot()
 	p.Publish(base("2"))

@@ -54,9 +54,7 @@ func (d syncDoc) results() []string {
 // TestSync: a running node comes to what its operator has set, part by part, and the other node's is its own.
 func TestSync(t *testing.T) {
 	t.Parallel()
-	p := newPlatform(t)
-	p.Publish(base("1"))
-	p.Publish(users("1"))
+	p := platformWith(t, base("1"), users("1"))
 	n := p.node("web", "base", "users")
 	s := n.boot()
 	if r := s.agent("sync"); r.Code != cli.ExitOK || !strings.Contains(r.Stdout, "not set") {

@@ -63,10 +63,7 @@ func (s *system) begun(id string) {
 // TestTasks takes a node through what its platform may ask of it, over the operator's command line.
 func TestTasks(t *testing.T) {
 	t.Parallel()
-	p := newPlatform(t)
-	for _, m := range []mod{base("1"), app("1"), site("1")} {
-		p.Publish(m)
-	}
+	p := platformWith(t, base("1"), app("1"), site("1"))
 	n := p.node("web", "base", "app")
 	s := n.boot()
 	s.serve()
@@ -121,10 +118,7 @@ func TestTasks(t *testing.T) {
 // TestTaskOfAKilledService: what a task does goes on when the service is killed, and the next one tells what came of it; it is done once.
 func TestTaskOfAKilledService(t *testing.T) {
 	t.Parallel()
-	p := newPlatform(t)
-	for _, m := range []mod{base("1"), app("1"), site("1")} {
-		p.Publish(m)
-	}
+	p := platformWith(t, base("1"), app("1"), site("1"))
 	n := p.node("web", "base", "app")
 	s := n.boot()
 	p.Operator("assign", "web", "site").OK(t)
@@ -190,10 +184,7 @@ func (n *node) atWork() (end func()) {
 // TestTaskIsHeard: what the command of a task says is at the platform while it runs, and what somebody does on the machine is told as well.
 func TestTaskIsHeard(t *testing.T) {
 	t.Parallel()
-	p := newPlatform(t)
-	for _, m := range []mod{base("1"), app("1"), site("1")} {
-		p.Publish(m)
-	}
+	p := platformWith(t, base("1"), app("1"), site("1"))
 	n := p.node("web", "base", "app")
 	s := n.boot()
 	s.serve()
@@ -220,9 +211,7 @@ func TestTaskIsHeard(t *testing.T) {
 // TestTaskIsCancelled: its command is ended, and the next one isn't kept back.
 func TestTaskIsCancelled(t *testing.T) {
 	t.Parallel()
-	p := newPlatform(t)
-	p.Publish(base("1"))
-	p.Publish(app("1"))
+	p := platformWith(t, base("1"), app("1"))
 	n := p.node("web", "base", "app")
 	s := n.boot()
 	s.serve()
@@ -245,8 +234,7 @@ func TestTaskIsCancelled(t *testing.T) {
 // TestTaskReboots: a reboot is done once, and complete when another boot runs.
 func TestTaskReboots(t *testing.T) {
 	t.Parallel()
-	p := newPlatform(t)
-	p.Publish(base("1"))
+	p := platformWith(t, base("1"))
 	n := p.node("web", "base")
 	s := n.boot()
 	s.serve()
@@ -267,8 +255,7 @@ func TestTaskReboots(t *testing.T) {
 // TestOneServicePerNode: a second one says who serves.
 func TestOneServicePerNode(t *testing.T) {
 	t.Parallel()
-	p := newPlatform(t)
-	p.Publish(base("1"))
+	p := platformWith(t, base("1"))
 	s := p.node("web", "base").boot()
 	s.serve()
 	s.await("it serves", func() bool { return strings.Contains(s.said(), "the agent serves") })
@@ -282,10 +269,7 @@ func TestOneServicePerNode(t *testing.T) {
 // configuration does; it isn't asked to by hand.
 func TestFollowsThePlatform(t *testing.T) {
 	t.Parallel()
-	p := newPlatform(t)
-	for _, m := range []mod{base("1"), app("1"), site("1")} {
-		p.Publish(m)
-	}
+	p := platformWith(t, base("1"), app("1"), site("1"))
 	n := p.node("web", "base", "app")
 	s := n.boot()
 	p.Operator("assign", "web", "site").OK(t)
@@ -314,10 +298,7 @@ func TestFollowsThePlatform(t *testing.T) {
 // TestServiceOnce does one round of everything and ends: the tasks that wait, the list as it is, and the last word on both.
 func TestServiceOnce(t *testing.T) {
 	t.Parallel()
-	p := newPlatform(t)
-	for _, m := range []mod{base("1"), app("1"), site("1")} {
-		p.Publish(m)
-	}
+	p := platformWith(t, base("1"), app("1"), site("1"))
 	n := p.node("web", "base", "app")
 	s := n.boot()
 	p.Operator("assign", "web", "site").OK(t)

@@ -66,8 +66,7 @@ func TestBadNetwork(t *testing.T) {
 func TestFullDisk(t *testing.T) {
 	t.Parallel()
 	mounttest.NeedMounts(t)
-	p := newPlatform(t)
-	p.Publish(base("1"))
+	p := platformWith(t, base("1"))
 	p.Publish(large(largeSize))
 	for _, c := range []struct {
 		name  string
@@ -121,8 +120,7 @@ func TestFullDisk(t *testing.T) {
 func TestReadOnlyDisk(t *testing.T) {
 	t.Parallel()
 	mounttest.NeedMounts(t)
-	p := newPlatform(t)
-	p.Publish(base("1"))
+	p := platformWith(t, base("1"))
 	n := p.node("web", "base")
 	disk := filepath.Join(filepath.Dir(n.persist), "disk")
 	mountTmpfs(t, disk, 64<<20)

@@ -6,8 +6,7 @@ import "testing"
 // or says that it was in the way; neither spoils anything, and the token is used once.
 func TestTwoBootsAtOnce(t *testing.T) {
 	t.Parallel()
-	p := newPlatform(t)
-	p.Publish(base("1"))
+	p := platformWith(t, base("1"))
 	p.Publish(large(1 << 20))
 	n := p.node("web", "base", "large")
 	l := n.listenControl()

@@ -10,9 +10,7 @@ import (
 // TestWarmBootNeedsNoPlatform: a node that has run boots from its disk alone, and says so.
 func TestWarmBootNeedsNoPlatform(t *testing.T) {
 	t.Parallel()
-	p := newPlatform(t)
-	p.Publish(base("1"))
-	p.Publish(app("1"))
+	p := platformWith(t, base("1"), app("1"))
 	n := p.node("web", "base", "app")
 
 	s := n.boot()
@@ -54,10 +52,7 @@ func TestWarmBootNeedsNoPlatform(t *testing.T) {
 // way back.
 func TestNewVersion(t *testing.T) {
 	t.Parallel()
-	p := newPlatform(t)
-	for _, m := range []mod{base("1"), app("1"), site("1")} {
-		p.Publish(m)
-	}
+	p := platformWith(t, base("1"), app("1"), site("1"))
 	n := p.node("web", "base", "app", "site")
 	s := n.boot()
 	first := s.status()

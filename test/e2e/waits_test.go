@@ -19,10 +19,7 @@ import (
 // and a terminal that is closed doesn't end the waiting.
 func TestWhileOneWaits(t *testing.T) {
 	t.Parallel()
-	p := newPlatform(t)
-	for _, m := range []mod{base("1"), app("1"), site("1")} {
-		p.Publish(m)
-	}
+	p := platformWith(t, base("1"), app("1"), site("1"))
 	n := p.node("web", "base", "app", "site")
 	s := n.boot()
 	first := s.status()
