@@ -18,7 +18,9 @@ import (
 // toucher changes files and directories of the image, each once, while the root changes: what it changed stays what it is.
 type toucher struct {
 	*mounted
-	mu sync.Mutex
+	// atWork is held from the look before a change to the note of it.
+	atWork sync.Mutex
+	mu     sync.Mutex
 	// modes are the files whose mode was changed, moved the directories that were renamed.
 	modes, moved []int
 	fails        []string
@@ -44,24 +46,30 @@ func (u *toucher) touch(stop chan struct{}) {
 			return
 		case <-time.After(2 * time.Millisecond):
 		}
-		was, wasMoved := u.content(u.file(i)), u.content(u.dir(i)+"/f")
-		chmod := os.Chmod(u.in(u.file(i)), 0o600)
-		is := u.content(u.file(i))
-		u.did(&u.modes, i, u.file(i), was, is, chmod)
-		if i%renamesOf != 0 {
-			continue
-		}
-		move := os.Rename(u.in(u.dir(i)), u.in(u.dir(i)+"-moved"))
-		for range 5 {
-			// Its two paths were looked up in two trees.
-			if !errors.Is(move, unix.EXDEV) {
-				break
-			}
-			move = os.Rename(u.in(u.dir(i)), u.in(u.dir(i)+"-moved"))
-		}
-		isMoved := u.content(u.dir(i) + "-moved/f")
-		u.did(&u.moved, i, u.dir(i)+"-moved/f", wasMoved, isMoved, move)
+		u.touchOne(i)
 	}
+}
+
+func (u *toucher) touchOne(i int) {
+	u.atWork.Lock()
+	defer u.atWork.Unlock()
+	was, wasMoved := u.content(u.file(i)), u.content(u.dir(i)+"/f")
+	chmod := os.Chmod(u.in(u.file(i)), 0o600)
+	is := u.content(u.file(i))
+	u.did(&u.modes, i, u.file(i), was, is, chmod)
+	if i%renamesOf != 0 {
+		return
+	}
+	move := os.Rename(u.in(u.dir(i)), u.in(u.dir(i)+"-moved"))
+	for range 5 {
+		// Its two paths were looked up in two trees.
+		if !errors.Is(move, unix.EXDEV) {
+			break
+		}
+		move = os.Rename(u.in(u.dir(i)), u.in(u.dir(i)+"-moved"))
+	}
+	isMoved := u.content(u.dir(i) + "-moved/f")
+	u.did(&u.moved, i, u.dir(i)+"-moved/f", wasMoved, isMoved, move)
 }
 
 // did notes a change, and what the file read before and after it.
@@ -90,9 +98,11 @@ func (u *toucher) content(path string) string {
 // was changed directly after that can't be told from what was changed directly before, and is made to be what the old image had. Never does what was changed over the old one become what the new one has.
 func (u *toucher) check(contents []string, now string) {
 	u.Helper()
+	u.atWork.Lock() // what was begun before the root changed is noted by then: now is of this change
 	u.mu.Lock()
 	modes, moved := u.modes, u.moved
 	u.mu.Unlock()
+	u.atWork.Unlock()
 	is := func(path string) {
 		u.Helper()
 		content := u.content(path)

@@ -147,12 +147,12 @@ func TestSecondSignal(t *testing.T) {
 			fmt.Println("runs")
 			<-cmd.Context().Done()
 			fmt.Println("cancelled")
-			time.Sleep(time.Minute)
+			time.Sleep(time.Hour)
 			return nil
 		}})
 		os.Exit(app.Run(context.Background(), root, nil))
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	program := exec.CommandContext(ctx, os.Args[0], "-test.run=^TestSecondSignal$")
 	program.Env = append(os.Environ(), "CLI_TEST_STUCK=1")

@@ -1,12 +1,13 @@
 package cli
 
 import (
+	"bufio"
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -23,7 +24,7 @@ func TestOutlive(t *testing.T) {
 		root := app.Root(&cobra.Command{Use: "prog", RunE: func(*cobra.Command, []string) error {
 			stop := app.Outlive("prog", "it goes on")
 			fmt.Println("runs")
-			for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+			for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 				fmt.Println("still") // nobody reads it
 				if _, err := os.Stat(filepath.Join(dir, "go")); err == nil {
 					break
@@ -41,12 +42,15 @@ func TestOutlive(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	var errs strings.Builder
 	// Whoever runs the tests under nohup has them ignore the signal.
 	program := exec.CommandContext(ctx, "env", "--default-signal=HUP", os.Args[0], "-test.run=^TestOutlive$")
-	program.Env, program.Stdout, program.Stderr = append(os.Environ(), env+"="+dir), write, &errs
+	program.Env, program.Stdout = append(os.Environ(), env+"="+dir), write
+	stderr, err := program.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := program.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -55,14 +59,28 @@ func TestOutlive(t *testing.T) {
 		t.Fatal(err)
 	}
 	out.Close() // as the end of an ssh session has it
-	for range 3 {
+	hangUp := func() {
+		t.Helper()
 		if err := program.Process.Signal(syscall.SIGHUP); err != nil {
 			t.Fatal(err)
 		}
+	}
+	hangUp()
+	errs := bufio.NewReader(stderr)
+	said, err := errs.ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		hangUp()
 		time.Sleep(20 * time.Millisecond)
 	}
 	if err := os.WriteFile(filepath.Join(dir, "go"), nil, 0o600); err != nil {
 		t.Fatal(err)
+	}
+	rest, err := io.ReadAll(errs)
+	if err != nil {
+		t.Error(err)
 	}
 	if err := program.Wait(); err != nil {
 		t.Errorf("the program ends with %v", err)
@@ -70,7 +88,7 @@ func TestOutlive(t *testing.T) {
 	if text, err := os.ReadFile(filepath.Join(dir, "done")); err != nil || string(text) != "signal: hangup" {
 		t.Errorf("%q, %v", text, err)
 	}
-	if errs.String() != "prog: hung up: it goes on\n" {
-		t.Errorf("it said %q", errs.String())
+	if said += string(rest); said != "prog: hung up: it goes on\n" {
+		t.Errorf("it said %q", said)
 	}
 }

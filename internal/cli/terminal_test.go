@@ -52,7 +52,7 @@ func onTerminal(t *testing.T, columns uint16) string {
 	if _, err := slave.WriteString("result\n"); err != nil {
 		t.Fatal(err)
 	}
-	if err := master.SetReadDeadline(time.Now().Add(2 * time.Second)); err != nil {
+	if err := master.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
 		t.Logf("no deadline: %v", err)
 	}
 	var seen bytes.Buffer

@@ -111,7 +111,8 @@ func (l *Lock) Try(mode LockMode) error {
 // Unlock gives the lock up.
 func (l *Lock) Unlock() error {
 	held.Delete(l.f)
-	return l.f.Close()
+	// A program that another goroutine starts has all files until its exec, and with them the lock, which closing alone would leave to it.
+	return errors.Join(unix.Flock(int(l.f.Fd()), unix.LOCK_UN), l.f.Close())
 }
 
 func (l *Lock) holders() []Holder {

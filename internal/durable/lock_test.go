@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/powernode/powernode-agent/internal/fault"
 )
 
@@ -95,6 +97,32 @@ func TestLockForgotten(t *testing.T) {
 	if _, err := d.TryLock("l", Exclusive); fault.KindOf(err) != fault.Retry {
 		t.Errorf("%v: want it held", err)
 	}
+}
+
+// TestUnlockBesideAFork: a program that is just started has a copy of the lock's file until its exec.
+func TestUnlockBesideAFork(t *testing.T) {
+	d, err := OpenDir(t.TempDir(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	l, err := d.TryLock("l", Exclusive)
+	if err != nil {
+		t.Fatal(err)
+	}
+	forked, err := unix.Dup(int(l.f.Fd()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(forked)
+	if err := l.Unlock(); err != nil {
+		t.Fatal(err)
+	}
+	again, err := d.TryLock("l", Exclusive)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again.Unlock()
 }
 
 // TestLockDiesWithItsHolder kills a process that holds the lock.

@@ -39,7 +39,6 @@ func keptScenario(reset bool) durabletest.Scenario {
 			n.files(files)
 			n.kept(a)
 			wants[""] = n.changed("a")
-			unix.Sync()
 		},
 		Run: keptRun,
 		Check: func(t testing.TB, dir, op string, err error) {

@@ -85,7 +85,10 @@ func TestDeadlineNamesWhatIsMissing(t *testing.T) {
 	l.plug("eth1", true)
 	n := l.start(Config{}, Options{Deadline: 300 * time.Millisecond})
 	_, err := n.Wait(t.Context())
-	if err == nil || fault.AreaOf(err) != fault.Platform || !strings.Contains(err.Error(), "eth1 has no address") || fault.HintOf(err) == "" {
+	if err == nil || fault.AreaOf(err) != fault.Platform || fault.HintOf(err) == "" {
+		t.Errorf("%v (%s)", err, fault.HintOf(err))
+	}
+	if err := l.fails(n, "eth1 has no address"); fault.AreaOf(err) != fault.Platform || fault.HintOf(err) == "" {
 		t.Errorf("%v (%s)", err, fault.HintOf(err))
 	}
 	// The attempts go on.

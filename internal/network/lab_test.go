@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -218,18 +219,33 @@ func (l *lab) told(text string) {
 // until waits until the state is as f wants it.
 func (l *lab) until(n *Network, what string, f func(State) bool) State {
 	l.t.Helper()
+	s, _ := l.judged(n, what, func(s State, _ error) bool { return f(s) })
+	return s
+}
+
+// fails waits until the network is given up with all of these words: on a slow machine more may be known of it by the deadline, or after it.
+func (l *lab) fails(n *Network, words ...string) error {
+	l.t.Helper()
+	_, err := l.judged(n, fmt.Sprintf("given up with %q", words), func(_ State, err error) bool {
+		return err != nil && !slices.ContainsFunc(words, func(w string) bool { return !strings.Contains(err.Error(), w) })
+	})
+	return err
+}
+
+func (l *lab) judged(n *Network, what string, f func(State, error) bool) (State, error) {
+	l.t.Helper()
 	deadline := time.After(60 * time.Second)
 	for {
 		n.mu.Lock()
-		s, changed := n.state, n.changed
+		s, err, changed := n.state, n.verdict.err, n.changed
 		n.mu.Unlock()
-		if f(s) {
-			return s
+		if f(s, err) {
+			return s, err
 		}
 		select {
 		case <-changed:
 		case <-deadline:
-			l.t.Fatalf("never %s: %+v", what, s)
+			l.t.Fatalf("never %s: %+v, %v", what, s, err)
 		}
 	}
 }

@@ -265,7 +265,7 @@ func TestNothingIsWrittenWithoutLeave(t *testing.T) {
 				}
 				node = attach(t, image, false)
 			}
-			before := written(t, image)
+			before := written(t, image, node)
 			p, _ := mountAt(t, Options{Spec: named(t, node), Prepare: c.prepare})
 			if p.Kind != Memory || p.Prepared || !strings.Contains(remarks(p), c.remark) || !strings.Contains(remarks(p), "works from memory") {
 				t.Errorf("%+v", p)
@@ -273,19 +273,36 @@ func TestNothingIsWrittenWithoutLeave(t *testing.T) {
 			if err := os.WriteFile(filepath.Join(p.Path, "x"), nil, 0o600); err != nil {
 				t.Error(err)
 			}
-			if after := written(t, image); after != before {
+			if after := written(t, image, node); after != before {
 				t.Errorf("the device was written to: %s, %s", before, after)
 			}
 		})
 	}
 }
 
-// written says when a file was written to last, and how much of it has blocks.
-func written(t *testing.T, path string) string {
+// flush has what was written to a device reach its image. A sync of the whole machine would spoil the power cuts of other packages' tests.
+func flush(t *testing.T, node string) {
 	t.Helper()
-	unix.Sync()
+	f, err := os.OpenFile(node, os.O_RDWR, 0)
+	if err == nil {
+		err = errors.Join(f.Sync(), f.Close())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// written says when an image was written to last, and how much of it has blocks.
+func written(t *testing.T, image, node string) string {
+	t.Helper()
+	flush(t, node)
+	f, err := os.Open(image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
 	var st unix.Stat_t
-	if err := unix.Stat(path, &st); err != nil {
+	if err := errors.Join(f.Sync(), unix.Fstat(int(f.Fd()), &st)); err != nil {
 		t.Fatal(err)
 	}
 	return fmt.Sprint(st.Mtim, st.Blocks)
@@ -312,7 +329,15 @@ func TestReadOnlyDisks(t *testing.T) {
 	unmount()
 	dirty := filepath.Join(t.TempDir(), "dirty")
 	// The image of a mounted file system has a journal to replay.
-	_, unmount = mountAt(t, Options{Spec: named(t, node)})
+	p, unmount := mountAt(t, Options{Spec: named(t, node)})
+	root, err := os.Open(p.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(unix.Syncfs(int(root.Fd())), root.Close()); err != nil {
+		t.Fatal(err)
+	}
+	flush(t, node)
 	copyFile(t, image, dirty)
 	unmount()
 	damaged := filepath.Join(t.TempDir(), "damaged")
@@ -345,7 +370,7 @@ func TestReadOnlyDisks(t *testing.T) {
 		})
 	}
 	// What the kernel does when it finds an error.
-	p, _ := mountAt(t, Options{Spec: named(t, node)})
+	p, _ = mountAt(t, Options{Spec: named(t, node)})
 	if err := unix.Mount("", p.Path, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
 		t.Fatal(err)
 	}
@@ -356,7 +381,6 @@ func TestReadOnlyDisks(t *testing.T) {
 
 func copyFile(t *testing.T, from, to string) {
 	t.Helper()
-	unix.Sync()
 	if out, err := exec.Command("cp", "--sparse=always", from, to).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}

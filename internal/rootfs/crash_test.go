@@ -121,7 +121,6 @@ func crashAtNext() durabletest.Scenario {
 			r.shutDown()
 			must(t, n.store.Close())
 			must(t, os.WriteFile(filepath.Join(dir, "root"), []byte(two.String()), 0o644))
-			unix.Sync()
 		},
 		Run: crashBoot,
 		Check: func(t testing.TB, dir, op string, err error) {

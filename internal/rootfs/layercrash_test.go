@@ -52,7 +52,6 @@ func crashAtSettling() durabletest.Scenario {
 			r.shutDown()
 			must(t, n.store.Close())
 			must(t, errors.Join(os.WriteFile(filepath.Join(dir, "root"), []byte(one.String()), 0o644), os.WriteFile(filepath.Join(dir, "other"), []byte(two.String()), 0o644)))
-			unix.Sync()
 		},
 		Run: crashBoot,
 		Check: func(t testing.TB, dir, op string, err error) {

@@ -118,7 +118,10 @@ func (p *Partial) Drop() error {
 }
 
 // Close keeps what is here for a later attempt.
-func (p *Partial) Close() error { return p.file.Close() }
+func (p *Partial) Close() error {
+	// A program that another goroutine starts has all files until its exec, and with them the lock.
+	return errors.Join(unix.Flock(int(p.file.Fd()), unix.LOCK_UN), p.file.Close())
+}
 
 func (s *Store) partialError(doing, name string, err error) error {
 	return s.partial.Diagnose(fmt.Errorf("%s partial download sha256:%s: %w", doing, name, err))

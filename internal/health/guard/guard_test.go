@@ -78,17 +78,29 @@ func TestRun(t *testing.T) {
 	}
 }
 
+// ready is closed once the guard is.
+type ready chan struct{}
+
+// Write implements io.Writer.
+func (ready) Write(b []byte) (int, error) { return len(b), nil }
+
+// Close implements io.Closer.
+func (r ready) Close() error {
+	close(r)
+	return nil
+}
+
 // TestWordWhileItWaits: also by way of a directory that was moved meanwhile, as /run is.
 func TestWordWhileItWaits(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "run")
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	done := make(chan error)
+	done, watches := make(chan error, 1), make(ready)
 	go func() {
-		done <- Run(t.Context(), Config{RunDir: dir, After: time.Hour, Every: time.Millisecond, Log: io.Discard, Reboot: func() error { return errors.New("rebooted") }})
+		done <- Run(t.Context(), Config{RunDir: dir, After: time.Hour, Every: time.Millisecond, Log: io.Discard, Ready: watches, Reboot: func() error { return errors.New("rebooted") }})
 	}()
-	time.Sleep(5 * time.Millisecond)
+	<-watches
 	if err := os.Rename(dir, dir+"-moved"); err != nil {
 		t.Fatal(err)
 	}
@@ -100,7 +112,7 @@ func TestWordWhileItWaits(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
-	case <-time.After(20 * time.Second):
+	case <-time.After(2 * time.Minute):
 		t.Error("it didn't hear")
 	}
 }
@@ -135,7 +147,7 @@ func TestStart(t *testing.T) {
 		t.Errorf("the word of an earlier boot still counts: %v", err)
 	}
 	want := fmt.Sprintf("%q in /", []string{Name, "guard", "--run", dir, "--generation", "7", "--after", "1h0m0s"})
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(5 * time.Millisecond) {
 		got, err := os.ReadFile(filepath.Join(dir, "started"))
 		if err == nil {
 			if string(got) != want {
@@ -168,7 +180,7 @@ func TestStartWaits(t *testing.T) {
 	if err := Say(dir+"-moved", 0, Good, ""); err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(5 * time.Millisecond) {
 		if _, err := os.Stat(dir + "-moved/heard"); err == nil {
 			break
 		}

@@ -60,7 +60,7 @@ func TestRealSystemd(t *testing.T) {
 func startsAgain(t *testing.T, m systemd.Manager) string {
 	t.Helper()
 	const unit = "powernode-test-again.service"
-	if err := os.WriteFile("/run/systemd/system/"+unit, []byte("[Service]\nExecStart=/bin/false\nRestart=always\nRestartSec=1s\n"), 0o644); err != nil {
+	if err := os.WriteFile("/run/systemd/system/"+unit, []byte("[Unit]\nStartLimitIntervalSec=0\n[Service]\nExecStart=/bin/false\nRestart=always\nRestartSec=1s\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	if err := m.Start(t.Context(), unit); err != nil {
