@@ -231,7 +231,7 @@ func TestExpiredWhileOff(t *testing.T) {
 	expired := func(t *testing.T, policy ...string) (*node, credentialsSaid) {
 		t.Helper()
 		t.Parallel()
-		p := newPlatform(t, append([]string{"--certificate-life", "1m"}, policy...)...)
+		p := newPlatform(t, append([]string{"--certificate-life", "90s"}, policy...)...)
 		p.Publish(base("1"))
 		n := p.node("web", "base")
 		s := n.boot()
@@ -249,7 +249,7 @@ func TestExpiredWhileOff(t *testing.T) {
 			t.Errorf("after the boot: %+v, %+v\n%s", now, status, s.console())
 		}
 		s.report()
-		// On a slow machine the service has replaced the renewed one by now, which is good for a minute.
+		// On a slow machine the service has replaced the renewed one by now, which is good for 90 s.
 		last := n.certificate(s.credentials().Serial)
 		if c := n.certificate(now.Serial); c.Origin != "renew" || last.State != operatorapi.CertificateInForce {
 			t.Errorf("the certificate: %+v, and then %+v", c, last)
