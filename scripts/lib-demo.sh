@@ -34,7 +34,7 @@ start_platform() {
   powernode-platform serve --data "$work/platform" --listen "$1" >"$work/platform.log" 2>&1 &
   platform_pid=$!
   export POWERNODE_CONFIG=$work/platform/operator.json
-  for _ in $(seq 1 100); do [ -s "$POWERNODE_CONFIG" ] && break; kill -0 "$platform_pid" 2>/dev/null || die "the platform ended"; sleep 0.1; done
+  for _ in $(seq 1 1200); do [ -s "$POWERNODE_CONFIG" ] && break; kill -0 "$platform_pid" 2>/dev/null || die "the platform ended"; sleep 0.1; done
   url=$(jq -r .url "$POWERNODE_CONFIG")
   registry=${url#https://}
   jq -r .ca_pem "$POWERNODE_CONFIG" >"$work/ca.pem"

@@ -53,13 +53,12 @@ func TestEnrollClaim(t *testing.T) {
 		return app.Run(ctx, New(app), []string{"enroll", "--claim", "--state", state, "--platform-url", p.URL, "--ca-file", ca}), out.String()
 	}
 	ctx, interrupt := context.WithCancel(t.Context())
+	shown := make(chan string, 1)
 	go func() {
 		defer interrupt()
 		for {
 			if m := regexp.MustCompile(`powernode claim accept (\S{9}) --node NODE`).FindStringSubmatch(errs.String()); m != nil {
-				if _, err := p.Operator.AcceptClaim(t.Context(), m[1], operatorapi.ClaimAccept{Create: "web-1"}); err != nil {
-					t.Error(err)
-				}
+				shown <- m[1]
 				return
 			}
 			select {
@@ -71,6 +70,10 @@ func TestEnrollClaim(t *testing.T) {
 	}()
 	if code, out := run(ctx); code == 0 {
 		t.Fatalf("it didn't wait: %s", out)
+	}
+	// Not before: it could be enrolled before it is interrupted.
+	if _, err := p.Operator.AcceptClaim(t.Context(), <-shown, operatorapi.ClaimAccept{Create: "web-1"}); err != nil {
+		t.Fatal(err)
 	}
 	for range 2 { // the second time there are credentials
 		if code, out := run(t.Context()); code != 0 || !strings.Contains(out, `"key": "file"`) {

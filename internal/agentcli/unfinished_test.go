@@ -195,10 +195,15 @@ func TestUnfinished(t *testing.T) {
 		t.Errorf("done in part: %v, the log says %s", err, log.String())
 	}
 	manager.do = func(systemd.Program) (int, error) { return 3, nil }
+	failed := time.Now().Add(finishPause)
 	if err := look(); fault.HintOf(err) != "journalctl -u powernode-agent-finish.service" || !strings.Contains(err.Error(), "exit code 3") {
 		t.Errorf("it fails: %v", err)
 	}
 	ran := len(manager.ran)
+	if time.Until(u.after) > finishPause || u.after.Before(failed) {
+		t.Errorf("what failed is tried again in %s", time.Until(u.after))
+	}
+	u.after = u.after.Add(time.Hour) // else a slow machine looks too late
 	if err := look(); err != nil || len(manager.ran) != ran || u.pause != finishPause {
 		t.Errorf("what failed is tried again at once: %v, after %s", err, u.pause)
 	}

@@ -32,6 +32,8 @@ type Options struct {
 	// Now is the node's clock, nil is the machine's.
 	Now  func() time.Time
 	Hook durable.Hook
+	// lockTime is lockTime but in a test.
+	lockTime time.Duration
 }
 
 // Queue is events on the disk, a file each. It may be used by several goroutines, and by several processes.
@@ -55,6 +57,9 @@ func Open(dir string, o Options) (*Queue, error) {
 	}
 	if o.Now == nil {
 		o.Now = time.Now
+	}
+	if o.lockTime <= 0 {
+		o.lockTime = lockTime
 	}
 	d, err := durable.MakeDir(dir, 0o700, o.Hook)
 	if err != nil {
@@ -146,7 +151,7 @@ func (q *Queue) remove(items []item) error {
 func (q *Queue) locked(do func() error) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	ctx, cancel := context.WithTimeout(context.Background(), lockTime)
+	ctx, cancel := context.WithTimeout(context.Background(), q.o.lockTime)
 	defer cancel()
 	lock, err := q.dir.Lock(ctx, lockName, durable.Exclusive)
 	if err != nil {

@@ -69,8 +69,16 @@ func (p *httpProxy) tunnel(near net.Conn) {
 		_, _ = io.Copy(far, in) // either side may end it
 		_ = far.Close()
 	})
-	n, _ := io.Copy(near, far)
-	p.brought.Add(n)
+	// It counts while it comes: who counts it looks before the tunnel ends.
+	_, _ = io.Copy(struct{ io.Writer }{near}, io.TeeReader(far, counter{&p.brought}))
+}
+
+// counter counts what is written to it.
+type counter struct{ n *atomic.Int64 }
+
+func (c counter) Write(b []byte) (int, error) {
+	c.n.Add(int64(len(b)))
+	return len(b), nil
 }
 
 // TestHTTPProxy: a node that is told of a proxy goes through it, for its platform and for what it pulls, now and when

@@ -139,7 +139,11 @@ func TestRotationAndRoll(t *testing.T) {
 	p.Operator("ca", "prepare").OK(t)
 	s.await("it trusts the next CA", func() bool { return s.credentials().Bundle == p.authorities().BundleSHA256 })
 	p.Operator("ca", "activate").OK(t)
-	p.Operator("ca", "retire").Refused(t, 1, "serving", "off", "late", "--force")
+	refused, behind := p.Operator("ca", "retire"), []string{"off", "late", "--force"}
+	if s.behind() { // then it was behind before, too
+		behind = append(behind, "serving")
+	}
+	refused.Refused(t, 1, behind...)
 	s.await("it uses a certificate of the new CA", func() bool {
 		now := s.credentials()
 		return now.Serial != first.Serial && !now.Unused && s.certificate(now.Serial).State == operatorapi.CertificateInForce
@@ -226,7 +230,7 @@ func TestExpiredWhileOff(t *testing.T) {
 	expired := func(t *testing.T, policy ...string) (*node, credentialsSaid) {
 		t.Helper()
 		t.Parallel()
-		p := newPlatform(t, append([]string{"--certificate-life", "1m"}, policy...)...)
+		p := newPlatform(t, append([]string{"--certificate-life", "90s"}, policy...)...)
 		p.Publish(base("1"))
 		n := p.node("web", "base")
 		s := n.boot()
@@ -244,8 +248,10 @@ func TestExpiredWhileOff(t *testing.T) {
 			t.Errorf("after the boot: %+v, %+v\n%s", now, status, s.console())
 		}
 		s.report()
-		if c := n.certificate(now.Serial); c.Origin != "renew" || c.State != operatorapi.CertificateInForce {
-			t.Errorf("the certificate: %+v", c)
+		// On a slow machine the service has replaced the renewed one by now, which is good for 90 s.
+		last := n.certificate(s.credentials().Serial)
+		if c := n.certificate(now.Serial); c.Origin != "renew" || last.State != operatorapi.CertificateInForce {
+			t.Errorf("the certificate: %+v, and then %+v", c, last)
 		}
 		s.exit()
 	})

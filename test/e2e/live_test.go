@@ -322,18 +322,19 @@ func TestConfirmWindow(t *testing.T) {
 		t.Errorf("%+v", now)
 	}
 
-	s.do("start", "", "detach", boot.AgentPath, "detach", "site", "--confirm", "1s")
-	for !strings.Contains(strings.Join(strings.Fields(s.do("list", "", boot.RunDir).Stdout), " "), "confirm.json") || s.has("/usr/share/x") {
-		<-tick()
-	}
+	// Long enough that this test sees it wait, however late it looks.
+	s.do("start", "", "detach", boot.AgentPath, "detach", "site", "--confirm", "15s")
+	until(t, "the change waits to be confirmed", func() bool {
+		return strings.Contains(s.do("list", "", boot.RunDir).Stdout, "confirm.json") && !s.has("/usr/share/x")
+	})
 	s.killChild("detach")
 	if r := s.agent("update"); r.Code != 5 {
 		t.Errorf("%+v", r) // the platform is gone, but what waits for it is no matter of the platform's
 	}
-	for !s.has("/usr/share/x") {
-		<-tick()
+	until(t, "it is taken back", func() bool {
 		s.agent("update")
-	}
+		return s.has("/usr/share/x")
+	})
 	if now := s.status(); now.RootDigest != first.RootDigest || !now.InStep {
 		t.Errorf("after a kill: %+v", now)
 	}

@@ -4,9 +4,11 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/powernode/powernode-agent/internal/boot"
 	"github.com/powernode/powernode-agent/internal/operatorapi"
+	"github.com/powernode/powernode-agent/internal/platform/lease"
 	"github.com/powernode/powernode-agent/internal/reconcile"
 )
 
@@ -238,6 +240,7 @@ func TestTaskReboots(t *testing.T) {
 	n := p.node("web", "base")
 	s := n.boot()
 	s.serve()
+	asked := time.Now()
 	id := s.task("reboot")
 	<-s.process.Done
 	if d := n.taskNow(id); d.Task.State != "leased" {
@@ -245,8 +248,13 @@ func TestTaskReboots(t *testing.T) {
 	}
 	s = n.boot()
 	s.serve()
-	if d := s.taskEnd(id); d.Task.State != "complete" || d.Task.Attempt != 1 {
+	// Where all of it takes longer than a lease is good, the platform has given the task once more; it isn't done once more.
+	d := s.taskEnd(id)
+	if most := 1 + int(time.Since(asked)/lease.Life); d.Task.State != "complete" || d.Task.Attempt > most {
 		t.Errorf("%+v\n%s", d.Task, s.said())
+	}
+	if said := s.said(); strings.Contains(said, "the machine restarts") {
+		t.Errorf("it restarts again:\n%s", said)
 	}
 	s.served()
 	s.exit()

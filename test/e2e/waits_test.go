@@ -72,9 +72,9 @@ func TestWhileOneWaits(t *testing.T) {
 // until waits for something that comes about within seconds, and ends the test by its name where it doesn't.
 func until(t *testing.T, what string, is func() bool) {
 	t.Helper()
-	for end := time.Now().Add(time.Minute); !is(); <-tick() {
+	for end := time.Now().Add(patience); !is(); <-tick() {
 		if time.Now().After(end) {
-			t.Fatalf("after a minute it isn't so yet: %s", what)
+			t.Fatalf("after %s it isn't so yet: %s", patience, what)
 		}
 	}
 }

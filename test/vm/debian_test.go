@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/powernode/powernode-agent/internal/oracle"
 	"github.com/powernode/powernode-agent/test/lab"
@@ -56,13 +57,17 @@ func debianMachine(t *testing.T, packages ...string) qemu.Machine {
 	return m
 }
 
+// insideTime is how long a package's tests may take in a guest: emulated, beside another machine, those of internal/live have taken 3.5 minutes.
+const insideTime = 15 * time.Minute
+
 // inside runs a package's tests in a guest, all of which have to run. env are further words of its
 // environment.
 func inside(t *testing.T, g *qemu.Guest, pkg, run string, skips map[string]string, env ...string) {
 	t.Helper()
-	script := "cd " + filepath.Join(oracle.Root(t), pkg) + " && exec /tests/" + strings.ReplaceAll(pkg, "/", "_") + ".test -test.v -test.timeout 10m -test.run '" + run + "'"
+	script := "cd " + filepath.Join(oracle.Root(t), pkg) + " && exec /tests/" + strings.ReplaceAll(pkg, "/", "_") + ".test -test.v -test.timeout " + insideTime.String() + " -test.run '" + run + "'"
 	args := append([]string{"/usr/bin/env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "TMPDIR=/var/tmp", "POWERNODE_REQUIRE_TOOLS=1"}, env...)
-	r := g.On(t).Run(append(args, "/bin/sh", "-c", script)...)
+	// The tests end themselves when their time is over, and say where they were.
+	r := g.On(t).Patient(insideTime + qemu.Patience).Run(append(args, "/bin/sh", "-c", script)...)
 	if r.Code != 0 {
 		t.Errorf("exit code %d\n%s%s", r.Code, r.Stdout, r.Stderr)
 	}

@@ -100,7 +100,7 @@ func (g *Guest) Try(r Request) (Answer, bool) {
 		}
 		return a, true
 	case <-g.Done:
-	case <-time.After(Patience):
+	case <-time.After(max(g.patience, Patience)):
 	}
 	return Answer{}, false
 }

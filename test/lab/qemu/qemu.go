@@ -253,6 +253,8 @@ type Guest struct {
 	hello  chan struct{}
 	answer chan []byte
 	conn   net.Conn
+	// patience is how long an answer may take, where that is longer than Patience.
+	patience time.Duration
 }
 
 // Start switches the machine on. With -v the console is shown.
@@ -309,6 +311,13 @@ func show(p *lab.Process) {
 func (g *Guest) On(t testing.TB) *Guest {
 	c := *g
 	c.t = t
+	return &c
+}
+
+// Patient returns the guest for requests whose answers may take longer than Patience.
+func (g *Guest) Patient(patience time.Duration) *Guest {
+	c := *g
+	c.patience = patience
 	return &c
 }
 
