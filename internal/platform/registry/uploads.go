@@ -200,6 +200,8 @@ func (u *uploads) keep(s *session) error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.sums[s.name] = s.sum
+	// A program that is just being started has the file, and with it the lock, until its exec.
+	_ = unix.Flock(int(s.file.Fd()), unix.LOCK_UN)
 	_ = s.file.Close()
 	return nil
 }
