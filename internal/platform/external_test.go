@@ -8,11 +8,11 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -49,14 +49,9 @@ type other struct {
 func startOther(t *testing.T, auth, certificate string) *other {
 	t.Helper()
 	program, dir := oracle.Path(t, "docker-registry"), t.TempDir()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	o := &other{host: listener.Addr().String(), scheme: "http"}
-	// The registry takes no socket from others.
-	listener.Close()
-	config := "version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\nstorage: {filesystem: {rootdirectory: " + dir + "/data}}\nhttp:\n  addr: " + o.host + "\n"
+	o := &other{scheme: "http"}
+	// It says at level info which port it has taken.
+	config := "version: 0.1\nlog: {level: info, accesslog: {disabled: true}}\nstorage: {filesystem: {rootdirectory: " + dir + "/data}}\nhttp:\n  addr: 127.0.0.1:0\n"
 	if certificate != "" {
 		o.scheme, o.pool = "https", x509.NewCertPool()
 		text, err := os.ReadFile(certificate)
@@ -72,27 +67,39 @@ func startOther(t *testing.T, auth, certificate string) *other {
 	ctx, cancel := context.WithCancel(context.Background())
 	cmd := exec.CommandContext(ctx, program, "serve", path)
 	cmd.Env = []string{"OTEL_TRACES_EXPORTER=none"}
-	var said bytes.Buffer
-	cmd.Stderr = &said
+	said := &registryLog{listens: make(chan string, 1)}
+	cmd.Stderr = said
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
 	t.Cleanup(func() { cancel(); <-ended })
-	for {
-		conn, err := net.Dial("tcp", o.host)
-		if err == nil {
-			conn.Close()
-			return o
-		}
-		select {
-		case err := <-ended:
-			ended <- err
-			t.Fatalf("the registry ended: %v\n%s", err, said.Bytes())
-		case <-time.After(5 * time.Millisecond):
-		}
+	select {
+	case o.host = <-said.listens:
+	case err := <-ended:
+		ended <- err
+		t.Fatalf("the registry ended: %v\n%s", err, said.text.Bytes())
 	}
+	return o
+}
+
+// registryLog is what a registry says, of which one line names its address.
+type registryLog struct {
+	text    bytes.Buffer
+	listens chan string
+	known   bool
+}
+
+var listensOn = regexp.MustCompile(`listening on (127\.0\.0\.1:\d+)\D`)
+
+func (l *registryLog) Write(p []byte) (int, error) {
+	l.text.Write(p)
+	if m := listensOn.FindSubmatch(l.text.Bytes()); m != nil && !l.known {
+		l.known = true
+		l.listens <- string(m[1])
+	}
+	return len(p), nil
 }
 
 // client is a client of the registry.
@@ -241,6 +248,8 @@ func TestExternalTokens(t *testing.T) {
 		t.Errorf("%+v, %v", info, err)
 	}
 	node := nodeOf(t, p, "base")
+	// A token is good for seconds, which on a busy machine would be over before all have asked.
+	defer p.Clock.Stop()()
 	list, err := node.Modules(t.Context())
 	if err != nil || list.Count != 1 || len(list.RootDigest) != 64 || list.Modules[0].Repository != o.host+"/team/modules/base" {
 		t.Fatalf("%+v, %v", list, err)

@@ -1,6 +1,7 @@
 package platform_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -51,6 +53,7 @@ func serveChild(dir string) error {
 	if err != nil {
 		return err
 	}
+	fmt.Println(s.URL())
 	return s.Serve(context.Background())
 }
 
@@ -79,28 +82,27 @@ func (c *child) start() (*operatorclient.Client, operatorclient.Config) {
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	file := filepath.Join(c.dir, operatorapi.CredentialName)
-	before, _ := os.ReadFile(file)
 	c.cmd = exec.CommandContext(c.t.Context(), self)
 	c.cmd.Env = append(os.Environ(), childDir+"="+c.dir, childDatabase+"="+c.database)
 	c.cmd.Stderr = os.Stderr
+	out, err := c.cmd.StdoutPipe()
+	if err != nil {
+		c.t.Fatal(err)
+	}
 	if err := c.cmd.Start(); err != nil {
 		c.t.Fatal(err)
 	}
-	for {
-		// Each start takes another port and so writes another URL.
-		if now, err := os.ReadFile(file); err == nil && !bytes.Equal(now, before) {
-			break
-		}
-		select {
-		case <-c.t.Context().Done():
-			c.t.Fatal("the platform didn't start")
-		case <-time.After(time.Millisecond):
-		}
+	// It says its URL once that is in its file.
+	url, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		c.t.Fatalf("the platform didn't start: %v", err)
 	}
-	config, err := operatorclient.LoadConfig(file)
+	config, err := operatorclient.LoadConfig(filepath.Join(c.dir, operatorapi.CredentialName))
 	if err != nil {
 		c.t.Fatal(err)
+	}
+	if config.URL != strings.TrimSpace(url) {
+		c.t.Fatalf("the platform at %s wrote down %s", url, config.URL)
 	}
 	client, err := operatorclient.NewClient(config)
 	if err != nil {

@@ -27,23 +27,47 @@ func crowded(t *testing.T, p *platformtest.Platform, node *platformtest.Node, mo
 	if a := p.Do(node, http.MethodPost, nodeapi.PathHeartbeat, full); a.Status != http.StatusOK {
 		t.Fatalf("%d %s", a.Status, a.Body)
 	}
+	begin := pulses(t, p, node, most)
 	free := p.Hold()
-	refused, end := pulses(t, p, node, most)
+	refused, end := begin()
 	return refused, func() {
 		free()
 		end()
 	}
 }
 
-// pulses sends more of the node's pulses than there may be under way, and returns the answers to those that were too many. end waits for the
-// others'.
-func pulses(t *testing.T, p *platformtest.Platform, node *platformtest.Node, most int) (refused []platformtest.Answer, end func()) {
+// connected returns a client of the node that is connected already: while the platform is held up there is no time for handshakes.
+func connected(t *testing.T, p *platformtest.Platform, node *platformtest.Node) *http.Client {
+	t.Helper()
+	client := p.Client(node)
+	client.Transport.(*http.Transport).DisableKeepAlives = false
+	t.Cleanup(client.CloseIdleConnections)
+	if a := p.DoBy(client, http.MethodGet, nodeapi.PathConfig, nil); a.Status != http.StatusOK {
+		t.Fatalf("%d %s", a.Status, a.Body)
+	}
+	return client
+}
+
+// pulses returns what sends more of the node's pulses than there may be under way, and returns the answers to those that were too many. end waits
+// for the others'.
+func pulses(t *testing.T, p *platformtest.Platform, node *platformtest.Node, most int) (begin func() (refused []platformtest.Answer, end func())) {
 	t.Helper()
 	const more = 6
-	answers := make(chan platformtest.Answer, most+more)
-	var wait sync.WaitGroup
+	var clients []*http.Client
 	for range most + more {
-		wait.Go(func() { answers <- p.Do(node, http.MethodPost, nodeapi.PathHeartbeat, pulse()) })
+		clients = append(clients, connected(t, p, node))
+	}
+	return func() ([]platformtest.Answer, func()) { return send(t, p, clients, more) }
+}
+
+// send sends a pulse by each client, of which so many are to be refused.
+func send(t *testing.T, p *platformtest.Platform, clients []*http.Client, more int) (refused []platformtest.Answer, end func()) {
+	t.Helper()
+	most := len(clients) - more
+	answers := make(chan platformtest.Answer, len(clients))
+	var wait sync.WaitGroup
+	for _, client := range clients {
+		wait.Go(func() { answers <- p.DoBy(client, http.MethodPost, nodeapi.PathHeartbeat, pulse()) })
 	}
 	for range more {
 		refused = append(refused, <-answers)
@@ -63,6 +87,7 @@ func TestPace(t *testing.T) {
 	const interval, most = 20, 3
 	p := platformtest.StartWith(t, platform.Options{HeartbeatInterval: interval * time.Second, HeartbeatsAtOnce: most})
 	node := p.Enroll("web-1", "amd64")
+	free := connected(t, p, node)
 	refused, release := crowded(t, p, node, most)
 	for _, a := range refused {
 		after, err := strconv.Atoi(a.Header.Get("Retry-After"))
@@ -71,7 +96,7 @@ func TestPace(t *testing.T) {
 		}
 	}
 	// Tasks, and what operators ask for, aren't put off.
-	p.Do(node, http.MethodPost, nodeapi.PathTaskLease, nodeapi.LeaseRequest{Max: 1}).Into(&nodeapi.LeaseResponse{})
+	p.DoBy(free, http.MethodPost, nodeapi.PathTaskLease, nodeapi.LeaseRequest{Max: 1}).Into(&nodeapi.LeaseResponse{})
 	if _, err := p.Operator.Nodes(t.Context()); err != nil {
 		t.Error(err)
 	}

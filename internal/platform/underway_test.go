@@ -66,6 +66,7 @@ func busy(t *testing.T, p *platformtest.Platform, node *platformtest.Node) (rele
 func TestCallsOfOneNode(t *testing.T) {
 	p := platformtest.Start(t)
 	node, other := p.Enroll("web-1", "amd64"), p.Enroll("web-2", "amd64")
+	client := connected(t, p, node)
 	release := busy(t, p, node)
 	for _, route := range api.NodeRoutes() {
 		if route.Anyone {
@@ -75,7 +76,7 @@ func TestCallsOfOneNode(t *testing.T) {
 		if route.Method == http.MethodPost {
 			body = strings.NewReader("{}")
 		}
-		a := p.Do(node, route.Method, route.Path, body)
+		a := p.DoBy(client, route.Method, route.Path, body)
 		if a.Status != http.StatusTooManyRequests || a.Envelope.Code != nodeapi.CodeTooManyRequests || a.Header.Get("Retry-After") != "5" {
 			t.Errorf("%s %s: %d %s, Retry-After %q", route.Method, route.Path, a.Status, a.Body, a.Header.Get("Retry-After"))
 		}
@@ -99,9 +100,10 @@ func TestHeartbeatsOfOneNode(t *testing.T) {
 	for _, n := range []*platformtest.Node{node, other} {
 		p.Do(n, http.MethodPost, nodeapi.PathHeartbeat, full).Into(&nodeapi.HeartbeatResponse{})
 	}
+	ofMany, ofOther := pulses(t, p, node, nodeCalls), pulses(t, p, other, 1)
 	free := p.Hold()
-	first, endFirst := pulses(t, p, node, nodeCalls)
-	second, endSecond := pulses(t, p, other, 1)
+	first, endFirst := ofMany()
+	second, endSecond := ofOther()
 	free()
 	endFirst()
 	endSecond()

@@ -144,6 +144,12 @@ func (a Answer) Into(v any) {
 // that an io.Reader is sent as it is, and nil not at all. headers are names and values in turn.
 func (p *Platform) Do(node *Node, method, path string, body any, headers ...string) Answer {
 	p.t.Helper()
+	return p.DoBy(p.Client(node), method, path, body, headers...)
+}
+
+// DoBy is Do by a client.
+func (p *Platform) DoBy(client *http.Client, method, path string, body any, headers ...string) Answer {
+	p.t.Helper()
 	var reader io.Reader
 	switch b := body.(type) {
 	case nil:
@@ -163,7 +169,7 @@ func (p *Platform) Do(node *Node, method, path string, body any, headers ...stri
 	for i := 0; i < len(headers); i += 2 {
 		req.Header.Set(headers[i], headers[i+1])
 	}
-	resp, err := p.Client(node).Do(req)
+	resp, err := client.Do(req)
 	if err != nil {
 		p.t.Fatal(err)
 	}

@@ -6,8 +6,12 @@
 package platformtest
 
 import (
+	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
+	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -39,7 +43,8 @@ type Platform struct {
 	options platform.Options
 	// lent are the operator's credentials of another platform that this one is a replica of, or nil.
 	lent *operatorclient.Config
-	stop func()
+	// keep keeps its port, and stop stops it; both do so once.
+	keep, stop func()
 }
 
 // Clock is the machine's clock, moved by what the test adds.
@@ -118,6 +123,7 @@ func start(t testing.TB, o platform.Options, dir, listen string, clock *Clock, c
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(ctx) }()
 	p := &Platform{Dir: dir, URL: server.URL().String(), Clock: clock, t: t, options: o, lent: credentials}
+	p.keep = sync.OnceFunc(p.keepPort)
 	p.stop = sync.OnceFunc(func() {
 		if p.Operator != nil {
 			p.Operator.Close()
@@ -140,8 +146,33 @@ func start(t testing.TB, o platform.Options, dir, listen string, clock *Clock, c
 	return p
 }
 
-// Stop stops the platform as SIGTERM does.
-func (p *Platform) Stop() { p.stop() }
+// Stop stops the platform as SIGTERM does. For a minute nobody else gets its port, unless the test ends before.
+func (p *Platform) Stop() {
+	p.t.Helper()
+	p.keep()
+	p.stop()
+}
+
+// keepPort leaves the platform a connection to end that the other side keeps open: the kernel gives such a connection's port to nobody who asks for
+// any, and there are many who do while tests run, but to the platform again. Where there is none, the port is only likely to be free then.
+func (p *Platform) keepPort() {
+	host := p.Config.RegistryHost()
+	raw, err := (&net.Dialer{Timeout: time.Minute}).DialContext(context.Background(), "tcp", host)
+	if err != nil {
+		return
+	}
+	p.t.Cleanup(func() { _ = raw.Close() })
+	_ = raw.SetDeadline(time.Now().Add(time.Minute))
+	// Whose certificate it is doesn't matter. A client of its own would answer the end of the connection.
+	conn := tls.Client(raw, &tls.Config{MinVersion: tls.VersionTLS13, InsecureSkipVerify: true}) //nolint:gosec // nothing is told
+	if _, err = fmt.Fprintf(conn, "GET /healthz HTTP/1.1\r\nHost: %s\r\n\r\n", host); err != nil {
+		return
+	}
+	if resp, err := http.ReadResponse(bufio.NewReader(conn), nil); err == nil {
+		_, _ = io.Copy(io.Discard, resp.Body)
+		_ = resp.Body.Close()
+	}
+}
 
 // Client returns an HTTP client that trusts the platform's CA, presents node's certificate if
 // node isn't nil, and keeps no connection.

@@ -122,11 +122,12 @@ func (s *server) url(name string) string {
 
 // run runs statements as the server's administrator.
 func (s *server) run(statements ...string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.admin == nil {
+	// From when it is its turn: others' may take long on a busy machine.
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	defer cancel()
+	if s.admin == nil || s.admin.IsClosed() {
 		c, err := pgx.Connect(ctx, "postgres://"+admin+"@/postgres?host="+url.QueryEscape(s.dir))
 		if err != nil {
 			return err

@@ -109,7 +109,7 @@ func startIn(bin, dir string) (*server, error) {
 // ready waits until the server answers, and makes its users.
 func (s *server) ready() error {
 	var err error
-	for range 600 {
+	for begun := time.Now(); time.Since(begun) < 5*time.Minute; {
 		if err = s.run("CREATE ROLE "+Owner+" LOGIN", "CREATE ROLE "+Guarded+" LOGIN PASSWORD '"+Password+"' IN ROLE "+Owner); err == nil {
 			return nil
 		}
