@@ -68,6 +68,8 @@ func TestNoLinkAtAll(t *testing.T) {
 	// A link that comes after all is waited for again.
 	l.cable("eth0")
 	l.told("network: no link has a carrier (eth0), waiting for one")
+	// The console is told first.
+	l.until(n, "waiting for a carrier", func(s State) bool { return strings.Contains(s.Waiting, "no link has a carrier (eth0)") })
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := n.Wait(ctx); !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "no link has a carrier (eth0)") {

@@ -59,7 +59,7 @@ func TestJobsOfRealSystemd(t *testing.T) {
 	if err != nil || after.Invocation == before.Invocation || after.MainPID == before.MainPID {
 		t.Errorf("what can't reload isn't restarted: %+v, %v", after, err)
 	}
-	if got := results(systemd.Start, time.Second, "forever.service"); got["forever.service"] != systemd.JobUnfinished {
+	if got := results(systemd.Start, 5*time.Second, "forever.service"); got["forever.service"] != systemd.JobUnfinished {
 		t.Errorf("what never ends: %v", got)
 	}
 	if got := results(systemd.Stop, time.Minute, "good.service", "forever.service", "needs.service"); got["good.service"] != "done" || got["forever.service"] != "done" {

@@ -21,7 +21,7 @@ func TestJobs(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" || err != nil {
 		t.Errorf("%v\n%s", err, diff)
 	}
-	got, err = m.Jobs(t.Context(), systemd.Reload, []string{"c.service", "a.service"}, 200*time.Millisecond)
+	got, err = m.Jobs(t.Context(), systemd.Reload, []string{"c.service", "a.service"}, 3*time.Second)
 	want = []systemd.Outcome{{Unit: "c.service", Result: systemd.JobUnfinished}, {Unit: "a.service", Result: "done"}}
 	if diff := cmp.Diff(want, got); diff != "" || err != nil {
 		t.Errorf("%v\n%s", err, diff)
