@@ -31,13 +31,13 @@ func TestFloorsRiseOnceConfirmed(t *testing.T) {
 	if err != nil || r.Outcome != WentLive {
 		t.Fatal(r, err)
 	}
-	if text := n.written(); strings.Contains(text, "2.7") {
+	if text := n.written(); strings.Contains(text, `"2.7"`) {
 		t.Errorf("before it is confirmed: %s", text)
 	}
 	if ok, err := answered(c); !ok || err != nil {
 		t.Fatal(ok, err)
 	}
-	if text := n.written(); !strings.Contains(text, "2.7") {
+	if text := n.written(); !strings.Contains(text, `"2.7"`) {
 		t.Errorf("confirmed: %s", text)
 	}
 
@@ -49,7 +49,7 @@ func TestFloorsRiseOnceConfirmed(t *testing.T) {
 	if _, err := n.changer().TakeBack(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if floors, err := n.store.Floors(); err != nil || floors["app"].Version != "2.7" || strings.Contains(n.written(), "3.1") {
+	if floors, err := n.store.Floors(); err != nil || floors["app"].Version != "2.7" || strings.Contains(n.written(), `"3.1"`) {
 		t.Errorf("taken back: %+v, %v, %s", floors, err, n.written())
 	}
 }

@@ -109,7 +109,7 @@ func TestFileOddities(t *testing.T) {
 		t.Fatal(err)
 	}
 	open := filepath.Join(dir, "open.cfg")
-	if err := os.WriteFile(open, []byte("KEY="+token+"\n"), 0o644); err != nil {
+	if err := errors.Join(os.WriteFile(open, []byte("KEY="+token+"\n"), 0o644), os.Chmod(open, 0o644)); err != nil { // whatever the umask is
 		t.Fatal(err)
 	}
 	placeholder := write(t, "identity.cfg", "ID=\nKEY=\n# nothing yet\nDNS=9.9.9.9\n")

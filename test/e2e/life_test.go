@@ -60,8 +60,8 @@ func (s *system) said() string {
 	return s.read("/run/service.log")
 }
 
-// patience is when a test gives up on what never comes: six heartbeats.
-const patience = 3 * time.Minute
+// patience is when a test gives up on what never comes: ten heartbeats, of which a service that was refused lets four pass.
+const patience = 5 * time.Minute
 
 // await waits until something is so.
 func (s *system) await(what string, so func() bool) {

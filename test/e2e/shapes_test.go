@@ -50,6 +50,10 @@ func TestJSONShapes(t *testing.T) {
 	n := p.node("live", "base", "app", "site")
 	s := n.boot()
 	s.report()
+	// It may have ended before it told of the boot.
+	if len(n.detail().Boots) == 0 {
+		s.boots()
+	}
 	shape("node-list", p.Operator("node", "list", "--output", "json"))
 	shape("node-show", p.Operator("node", "show", "live", "--output", "json"))
 	shape("status", s.agent("status", "--output", "json"))

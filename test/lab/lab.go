@@ -107,4 +107,7 @@ func Write(t testing.TB, path string, data []byte, perm os.FileMode) {
 	if err := os.WriteFile(path, data, perm); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.Chmod(path, perm); err != nil { // whatever the umask is
+		t.Fatal(err)
+	}
 }

@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"fmt"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -28,10 +29,32 @@ type Platform struct {
 // NewPlatform starts a platform in a new directory.
 func NewPlatform(t testing.TB, flags ...string) *Platform {
 	t.Helper()
-	p := &Platform{T: t, Dir: filepath.Join(TempDir(t), "platform"), Listen: "127.0.0.1:0", Flags: flags, Key: SigningKey(t)}
+	p := &Platform{T: t, Dir: filepath.Join(TempDir(t), "platform"), Listen: ownAddress(t), Flags: flags, Key: SigningKey(t)}
 	p.Config = filepath.Join(p.Dir, "operator.json")
 	p.Start()
 	return p
+}
+
+// ownAddress returns an address that nobody else comes to listen at while the test lasts, also while the platform is stopped: a socket has its port that
+// lets those listen who ask for that port (socket(7), SO_REUSEADDR).
+func ownAddress(t testing.TB) string {
+	t.Helper()
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = syscall.Close(fd) })
+	if err := syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		t.Fatal(err)
+	}
+	name, err := syscall.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("127.0.0.1:%d", name.(*syscall.SockaddrInet4).Port)
 }
 
 var listening = regexp.MustCompile(`listen="?([^ "]+:[0-9]+)`)

@@ -132,7 +132,7 @@ func TestRun(t *testing.T) {
 		t.Errorf("shown %v, want %v", c.shown, want)
 	}
 	said := strings.Join(c.said, "\n")
-	for want, times := range map[string]int{"the platform says: rejected [2J by the operator": 1, "500": 2, "503": 1, "429": 1, `"frozen" isn't known`: 1, "it becomes node " + instance: 1} {
+	for want, times := range map[string]int{"the platform says: rejected [2J by the operator": 1, "answered 500 ": 2, "answered 503 ": 1, "answered 429 ": 1, `"frozen" isn't known`: 1, "it becomes node " + instance: 1} {
 		if strings.Count(said, want) != times {
 			t.Errorf("%q isn't there %d times in\n%s", want, times, said)
 		}

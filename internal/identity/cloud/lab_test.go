@@ -4,7 +4,11 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"os"
+	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -14,11 +18,29 @@ type sniffer struct{ fd int }
 
 func newSniffer(t *testing.T) sniffer {
 	t.Helper()
+	calm(t)
 	const all = unix.ETH_P_ALL<<8&0xff00 | unix.ETH_P_ALL>>8 // in the network's byte order
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, all)
 	must(t, err)
 	t.Cleanup(func() { unix.Close(fd) })
 	return sniffer{fd}
+}
+
+// calm waits for the end of the connections of earlier tests: a client closes its own by itself, somewhat later, and with packets.
+func calm(t *testing.T) {
+	t.Helper()
+	const listens, over = "0A", "06" // proc_pid_net(5): net/tcp, TCP_LISTEN and TCP_TIME_WAIT
+	for ; ; time.Sleep(time.Millisecond) {
+		table, err := os.ReadFile("/proc/thread-self/net/tcp")
+		must(t, err)
+		lines := strings.Split(strings.TrimSpace(string(table)), "\n")[1:]
+		if !slices.ContainsFunc(lines, func(line string) bool {
+			state := strings.Fields(line)[3]
+			return state != listens && state != over
+		}) {
+			return
+		}
+	}
 }
 
 // packets returns how many packets were sent since it was asked last.

@@ -30,6 +30,9 @@ const (
 	maxFields  = 32
 )
 
+// patience is how long a journal that stands still holds the service up.
+const patience = time.Second
+
 // Connected reports whether a file, standard error as a rule, is the stream that systemd has given this process for its log: stream is
 // $JOURNAL_STREAM, "DEVICE:INODE" (systemd.exec(5)).
 func Connected(f *os.File, stream string) bool {
@@ -50,6 +53,8 @@ type Handler struct {
 	// fields are those of WithAttrs, prefix of WithGroup.
 	fields []field
 	prefix string
+	// patience is patience but in a test.
+	patience time.Duration
 }
 
 type field struct{ name, value string }
@@ -61,7 +66,7 @@ func New(socket, identifier string, behind slog.Handler) (*Handler, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reach the journal: %w", err)
 	}
-	return &Handler{conn: conn, identifier: identifier, behind: behind}, nil
+	return &Handler{conn: conn, identifier: identifier, behind: behind, patience: patience}, nil
 }
 
 // Enabled implements slog.Handler.
@@ -95,7 +100,7 @@ func (h *Handler) Handle(ctx context.Context, r slog.Record) error {
 		fields = add(fields, h.prefix, a)
 		return true
 	})
-	_ = h.conn.SetWriteDeadline(time.Now().Add(time.Second)) // else a journal that stands still holds the service up
+	_ = h.conn.SetWriteDeadline(time.Now().Add(h.patience))
 	if _, err := h.conn.Write(encode(h.identifier, r.Level, r.Message, fields)); err != nil {
 		return h.behind.Handle(ctx, r)
 	}

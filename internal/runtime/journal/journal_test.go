@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/powernode/powernode-agent/internal/oracle"
 )
@@ -57,6 +58,7 @@ func TestHandler(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	h.patience = 10 * time.Minute // what is late goes behind, and would be waited for here
 	log := slog.New(h)
 	receive := func() map[string]string {
 		t.Helper()
