@@ -38,7 +38,7 @@ native: base
 # Each program that ends would wait a second for races that it may still have; the tests start hundreds. The longest come first. Nothing is taken
 # from the cache of results, which doesn't know the programs that a test builds and runs.
 test: base tools vm
-	GORACE=atexit_sleep_ms=10 POWERNODE_REQUIRE_TOOLS=1 go test -race -count=1 -p 3 -timeout 15m ./test/... ./...
+	GORACE=atexit_sleep_ms=10 POWERNODE_REQUIRE_TOOLS=1 go test -race -count=1 -p 3 -timeout 20m ./test/... ./...
 	CGO_ENABLED=0 go test -trimpath -count=1 ./test/faults
 
 test-vm: base tools vm
