@@ -87,6 +87,10 @@ func newPlace(t testing.TB) *place {
 // TestFaults has a node live without a fault, in which it asks everything that there is to ask; and then every fault strike at every kind of request for minutes, and the node come through: everything arrives, what may be done once is done at
 // most once, nobody storms, and nothing is left open.
 func TestFaults(t *testing.T) {
+	// What Go waits for connections by is made with the first thing that can be waited for, and stays.
+	if a, b, err := os.Pipe(); err != nil || a.Close() != nil || b.Close() != nil {
+		t.Fatal(err)
+	}
 	before, running := descriptors(t), goleak.IgnoreCurrent()
 	kinds := endpoints(t)
 	t.Run("without", func(t *testing.T) {
