@@ -142,11 +142,12 @@ live_changes() {
   poll_end
   agent generations
 }
-# in_step FILTER: waits until what the platform says of its first node passes a jq filter.
+# in_step FILTER [SECONDS]: waits, 10 s or so long, until what the platform says of its first node passes a jq filter.
 in_step() {
-  for _ in $(seq 1 "${2:-50}"); do
+  local end=$((SECONDS + ${2:-10}))
+  while :; do
     powernode node list --output json | jq -e ".nodes[0] | $1" >/dev/null && return 0
+    [ "$SECONDS" -lt "$end" ] || return 1
     sleep 0.2
   done
-  return 1
 }

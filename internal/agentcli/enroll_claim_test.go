@@ -71,8 +71,14 @@ func TestEnrollClaim(t *testing.T) {
 	if code, out := run(ctx); code == 0 {
 		t.Fatalf("it didn't wait: %s", out)
 	}
+	var claimed string
+	select {
+	case claimed = <-shown:
+	default:
+		t.Fatalf("it showed no code: %s", errs.String())
+	}
 	// Not before: it could be enrolled before it is interrupted.
-	if _, err := p.Operator.AcceptClaim(t.Context(), <-shown, operatorapi.ClaimAccept{Create: "web-1"}); err != nil {
+	if _, err := p.Operator.AcceptClaim(t.Context(), claimed, operatorapi.ClaimAccept{Create: "web-1"}); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 { // the second time there are credentials

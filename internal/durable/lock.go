@@ -31,9 +31,9 @@ const (
 // is never stale.
 type Lock struct{ f *os.File }
 
-// held keeps the files of locks reachable: the garbage collector closes a file that nobody refers to any more, and its lock
+// heldFiles keeps the files of locks reachable: the garbage collector closes a file that nobody refers to any more, and its lock
 // would end with it.
-var held sync.Map
+var heldFiles sync.Map
 
 // Holder is a process that holds a lock.
 type Holder struct {
@@ -75,7 +75,7 @@ func (d *Dir) TryLock(name string, mode LockMode) (*Lock, error) {
 		l.f.Close()
 		return nil, err
 	}
-	held.Store(l.f, nil)
+	heldFiles.Store(l.f, nil)
 	return l, nil
 }
 
@@ -110,7 +110,7 @@ func (l *Lock) Try(mode LockMode) error {
 
 // Unlock gives the lock up.
 func (l *Lock) Unlock() error {
-	held.Delete(l.f)
+	heldFiles.Delete(l.f)
 	// A program that another goroutine starts has all files until its exec, and with them the lock, which closing alone would leave to it.
 	return errors.Join(unix.Flock(int(l.f.Fd()), unix.LOCK_UN), l.f.Close())
 }

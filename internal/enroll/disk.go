@@ -73,7 +73,7 @@ func openDir(ctx context.Context, path string, hook durable.Hook) (d *durable.Di
 		return nil, nil, fmt.Errorf("lock the credentials: %w", err)
 	}
 	release = func() {
-		// Closing the descriptor ends the lock, whatever close says.
+		// The lock has ended, whatever Unlock says.
 		_ = lock.Unlock()
 		d.Close()
 	}

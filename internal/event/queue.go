@@ -32,7 +32,7 @@ type Options struct {
 	// Now is the node's clock, nil is the machine's.
 	Now  func() time.Time
 	Hook durable.Hook
-	// lockTime is lockTime but in a test.
+	// lockTime is the constant of that name, or longer in a test.
 	lockTime time.Duration
 }
 

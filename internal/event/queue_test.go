@@ -321,7 +321,7 @@ func TestLostCount(t *testing.T) {
 // TestProcesses: several have the same queue, and none loses what another puts in.
 func TestProcesses(t *testing.T) {
 	// One that puts in all that it has leaves the others hardly a turn, which is long on a slow disk.
-	dir, patient := t.TempDir(), Options{lockTime: 10 * time.Minute}
+	dir, patient := t.TempDir(), Options{lockTime: 5 * time.Minute}
 	var all sync.WaitGroup
 	for p := range 4 {
 		q := open(t, dir, patient)
@@ -329,6 +329,7 @@ func TestProcesses(t *testing.T) {
 			for i := range 20 {
 				if err := q.Put(info(fmt.Sprintf("%d-%d", p, i))); err != nil {
 					t.Error(err)
+					return
 				}
 			}
 		})

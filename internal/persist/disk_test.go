@@ -283,7 +283,7 @@ func TestNothingIsWrittenWithoutLeave(t *testing.T) {
 // flush has what was written to a device reach its image. A sync of the whole machine would spoil the power cuts of other packages' tests.
 func flush(t *testing.T, node string) {
 	t.Helper()
-	f, err := os.OpenFile(node, os.O_RDWR, 0)
+	f, err := os.Open(node)
 	if err == nil {
 		err = errors.Join(f.Sync(), f.Close())
 	}

@@ -80,6 +80,8 @@ func startOther(t *testing.T, auth, certificate string) *other {
 	case err := <-ended:
 		ended <- err
 		t.Fatalf("the registry ended: %v\n%s", err, said.text.Bytes())
+	case <-time.After(5 * time.Minute):
+		t.Fatal("the registry doesn't say what it listens on")
 	}
 	return o
 }

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/powernode/powernode-agent/internal/fault"
 )
 
@@ -96,6 +98,12 @@ func TestPartial(t *testing.T) {
 	if n, err := io.Copy(p, bytes.NewReader(blob[:30_000])); n != 30_000 || err != nil {
 		t.Fatalf("%d, %v", n, err)
 	}
+	// A program that is just being started has a copy of the file until its exec: the lock isn't its.
+	forked, err := unix.Dup(int(p.file.Fd()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(forked)
 	if err := p.Close(); err != nil {
 		t.Fatal(err)
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/powernode/powernode-agent/internal/nodehttp/pkitest"
 	"github.com/powernode/powernode-agent/internal/ociimage"
 	"github.com/powernode/powernode-agent/internal/operatorapi"
+	"github.com/powernode/powernode-agent/test/lab"
 )
 
 // operating is an operator's session that a test spoils.
@@ -91,7 +92,7 @@ func TestOperatorRefuses(t *testing.T) {
 			return o.publish(good)
 		}, 5, []string{p.Listen, "token"}},
 		{"a platform that isn't there", func(o *operating) result {
-			o.config(func(c *operatorapi.Credentials) { c.URL = "https://" + deadAddress(o.t) }, 0o600)
+			o.config(func(c *operatorapi.Credentials) { c.URL = "https://" + lab.OwnAddress(o.t) }, 0o600)
 			return o.run("node", "list")
 		}, 5, []string{"127.0.0.1:", "refused"}},
 		{"another platform's CA", func(o *operating) result {
@@ -147,7 +148,7 @@ func TestOperatorRefuses(t *testing.T) {
 		{"a variety that isn't one", func(o *operating) result { return o.publish(good, "--variety", "sub") }, 1, []string{"variety", "subscription"}},
 		{"a repository that isn't one", func(o *operating) result { return o.publish(good, "--repository", "No Such/Name") }, 1, []string{"No Such/Name"}},
 		{"a registry that isn't there", func(o *operating) result {
-			return o.publish(good, "--no-register", "--repository", deadAddress(o.t)+"/modules/site")
+			return o.publish(good, "--no-register", "--repository", lab.OwnAddress(o.t)+"/modules/site")
 		}, 5, []string{"127.0.0.1:", "refused"}},
 		{"a registry that isn't the platform's", func(o *operating) result {
 			return o.publish(good, "--repository", "registry.example/modules/site")

@@ -3,11 +3,9 @@ package e2e
 import (
 	"debug/elf"
 	"encoding/binary"
-	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
-	"syscall"
 	"testing"
 	"time"
 
@@ -67,7 +65,7 @@ func TestBootRefuses(t *testing.T) {
 			n.identify(n.token.PlatformURL, n.token.CAPEM)
 		}, 5, []string{"token"}},
 		{"another platform's CA", nil, func(n *node) { n.identify(n.token.PlatformURL, string(pkitest.NewCA(n.t, "other").PEM())) }, 5, []string{p.Listen, "CA"}},
-		{"a platform that can't be reached", nil, func(n *node) { n.identify("https://"+deadAddress(n.t), n.token.CAPEM) }, 5, []string{"127.0.0.1:"}},
+		{"a platform that can't be reached", nil, func(n *node) { n.identify("https://"+lab.OwnAddress(n.t), n.token.CAPEM) }, 5, []string{"127.0.0.1:"}},
 		{"a platform with an expired certificate", nil, func(n *node) { n.identify(expiredPlatform(n.t)) }, 5, []string{"certificate", "ended", "clock"}},
 		{"a platform that is something else", nil, func(n *node) { n.identify(otherServer(n.t)) }, 5, []string{"this platform signs no time", "clock=local"}},
 		{"nothing assigned", []string{}, nil, 5, []string{"no modules", "powernode assign"}},
@@ -118,24 +116,6 @@ func remove(t testing.TB, path string) {
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
-}
-
-// deadAddress returns an address that nobody listens at, and nobody comes to while the test lasts.
-func deadAddress(t testing.TB) string {
-	t.Helper()
-	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = syscall.Close(fd) })
-	if err := syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
-		t.Fatal(err)
-	}
-	name, err := syscall.Getsockname(fd)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return fmt.Sprintf("127.0.0.1:%d", name.(*syscall.SockaddrInet4).Port)
 }
 
 // expiredPlatform returns URL and CA of a server whose certificate has ended.

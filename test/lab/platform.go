@@ -29,15 +29,15 @@ type Platform struct {
 // NewPlatform starts a platform in a new directory.
 func NewPlatform(t testing.TB, flags ...string) *Platform {
 	t.Helper()
-	p := &Platform{T: t, Dir: filepath.Join(TempDir(t), "platform"), Listen: ownAddress(t), Flags: flags, Key: SigningKey(t)}
+	p := &Platform{T: t, Dir: filepath.Join(TempDir(t), "platform"), Listen: OwnAddress(t), Flags: flags, Key: SigningKey(t)}
 	p.Config = filepath.Join(p.Dir, "operator.json")
 	p.Start()
 	return p
 }
 
-// ownAddress returns an address that nobody else comes to listen at while the test lasts, also while the platform is stopped: a socket has its port that
-// lets those listen who ask for that port (socket(7), SO_REUSEADDR).
-func ownAddress(t testing.TB) string {
+// OwnAddress returns an address of the loopback, host and port, at which nobody listens, and which nobody gets who asks for any port while the test
+// lasts: a socket has it that lets those listen who ask for this port (socket(7), SO_REUSEADDR).
+func OwnAddress(t testing.TB) string {
 	t.Helper()
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {

@@ -100,7 +100,11 @@ func TestWordWhileItWaits(t *testing.T) {
 	go func() {
 		done <- Run(t.Context(), Config{RunDir: dir, After: time.Hour, Every: time.Millisecond, Log: io.Discard, Ready: watches, Reboot: func() error { return errors.New("rebooted") }})
 	}()
-	<-watches
+	select {
+	case <-watches:
+	case err := <-done:
+		t.Fatalf("it doesn't watch: %v", err)
+	}
 	if err := os.Rename(dir, dir+"-moved"); err != nil {
 		t.Fatal(err)
 	}

@@ -74,7 +74,7 @@ func open(o Options) (d *durable.Dir, release func(), err error) {
 		return nil, nil, errors.Join(err, d.Close())
 	}
 	release = func() {
-		// Closing the descriptor ends the lock, whatever close says.
+		// The lock has ended, whatever Unlock says.
 		_ = lock.Unlock()
 		_ = d.Close()
 	}

@@ -51,9 +51,12 @@ func soon(t *testing.T, s Source) error {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	network, asked := newClient(s.provider, s.transport).http.Transport, 0
+	network, first := newClient(s.provider, s.transport).http.Transport, ""
 	s.transport = transport(func(r *http.Request) (*http.Response, error) {
-		if asked++; asked > 1 {
+		switch asked := r.Method + " " + r.URL.String(); first {
+		case "":
+			first = asked
+		case asked:
 			cancel()
 			return nil, context.Canceled
 		}

@@ -30,7 +30,8 @@ func newSniffer(t *testing.T) sniffer {
 func calm(t *testing.T) {
 	t.Helper()
 	const listens, over = "0A", "06" // proc_pid_net(5): net/tcp, TCP_LISTEN and TCP_TIME_WAIT
-	for ; ; time.Sleep(time.Millisecond) {
+	// The kernel itself ends one that nobody has any more after a minute.
+	for end := time.Now().Add(2 * time.Minute); ; time.Sleep(time.Millisecond) {
 		table, err := os.ReadFile("/proc/thread-self/net/tcp")
 		must(t, err)
 		lines := strings.Split(strings.TrimSpace(string(table)), "\n")[1:]
@@ -39,6 +40,9 @@ func calm(t *testing.T) {
 			return state != listens && state != over
 		}) {
 			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("connections of earlier tests go on:\n%s", table)
 		}
 	}
 }

@@ -29,7 +29,7 @@ const (
 	tellDifference = time.Second
 	// stepped is by how much more than time a clock must go on, or back, between two looks at it, to have been set.
 	stepped = 500 * time.Millisecond
-	// torn is how far the two looks of one instant may be apart that are one, and instants is how often an instant is looked for that has such ones.
+	// torn is how long a reading of both clocks may take to be one instant. A longer one is repeated, up to so many readings in all.
 	torn     = 10 * time.Millisecond
 	instants = 5
 )

@@ -65,8 +65,8 @@ func (m *machineClock) set(off time.Duration) {
 	m.off = off
 }
 
-// wrong returns by how much a clock is off that this process's own is right by, or 0 where that is within what a look may be wrong.
-func wrong(now func() time.Time) time.Duration {
+// offBy returns how far a clock is from this process's own, 0 within maxRoundTrip.
+func offBy(now func() time.Time) time.Duration {
 	before := time.Now()
 	got := now()
 	switch after := time.Now(); {
@@ -150,7 +150,7 @@ func TestClockIsSet(t *testing.T) {
 		if s.known() == nil {
 			t.Errorf("set by %s: it is believed", off)
 		}
-		if by := wrong(s.now); by != 0 {
+		if by := offBy(s.now); by != 0 {
 			t.Errorf("set by %s: it is %s off", off, by)
 		}
 		if !s.due() || s.known() == nil {
@@ -163,7 +163,7 @@ func TestClockIsSet(t *testing.T) {
 	}
 	m.set(10 * time.Minute)
 	check(t, s.measure(ctx))
-	if by := wrong(s.now); s.known() != nil || by != 0 {
+	if by := offBy(s.now); s.known() != nil || by != 0 {
 		t.Errorf("it is %s off", by)
 	}
 	// The platform's own does so by itself.
@@ -173,7 +173,7 @@ func TestClockIsSet(t *testing.T) {
 		}
 		time.Sleep(lookTick / 100)
 	}
-	if by := wrong(d.Now); by != 0 {
+	if by := offBy(d.Now); by != 0 {
 		t.Errorf("the platform's own is %s off", by)
 	}
 }

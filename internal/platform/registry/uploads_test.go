@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/powernode/powernode-agent/internal/oracle"
 )
 
@@ -205,8 +207,19 @@ func TestUploadHashesOnce(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		// A program that is just being started has a copy of the file until its exec: the lock isn't its.
+		forked, err := unix.Dup(int(got.file.Fd()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(forked)
 		if err := s.registry.uploads.keep(got); err != nil {
 			t.Fatal(err)
+		}
+		if again, err := s.registry.uploads.take(id, "r"); err != nil {
+			t.Error(err)
+		} else if err := s.registry.uploads.keep(again); err != nil {
+			t.Error(err)
 		}
 		return got.sum.size
 	}

@@ -53,7 +53,7 @@ type Handler struct {
 	// fields are those of WithAttrs, prefix of WithGroup.
 	fields []field
 	prefix string
-	// patience is patience but in a test.
+	// patience is the constant of that name, or longer in a test.
 	patience time.Duration
 }
 
