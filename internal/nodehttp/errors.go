@@ -74,4 +74,5 @@ var ErrOwnCertificate = errors.New("the platform refuses this node's certificate
 var (
 	errTimeout = errors.New("call timed out")
 	errStalled = errors.New("call stalled")
+	errBroken  = errors.New("connections broke")
 )

@@ -22,6 +22,7 @@ const maxRetryAfter = 10 * time.Minute
 
 const (
 	hintNotPlatform = "check that the platform URL names a Powernode platform and not a proxy's page"
+	hintRepeat      = "the same call is safe to repeat; if it stays so, look into the platform's log"
 	hintReach       = "check the platform's URL, that the platform runs, and the network between"
 	hintCA          = "give the node the CA certificate of this platform, and check that nothing intercepts the connection"
 	hintOwnCert     = "see the certificate with `powernode-agent introspect`; a new token enrolls the node again"
@@ -104,6 +105,8 @@ func (f *failure) transport(err error) error {
 		return f.new(fault.Retry, hintReach, "the platform sent nothing for %s", f.conn.options.Stall+f.call.Wait)
 	case errors.Is(cause, errTimeout):
 		return f.new(fault.Retry, hintReach, "no complete answer within %s", f.conn.options.Timeout+f.call.Wait)
+	case errors.Is(cause, errBroken):
+		return f.new(fault.Retry, hintRepeat, "%d connections broke before there was an answer", mostSends)
 	}
 	if ue, ok := errors.AsType[*url.Error](err); ok {
 		err = ue.Err // its text repeats method and URL
@@ -128,7 +131,7 @@ func (f *failure) transport(err error) error {
 	case errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EHOSTUNREACH):
 		return f.new(fault.Retry, hintReach, "there is no way to that address%s: %w", via, err)
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
-		return f.new(fault.Retry, "the same call is safe to repeat; if it stays so, look into the platform's log",
+		return f.new(fault.Retry, hintRepeat,
 			"the connection%s broke before the answer was complete: %w", via, err)
 	}
 	return f.new(fault.Retry, hintReach, "no answer%s: %w", via, err)

@@ -122,9 +122,8 @@ func New(m *Material, o Options) (*Conn, error) {
 		// A proxy's own TLS, if it has any, is judged by the same pinned CA.
 		TLSHandshakeTimeout:    10 * time.Second,
 		MaxResponseHeaderBytes: 64 << 10,
-		// A node's service has a call for tasks, a heartbeat, and what it tells of a task at the same time.
-		MaxIdleConnsPerHost: 4,
-		IdleConnTimeout:     90 * time.Second,
+		MaxIdleConnsPerHost:    idleConnections,
+		IdleConnTimeout:        90 * time.Second,
 		// Answers are small, and a compressed one could hide its size.
 		DisableCompression: true,
 	}
@@ -162,12 +161,12 @@ func (c *Conn) PeerCertificates() []*x509.Certificate {
 }
 
 // deadline derives the context of one call. It ends when the call has lasted for the whole
-// timeout, or when alive isn't called for the stall time; both begin after wait. context.Cause tells which.
+// timeout, when alive isn't called for the stall time, both of which begin after wait, or when it was sent too often. context.Cause tells which.
 func (c *Conn) deadline(ctx context.Context, wait time.Duration) (call context.Context, alive, cancel func()) {
 	ctx, stopTimeout := context.WithTimeoutCause(ctx, c.options.Timeout+wait, errTimeout)
 	ctx, stop := context.WithCancelCause(ctx)
 	timer := time.AfterFunc(c.options.Stall+wait, func() { stop(errStalled) })
-	return ctx, func() { timer.Reset(c.options.Stall) }, func() {
+	return bounded(ctx, stop), func() { timer.Reset(c.options.Stall) }, func() {
 		timer.Stop()
 		stop(nil)
 		stopTimeout()
